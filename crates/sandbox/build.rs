@@ -1,0 +1,169 @@
+//! Turns `src/policies/*.toml` into tables of numbers at build time, so that a
+//! misspelt system call or a group without a reason fails the build, and no
+//! parser runs where the server's secrets are.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Policy {
+    allow: Vec<Group>,
+    when: Vec<Conditional>,
+    deny: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    reason: String,
+    names: Vec<String>,
+    errno: Option<String>,
+    #[serde(default)]
+    only_with_cgroup: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Conditional {
+    name: String,
+    reason: String,
+    any: Vec<Vec<Condition>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Condition {
+    arg: u8,
+    #[serde(default = "all_bits")]
+    mask: u32,
+    eq: Option<u32>,
+    ne: Option<u32>,
+    /// Holds by itself where a cgroup accounts for memory.
+    #[serde(default)]
+    only_without_cgroup: bool,
+}
+
+fn all_bits() -> u32 {
+    u32::MAX
+}
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/policies");
+    let arch = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
+    let text =
+        std::fs::read_to_string("src/policies/default.toml").expect("the policy is readable");
+    let policy: Policy = toml::from_str(&text).expect("the policy parses");
+    let table = compile(&policy, &numbers(&arch));
+    let out = std::env::var_os("OUT_DIR").expect("cargo sets it");
+    std::fs::write(Path::new(&out).join("policy.rs"), table).expect("OUT_DIR is writable");
+}
+
+/// Names and numbers of the target's system calls.
+fn numbers(arch: &str) -> BTreeMap<String, u32> {
+    fn table<S: std::fmt::Display>(named: fn(usize) -> Option<S>) -> BTreeMap<String, u32> {
+        // Not Sysno::iter(), which leaves out the last call.
+        (0..2048_u32)
+            .filter_map(|number| Some((named(number as usize)?.to_string(), number)))
+            .collect()
+    }
+    match arch {
+        "x86_64" => table(syscalls::x86_64::Sysno::new),
+        "aarch64" => table(syscalls::aarch64::Sysno::new),
+        other => panic!("no system-call table for {other}: add it to build.rs"),
+    }
+}
+
+fn compile(policy: &Policy, numbers: &BTreeMap<String, u32>) -> String {
+    let mut rules: BTreeMap<u32, String> = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut add = |name: &str, reason: &str, rule: String| {
+        assert!(reason.len() > 3, "{name} has no reason");
+        assert!(
+            seen.insert(name.to_owned()),
+            "{name} stands in the policy twice"
+        );
+        // A call of another architecture has no number here; that is no error,
+        // but one that no table knows is a misspelling.
+        match numbers.get(name) {
+            Some(number) => drop(rules.insert(*number, rule)),
+            None => assert!(known_elsewhere(name), "{name} is no system call"),
+        }
+    };
+    for group in &policy.allow {
+        let rule = if group.only_with_cgroup {
+            "Rule::AllowWithCgroup"
+        } else {
+            "Rule::Allow"
+        };
+        for name in &group.names {
+            add(name, &group.reason, rule.to_owned());
+        }
+    }
+    for group in &policy.deny {
+        let errno = group.errno.as_deref().unwrap_or("EPERM");
+        assert!(
+            matches!(errno, "EPERM" | "ENOSYS"),
+            "errno {errno} is not known here"
+        );
+        for name in &group.names {
+            add(name, &group.reason, format!("Rule::Deny(libc::{errno})"));
+        }
+    }
+    for conditional in &policy.when {
+        add(
+            &conditional.name,
+            &conditional.reason,
+            alternatives(conditional),
+        );
+    }
+    for name in numbers.keys() {
+        assert!(seen.contains(name), "{name} is in no group of the policy");
+    }
+    let mut out = String::from("static TABLE: &[(u32, Rule)] = &[\n");
+    for (number, rule) in &rules {
+        writeln!(out, "    ({number}, {rule}),").expect("writing to a string");
+    }
+    out.push_str("];\n");
+    out
+}
+
+fn alternatives(conditional: &Conditional) -> String {
+    let mut out = String::from("Rule::AllowIf(&[");
+    for all in &conditional.any {
+        out.push_str("&[");
+        for condition in all {
+            let (value, equal) = match (condition.eq, condition.ne) {
+                (Some(value), None) => (value, true),
+                (None, Some(value)) => (value, false),
+                _ => panic!(
+                    "{}: a condition has exactly one of eq and ne",
+                    conditional.name
+                ),
+            };
+            assert!(
+                condition.arg < 6,
+                "{}: there are six arguments",
+                conditional.name
+            );
+            write!(
+                out,
+                "Condition {{ arg: {}, mask: {}, value: {value}, equal: {equal}, only_without_cgroup: {} }}, ",
+                condition.arg, condition.mask, condition.only_without_cgroup
+            )
+            .expect("writing to a string");
+        }
+        out.push_str("], ");
+    }
+    out.push_str("])");
+    out
+}
+
+fn known_elsewhere(name: &str) -> bool {
+    ["x86_64", "aarch64"]
+        .iter()
+        .any(|arch| numbers(arch).contains_key(name))
+}

@@ -1,0 +1,212 @@
+//! Which host uid a box's user is.
+//!
+//! Started with the right to map ids, every live box gets a host uid of its
+//! own from a range that nobody uses; otherwise the server's own uid stands
+//! behind the box's user, and the user namespace alone keeps them apart.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, WaitOptions};
+use rustix::thread::UnshareFlags;
+
+use crate::error::{At, Error, Step};
+use crate::sys::{self, Child};
+
+/// The box's user and group, as seen inside.
+pub(crate) const INSIDE: u32 = 1000;
+
+/// Start of a range that systemd's table of uid ranges leaves unused
+/// (`UIDS-GIDS.md`: 1879048192 to 2147483647).
+const RESERVED: u32 = 0x7000_0000;
+/// Most boxes alive at once.
+pub(crate) const SLOTS: u32 = 1024;
+
+/// Host uids for boxes.
+#[derive(Debug)]
+pub(crate) enum HostIds {
+    /// One for each slot, from this base.
+    Range {
+        /// The first slot's uid.
+        base: u32,
+    },
+    /// Id 0 of the warden's user namespace: the server's own uid.
+    Shared,
+}
+
+impl HostIds {
+    /// Picks a range that is mapped here and that neither passwd nor subuid knows.
+    ///
+    /// # Errors
+    /// [`Step::IdMap`] when the tables cannot be read or nothing is free.
+    pub(crate) fn range() -> Result<Self, Error> {
+        let map = fs::read_to_string("/proc/self/uid_map").at(Step::IdMap)?;
+        let users = format!("{}\n{}", table("/etc/passwd")?, table("/etc/group")?);
+        let delegated = format!("{}\n{}", table("/etc/subuid")?, table("/etc/subgid")?);
+        free_base(&map, &users, &delegated)
+            .map(|base| Self::Range { base })
+            .ok_or_else(|| {
+                Error::new(Step::IdMap, io::Error::from(io::ErrorKind::NotFound))
+                    .with("no free range of uids")
+            })
+    }
+
+    /// Writes a new box's id maps. `pid` must still wait for them.
+    ///
+    /// # Errors
+    /// [`Step::IdMap`].
+    pub(crate) fn map(&self, pid: i32, slot: u32) -> Result<(), Error> {
+        let outside = match self {
+            Self::Range { base } => base + slot,
+            Self::Shared => 0,
+        };
+        let line = format!("{INSIDE} {outside} 1\n");
+        let at = |file: &str| PathBuf::from(format!("/proc/{pid}/{file}"));
+        fs::write(at("uid_map"), &line).at(Step::IdMap)?;
+        fs::write(at("gid_map"), &line).at(Step::IdMap)
+    }
+}
+
+/// A table of ids; names in it may be in any encoding. Absent is empty.
+fn table(path: &str) -> Result<String, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(Error::new(Step::IdMap, error).with(path)),
+    }
+}
+
+/// Moves this process into a user namespace of its own, as 0 and with nobody
+/// else in it.
+///
+/// # Errors
+/// [`Step::UserNamespace`], [`Step::IdMap`].
+pub(crate) fn enter_alone() -> Result<HostIds, Error> {
+    let uid = rustix::process::getuid().as_raw();
+    let gid = rustix::process::getgid().as_raw();
+    sys::unshare(UnshareFlags::NEWUSER).at(Step::UserNamespace)?;
+    fs::write("/proc/self/setgroups", "deny").at(Step::IdMap)?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1\n")).at(Step::IdMap)?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1\n")).at(Step::IdMap)?;
+    Ok(HostIds::Shared)
+}
+
+/// Moves this process into a user namespace of its own, as 0 and with `range`
+/// from 1 up. Only a process that stays outside may map more than itself, so a
+/// child does.
+///
+/// The box's user must not be the container's root: the kernel exempts root
+/// from its process limit.
+///
+/// # Errors
+/// [`Step::UserNamespace`], [`Step::IdMap`].
+pub(crate) fn enter_with(range: &HostIds) -> Result<HostIds, Error> {
+    let HostIds::Range { base } = range else {
+        return enter_alone();
+    };
+    let me = std::process::id();
+    let (entered, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::IdMap)?;
+    let child = match sys::fork().at(Step::IdMap)? {
+        Child::Me => {
+            drop(tell);
+            sys::exit_now(map_other(me, *base, &entered))
+        }
+        Child::Pid(pid, _) => Pid::from_raw(pid),
+    };
+    let unshared = sys::unshare(UnshareFlags::NEWUSER);
+    if unshared.is_ok() {
+        rustix::io::write(&tell, &[1]).at(Step::IdMap)?;
+    }
+    drop(tell);
+    let status = rustix::process::waitpid(child, WaitOptions::empty()).at(Step::IdMap)?;
+    unshared.at(Step::UserNamespace)?;
+    match status.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(HostIds::Range { base: 1 }),
+        errno => Err(Error::new(
+            Step::IdMap,
+            io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO)),
+        )),
+    }
+}
+
+/// In the child: 0, or the errno that tells why not.
+fn map_other(pid: u32, base: u32, entered: &OwnedFd) -> i32 {
+    let mut byte = [0u8; 1];
+    if !matches!(rustix::io::read(entered, &mut byte), Ok(1)) {
+        return libc::EPIPE;
+    }
+    let text = format!("0 0 1\n1 {base} {SLOTS}\n");
+    let write = |file: &str| fs::write(format!("/proc/{pid}/{file}"), &text);
+    match write("uid_map").and_then(|()| write("gid_map")) {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+    }
+}
+
+/// The first base from [`RESERVED`] up, else from the top of what is mapped
+/// down, whose [`SLOTS`] ids are mapped and known to nobody.
+fn free_base(uid_map: &str, passwd: &str, subids: &str) -> Option<u32> {
+    let extents: Vec<(u32, u32)> = uid_map
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().map(str::parse::<u32>);
+            let (start, _, count) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((start.ok()?, count.ok()?))
+        })
+        .collect();
+    let named = passwd
+        .lines()
+        .filter_map(|line| Some((line.split(':').nth(2)?.parse().ok()?, 1)));
+    let delegated = subids.lines().filter_map(|line| {
+        let mut fields = line.split(':').skip(1);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    });
+    let taken: Vec<(u32, u32)> = named.chain(delegated).collect();
+    let mapped = |base: u32| {
+        extents.iter().any(|(start, count)| {
+            base >= *start
+                && u64::from(base) + u64::from(SLOTS) <= u64::from(*start) + u64::from(*count)
+        })
+    };
+    let free = |base: u32| {
+        taken.iter().all(|(start, count)| {
+            u64::from(*start) + u64::from(*count) <= u64::from(base)
+                || u64::from(*start) >= u64::from(base) + u64::from(SLOTS)
+        })
+    };
+    let up = (0..1024).map(|n| RESERVED + n * SLOTS);
+    let down = extents.iter().flat_map(|(start, count)| {
+        let end = start.saturating_add(*count);
+        (1..64).map(move |n| end.saturating_sub(n * SLOTS))
+    });
+    // Ids below 65536 belong to the system's own users, present or to come.
+    up.chain(down)
+        .find(|base| *base >= 65_536 && mapped(*base) && free(*base))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bases() {
+        let check = |map: &str, passwd: &str, subids: &str, expected: Option<u32>| {
+            assert_eq!(
+                free_base(map, passwd, subids),
+                expected,
+                "{map} {passwd} {subids}"
+            );
+        };
+        let all = "0 0 4294967295";
+        check(all, "root:x:0:0", "", Some(RESERVED));
+        check(all, "odd:x:1879048200:1", "", Some(RESERVED + SLOTS));
+        check(all, "", "bob:1879040000:10000", Some(RESERVED + 2 * SLOTS));
+        check("0 100000 65536", "", "", None);
+        check("0 100000 1000000", "", "", Some(1_000_000 - SLOTS));
+        check("0 1000 1", "", "", None);
+        check("", "", "", None);
+    }
+}

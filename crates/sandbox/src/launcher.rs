@@ -1,0 +1,333 @@
+//! The server's half: starts the warden and asks it for boxes.
+//!
+//! Boxes are talked to without blocking, so that an async caller can wait on
+//! the descriptors itself. Asking for one blocks only while dozens of others
+//! wait for the warden already.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::Shutdown;
+use rustix::time::Timespec;
+
+use crate::command::Command;
+use crate::error::{At, Error, Step};
+use crate::exit::Exit;
+use crate::limits::Usage;
+use crate::protocol::{self, Frame, Received};
+use crate::spec::Spec;
+
+/// How the binary knows, by its own name, that it is a warden.
+pub(crate) const WARDEN_NAME: &str = "codex-server: warden";
+/// Argument of a warden that must have a cgroup.
+pub(crate) const WITH_CGROUP: &str = "cgroup";
+
+/// How long the warden may take to get ready.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the warden may take to end its boxes and itself.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A running warden. Dropping the last clone ends it and all its boxes.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    warden: Arc<Warden>,
+    cgroup: String,
+    own_uids: bool,
+}
+
+/// The warden's process. Dropping it ends the warden and waits for it, so that
+/// its cgroups are gone when the server is.
+#[derive(Debug)]
+struct Warden {
+    socket: OwnedFd,
+    process: Mutex<Child>,
+}
+
+impl Warden {
+    fn process(&self) -> MutexGuard<'_, Child> {
+        // Nothing panics while it is held.
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Warden {
+    fn drop(&mut self) {
+        // It ends when its socket does. Refused only if it is gone already.
+        rustix::net::shutdown(&self.socket, Shutdown::Both).ok();
+        let until = Instant::now() + END_TIMEOUT;
+        while Instant::now() < until {
+            if !matches!(self.process().try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Launcher {
+    /// Starts a warden. Must be called before this process has threads.
+    ///
+    /// # Errors
+    /// What the warden could not do, by step.
+    pub(crate) fn start(with_cgroup: bool) -> Result<Self, Error> {
+        let (ours, theirs) = protocol::pair().at(Step::StartWarden)?;
+        // The running binary, even if the file was replaced since.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one process the server starts"
+        )]
+        let mut command = std::process::Command::new("/proc/self/exe");
+        let child = command
+            .arg0(WARDEN_NAME)
+            .arg(if with_cgroup { WITH_CGROUP } else { "" })
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .at(Step::StartWarden)?;
+        // The command keeps its copy of the warden's socket until it is dropped.
+        drop(command);
+        let warden = Warden {
+            socket: ours,
+            process: Mutex::new(child),
+        };
+        let (cgroup, own_uids) = first_word(&warden.socket)?;
+        Ok(Self {
+            warden: Arc::new(warden),
+            cgroup,
+            own_uids,
+        })
+    }
+
+    /// Whether the warden still runs. Without it no box can be made; the
+    /// server must be started again, because only a process without threads
+    /// may start one.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        matches!(self.warden.process().try_wait(), Ok(None))
+    }
+
+    /// The warden's process id, for logs.
+    #[must_use]
+    pub fn warden_id(&self) -> u32 {
+        self.warden.process().id()
+    }
+
+    /// Where its cgroups are; empty without.
+    pub(crate) fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// Whether each box has a host uid of its own.
+    pub(crate) fn own_uids(&self) -> bool {
+        self.own_uids
+    }
+
+    /// Asks for a box. Returns at once; its first event is [`Event::Ready`].
+    ///
+    /// # Errors
+    /// [`Step::Warden`] when the warden is gone.
+    pub fn create(&self, spec: &Spec) -> Result<Sandbox, Error> {
+        let (init, init_theirs) = protocol::pair().at(Step::Init)?;
+        let (monitor, monitor_theirs) = protocol::pair().at(Step::Warden)?;
+        protocol::send(
+            &self.warden.socket,
+            &Frame::Create(spec.clone()),
+            &[init_theirs.as_fd(), monitor_theirs.as_fd()],
+        )
+        .at(Step::Warden)?;
+        // An async runtime watches these ends and wants them so; frames to a
+        // box are few and small, so a full buffer is a fault, not a wait.
+        rustix::io::ioctl_fionbio(&init, true).at(Step::Init)?;
+        rustix::io::ioctl_fionbio(&monitor, true).at(Step::Warden)?;
+        Ok(Sandbox { init, monitor })
+    }
+}
+
+fn first_word(socket: &OwnedFd) -> Result<(String, bool), Error> {
+    let timeout = Timespec::try_from(START_TIMEOUT).ok();
+    let mut fds = [PollFd::new(socket, PollFlags::IN)];
+    let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, timeout.as_ref()))
+        .at(Step::StartWarden)?;
+    if ready == 0 {
+        return Err(Error::new(
+            Step::StartWarden,
+            io::Error::from(io::ErrorKind::TimedOut),
+        ));
+    }
+    match protocol::receive(socket, false)? {
+        Received::Frame(Frame::Hello { cgroup, own_uids }, _) => Ok((cgroup, own_uids)),
+        Received::Frame(
+            Frame::Failed {
+                step,
+                errno,
+                detail,
+            },
+            _,
+        ) => Err(failed(step, errno, detail)),
+        _ => Err(Error::new(
+            Step::StartWarden,
+            io::Error::from(io::ErrorKind::UnexpectedEof),
+        )
+        .with("it ended before it was ready")),
+    }
+}
+
+pub(crate) fn failed(step: Step, errno: i32, detail: String) -> Error {
+    Error::new(step, io::Error::from_raw_os_error(errno)).with(detail)
+}
+
+/// What a box's init says.
+#[derive(Debug)]
+pub enum Event {
+    /// It is locked down and takes a command.
+    Ready {
+        /// The workspace, opened before anything of the user's was there.
+        workspace: OwnedFd,
+    },
+    /// The program runs.
+    Started {
+        /// Read end of its standard output.
+        stdout: OwnedFd,
+        /// Read end of its standard error.
+        stderr: OwnedFd,
+    },
+    /// The program ended, and every other process of the box is dead.
+    Exited(Exit),
+    /// What the attacks of the probe met: name, held, detail.
+    SelfTested(Vec<(String, bool, String)>),
+}
+
+/// What the warden says of a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// The answer to [`Sandbox::measure`].
+    Usage(Usage),
+    /// The box is dead, all of it; what it had used.
+    Gone(Usage),
+}
+
+/// A box. Dropping it kills everything in it and leaves nothing.
+#[derive(Debug)]
+pub struct Sandbox {
+    init: OwnedFd,
+    monitor: OwnedFd,
+}
+
+impl Sandbox {
+    /// Readable when [`Sandbox::event`] has something to give.
+    #[must_use]
+    pub fn events(&self) -> BorrowedFd<'_> {
+        self.init.as_fd()
+    }
+
+    /// Readable when [`Sandbox::report`] has something to give.
+    #[must_use]
+    pub fn reports(&self) -> BorrowedFd<'_> {
+        self.monitor.as_fd()
+    }
+
+    /// The next event of the box's init, if there is one.
+    ///
+    /// # Errors
+    /// The step at which init failed; [`Step::Init`] when it is gone without
+    /// a word, and then [`Sandbox::report`] tells of its end.
+    pub fn event(&self) -> Result<Option<Event>, Error> {
+        let malformed = || Error::new(Step::Frame, io::Error::from(io::ErrorKind::InvalidData));
+        let (frame, fds) = match protocol::receive(&self.init, false)? {
+            Received::Nothing => return Ok(None),
+            Received::Closed => {
+                let gone = io::Error::from(io::ErrorKind::UnexpectedEof);
+                return Err(Error::new(Step::Init, gone));
+            }
+            Received::Frame(frame, fds) => (frame, fds),
+        };
+        let event = match frame {
+            Frame::Ready => {
+                let [workspace] = fds.try_into().map_err(|_| malformed())?;
+                Event::Ready { workspace }
+            }
+            Frame::Started => {
+                let [stdout, stderr] = fds.try_into().map_err(|_| malformed())?;
+                Event::Started { stdout, stderr }
+            }
+            Frame::Exited(exit) => Event::Exited(exit),
+            Frame::SelfTested(findings) => Event::SelfTested(findings),
+            Frame::Failed {
+                step,
+                errno,
+                detail,
+            } => return Err(failed(step, errno, detail)),
+            _ => return Err(malformed()),
+        };
+        Ok(Some(event))
+    }
+
+    /// The next report of the warden, if there is one.
+    ///
+    /// # Errors
+    /// The step at which the box could not be made; [`Step::Warden`] when the
+    /// warden is gone.
+    pub fn report(&self) -> Result<Option<Report>, Error> {
+        match protocol::receive(&self.monitor, false)? {
+            Received::Nothing => Ok(None),
+            Received::Frame(Frame::Usage(usage), _) => Ok(Some(Report::Usage(usage))),
+            Received::Frame(Frame::Gone(usage), _) => Ok(Some(Report::Gone(usage))),
+            Received::Frame(
+                Frame::Failed {
+                    step,
+                    errno,
+                    detail,
+                },
+                _,
+            ) => Err(failed(step, errno, detail)),
+            Received::Closed => Err(Error::new(
+                Step::Warden,
+                io::Error::from(io::ErrorKind::UnexpectedEof),
+            )),
+            Received::Frame(..) => Err(Error::new(
+                Step::Frame,
+                io::Error::from(io::ErrorKind::InvalidData),
+            )),
+        }
+    }
+
+    /// Hands init a program to run.
+    ///
+    /// # Errors
+    /// [`Step::Command`] when it cannot be put into memory; [`Step::Init`]
+    /// when init is gone.
+    pub fn exec(&self, command: &Command) -> Result<(), Error> {
+        let sealed = command.seal()?;
+        let stdin = command.seal_stdin()?;
+        let mut fds = vec![sealed.as_fd()];
+        fds.extend(stdin.as_ref().map(|fd| fd.as_fd()));
+        protocol::send(&self.init, &Frame::Exec, &fds).at(Step::Init)
+    }
+
+    /// Asks for the box's usage.
+    ///
+    /// # Errors
+    /// [`Step::Warden`] when the warden, or the box, is gone.
+    pub fn measure(&self) -> Result<(), Error> {
+        protocol::send(&self.monitor, &Frame::Measure, &[]).at(Step::Warden)
+    }
+
+    /// Kills everything in the box; [`Report::Gone`] follows.
+    ///
+    /// # Errors
+    /// [`Step::Warden`] when the warden, or the box, is gone.
+    pub fn kill(&self) -> Result<(), Error> {
+        protocol::send(&self.monitor, &Frame::Kill, &[]).at(Step::Warden)
+    }
+
+    pub(crate) fn self_test(&self) -> Result<(), Error> {
+        protocol::send(&self.init, &Frame::SelfTest, &[]).at(Step::Init)
+    }
+}

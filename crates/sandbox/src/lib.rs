@@ -1,0 +1,92 @@
+//! Confines one process tree: namespaces, cgroups, Landlock, seccomp.
+//!
+//! Three processes share the work, all of them this binary:
+//!
+//! * the **launcher** in the server ([`launch`], [`Launcher`]), which only
+//!   sends and receives frames;
+//! * the **warden**, single-threaded and started before the server has
+//!   threads, which holds the rights to make boxes and sees no user's data;
+//! * an **init** in each box, PID 1 there, which confines itself and only
+//!   then reads what to run.
+//!
+//! A program that times out, runs out of memory or crashes is an [`Exit`] or
+//! a [`Report`]; an [`Error`] always names a step of the sandbox that failed.
+//! This crate knows the kernel. It knows no language, no HTTP and no clock but
+//! the monotonic one. All unsafe code is in `sys`.
+//!
+//! Words: a *box* is a confined process tree; a *rung* is a level of
+//! [`Isolation`]; to *self-test* is to attack a box from inside and say what held.
+#![warn(missing_docs)]
+
+mod cgroup;
+mod command;
+mod confine;
+mod cure;
+mod error;
+mod exit;
+mod idmap;
+mod init;
+mod landlock;
+mod launcher;
+mod limits;
+mod mount;
+mod network;
+mod probe;
+mod protocol;
+mod seccomp;
+mod selftest;
+mod spec;
+mod support;
+mod sys;
+mod warden;
+mod watch;
+
+pub use command::{Command, File};
+pub use error::{Error, Step};
+pub use exit::{Exit, How};
+pub use launcher::{Event, Launcher, Report, Sandbox};
+pub use limits::{Limits, Usage};
+pub use probe::{Refusal, launch, probe};
+pub use spec::{Mount, Spec, WORKSPACE};
+pub use support::{Isolation, Layer, Support};
+
+use std::os::fd::AsFd as _;
+
+use rustix::process::{Resource, Rlimit};
+
+/// A connection and a run take a few descriptors each, and many systems start
+/// services with a soft limit of 1024. Boxes get a limit of their own.
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Up to the hard limit is always allowed; were it not, the server still works.
+    rustix::process::setrlimit(Resource::Nofile, raised).ok();
+}
+
+/// First statement of `main`.
+///
+/// Becomes the warden, and never returns, if that is what this process was
+/// started as; else makes this process non-dumpable, so that nobody of the
+/// same uid can read its memory, environment or descriptors.
+#[expect(clippy::exit, reason = "the warden's whole life is this call")]
+pub fn enter() {
+    let mut args = std::env::args_os();
+    if args
+        .next()
+        .is_some_and(|name| name == launcher::WARDEN_NAME)
+    {
+        let with_cgroup = args.next().is_some_and(|arg| arg == launcher::WITH_CGROUP);
+        let code = match std::io::stdin().as_fd().try_clone_to_owned() {
+            Ok(socket) => warden::run(socket, with_cgroup),
+            Err(_) => 1,
+        };
+        std::process::exit(code);
+    }
+    raise_open_files();
+    let quiet = rustix::process::DumpableBehavior::NotDumpable;
+    rustix::process::set_dumpable_behavior(quiet)
+        .expect("prctl(PR_SET_DUMPABLE, 0) takes no memory and cannot be refused");
+}

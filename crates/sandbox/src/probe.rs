@@ -1,0 +1,224 @@
+//! Which rung of the ladder holds here: tried by making a real box and
+//! attacking it from inside, strongest rung first.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::time::Timespec;
+
+use crate::cure;
+use crate::error::{Error, Step};
+use crate::launcher::{Event, Launcher};
+use crate::limits::Limits;
+use crate::spec::{Mount, Spec};
+use crate::support::{Isolation, Layer, Support};
+
+/// How long one attempt may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The rungs this server can build, strongest first.
+const BUILT: [Isolation; 2] = [Isolation::Full, Isolation::Namespaces];
+
+/// Starts a warden on the strongest rung that holds.
+///
+/// Must be called before this process has threads.
+///
+/// # Errors
+/// A [`Refusal`] when nothing holds that is at least `least`.
+pub fn launch(least: Isolation) -> Result<(Launcher, Support), Refusal> {
+    let (launcher, support) = choose();
+    let found = support.isolation;
+    match launcher {
+        Some(launcher) if found >= Some(least) => Ok((launcher, support)),
+        _ => Err(Refusal { least, support }),
+    }
+}
+
+/// No isolation holds here that would do. Its text says what failed, layer by
+/// layer, and the cure for this host.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The least that would have done.
+    pub least: Isolation,
+    /// What was found.
+    pub support: Support,
+}
+
+impl std::error::Error for Refusal {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.support.isolation {
+            Some(found) => write!(
+                f,
+                "isolation {} was asked for (--min-isolation), but only {found} holds here",
+                self.least
+            )?,
+            None => {
+                f.write_str("no sound sandbox can be set up here, and without one nothing is run")?
+            }
+        }
+        for layer in self.support.layers.iter().filter(|layer| !layer.holds) {
+            write!(f, "\n  {}: {}", layer.name, layer.detail)?;
+            if !layer.cure.is_empty() {
+                write!(f, "\n    cure: {}", layer.cure)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What holds here. Starts and ends wardens of its own.
+#[must_use]
+pub fn probe() -> Support {
+    choose().1
+}
+
+fn choose() -> (Option<Launcher>, Support) {
+    let mut layers: Vec<Layer> = Vec::new();
+    for rung in BUILT {
+        match attempt(rung) {
+            Ok((launcher, found)) if found.iter().all(|layer| layer.holds) => {
+                layers.retain(|layer| !layer.holds);
+                layers.extend(found);
+                let support = Support {
+                    isolation: Some(rung),
+                    layers,
+                };
+                return (Some(launcher), support);
+            }
+            Ok((_, found)) => merge(&mut layers, found),
+            Err(error) => merge(&mut layers, vec![failed(&error)]),
+        }
+    }
+    let support = Support {
+        isolation: None,
+        layers,
+    };
+    (None, support)
+}
+
+/// A lower rung often fails where a higher one did: once is enough to say.
+fn merge(layers: &mut Vec<Layer>, found: Vec<Layer>) {
+    for layer in found {
+        if !layers
+            .iter()
+            .any(|known| known.name == layer.name && known.holds == layer.holds)
+        {
+            layers.push(layer);
+        }
+    }
+}
+
+fn failed(error: &Error) -> Layer {
+    let detail = if error.detail.is_empty() {
+        format!("failed to {}: {}", error.step.as_str(), error.source)
+    } else {
+        format!(
+            "failed to {}: {} ({})",
+            error.step.as_str(),
+            error.source,
+            error.detail
+        )
+    };
+    Layer {
+        name: cure::layer(error.step).to_owned(),
+        holds: false,
+        detail,
+        cure: cure::of(error.step, error.errno(), &cure::Host::detect()),
+    }
+}
+
+fn attempt(rung: Isolation) -> Result<(Launcher, Vec<Layer>), Error> {
+    let with_cgroup = rung == Isolation::Full;
+    let launcher = Launcher::start(with_cgroup)?;
+    let findings = attacked(&launcher)?;
+    let mut layers = vec![Layer {
+        name: "uid".to_owned(),
+        holds: true,
+        detail: if launcher.own_uids() {
+            "each box has a host uid of its own".to_owned()
+        } else {
+            "boxes share the server's uid, apart by user namespace".to_owned()
+        },
+        cure: String::new(),
+    }];
+    if with_cgroup {
+        layers.push(Layer {
+            name: "cgroup".to_owned(),
+            holds: true,
+            detail: launcher.cgroup().to_owned(),
+            cure: String::new(),
+        });
+    }
+    layers.extend(findings.into_iter().map(|(name, holds, detail)| Layer {
+        cure: if holds {
+            String::new()
+        } else {
+            cure::report(&name)
+        },
+        name,
+        holds,
+        detail,
+    }));
+    Ok((launcher, layers))
+}
+
+/// Makes a box and attacks it.
+fn attacked(launcher: &Launcher) -> Result<Vec<(String, bool, String)>, Error> {
+    let spec = Spec {
+        mounts: Path::new("/usr")
+            .is_dir()
+            .then(|| Mount::same("/usr"))
+            .into_iter()
+            .collect(),
+        limits: Limits {
+            memory: 64 * 1024 * 1024,
+            processes: 8,
+            cpu_millis: 1000,
+            workspace: 1024 * 1024,
+            inodes: 64,
+            shm: 1024 * 1024,
+            open_files: 64,
+            lifetime: TIMEOUT,
+        },
+    };
+    let sandbox = launcher.create(&spec)?;
+    let until = Instant::now() + TIMEOUT;
+    loop {
+        wait_for(&[sandbox.events(), sandbox.reports()], until)?;
+        // The warden's word first: it knows why init is gone.
+        sandbox.report()?;
+        match sandbox.event() {
+            Ok(Some(Event::Ready { .. })) => sandbox.self_test()?,
+            Ok(Some(Event::SelfTested(findings))) => return Ok(findings),
+            Ok(_) => {}
+            // Init is gone: the warden's word on it follows.
+            Err(error) if error.step == Step::Init => {
+                wait_for(&[sandbox.reports()], until)?;
+                return Err(sandbox.report().err().unwrap_or(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn wait_for(any: &[BorrowedFd<'_>], until: Instant) -> Result<(), Error> {
+    let mut fds: Vec<_> = any
+        .iter()
+        .map(|fd| PollFd::new(fd, PollFlags::IN))
+        .collect();
+    let left = until.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).ok();
+    match rustix::event::poll(&mut fds, timeout.as_ref()) {
+        Ok(0) => Err(Error::new(
+            Step::SelfTest,
+            std::io::Error::from(std::io::ErrorKind::TimedOut),
+        )),
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(errno) => Err(Error::new(Step::SelfTest, errno)),
+    }
+}

@@ -1,0 +1,532 @@
+//! Frames between server, warden and init, over `SOCK_SEQPACKET` sockets.
+//!
+//! One message is one frame: a kind byte, then fields. Descriptors ride along
+//! as `SCM_RIGHTS`. Every decoder is bounded and total: any bytes decode or
+//! fail, none panic.
+//!
+//! | from → to | frame | descriptors |
+//! |---|---|---|
+//! | warden → server | `Hello` once | |
+//! | server → warden | `Create` | init's socket, monitor socket |
+//! | server → warden, monitor | `Measure`, `Kill` | |
+//! | warden → server, monitor | `Usage`, `Gone`, `Failed` | |
+//! | init → server | `Ready` | workspace directory |
+//! | server → init | `Exec` | command, standard input (if any) |
+//! | init → server | `Started` | stdout, stderr |
+//! | init → server | `Exited`, `Failed` | |
+//! | server → init, init → server | `SelfTest`, `SelfTested` | |
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use crate::error::{Error, Step};
+use crate::exit::{Exit, How};
+use crate::limits::{Limits, Usage};
+use crate::spec::{Mount, Spec};
+
+/// Largest frame in bytes; a `Create` with two hundred long mounts fits.
+const MAX_FRAME: usize = 64 * 1024;
+/// Most descriptors on one frame.
+const MAX_FDS: usize = 2;
+
+/// A frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Frame {
+    Hello {
+        cgroup: String,
+        own_uids: bool,
+    },
+    Create(Spec),
+    Measure,
+    Kill,
+    Usage(Usage),
+    Gone(Usage),
+    Failed {
+        step: Step,
+        errno: i32,
+        detail: String,
+    },
+    Ready,
+    Exec,
+    Started,
+    Exited(Exit),
+    SelfTest,
+    SelfTested(Vec<(String, bool, String)>),
+}
+
+impl From<&Error> for Frame {
+    fn from(error: &Error) -> Self {
+        Self::Failed {
+            step: error.step,
+            errno: error.errno(),
+            detail: error.wire_detail(),
+        }
+    }
+}
+
+impl Frame {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        match self {
+            Self::Hello { cgroup, own_uids } => {
+                out.u8(0);
+                out.bytes(cgroup.as_bytes());
+                out.u8(u8::from(*own_uids));
+            }
+            Self::Create(spec) => {
+                out.u8(1);
+                encode_spec(spec, &mut out);
+            }
+            Self::Measure => out.u8(2),
+            Self::Kill => out.u8(3),
+            Self::Usage(usage) => {
+                out.u8(4);
+                encode_usage(usage, &mut out);
+            }
+            Self::Gone(usage) => {
+                out.u8(5);
+                encode_usage(usage, &mut out);
+            }
+            Self::Failed {
+                step,
+                errno,
+                detail,
+            } => {
+                out.u8(6);
+                out.u8(*step as u8);
+                out.i32(*errno);
+                out.bytes(detail.as_bytes());
+            }
+            Self::Ready => out.u8(7),
+            Self::Exec => out.u8(8),
+            Self::Started => out.u8(9),
+            Self::Exited(exit) => {
+                out.u8(10);
+                encode_exit(exit, &mut out);
+            }
+            Self::SelfTest => out.u8(11),
+            Self::SelfTested(findings) => {
+                out.u8(12);
+                out.u32(u32::try_from(findings.len()).unwrap_or(u32::MAX));
+                for (name, holds, detail) in findings {
+                    out.bytes(name.as_bytes());
+                    out.u8(u8::from(*holds));
+                    out.bytes(detail.as_bytes());
+                }
+            }
+        }
+        out.finish()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let mut input = Reader::new(bytes);
+        let frame = match input.u8()? {
+            0 => Self::Hello {
+                cgroup: input.text()?,
+                own_uids: input.u8()? != 0,
+            },
+            1 => Self::Create(decode_spec(&mut input)?),
+            2 => Self::Measure,
+            3 => Self::Kill,
+            4 => Self::Usage(decode_usage(&mut input)?),
+            5 => Self::Gone(decode_usage(&mut input)?),
+            6 => Self::Failed {
+                step: Step::from_wire(input.u8()?).ok_or_else(malformed)?,
+                errno: input.i32()?,
+                detail: input.text()?,
+            },
+            7 => Self::Ready,
+            8 => Self::Exec,
+            9 => Self::Started,
+            10 => Self::Exited(decode_exit(&mut input)?),
+            11 => Self::SelfTest,
+            12 => {
+                let mut findings = Vec::new();
+                for _ in 0..input.u32()? {
+                    findings.push((input.text()?, input.u8()? != 0, input.text()?));
+                }
+                Self::SelfTested(findings)
+            }
+            _ => return Err(malformed()),
+        };
+        input.end()?;
+        Ok(frame)
+    }
+}
+
+fn encode_spec(spec: &Spec, out: &mut Writer) {
+    out.u32(u32::try_from(spec.mounts.len()).unwrap_or(u32::MAX));
+    for mount in &spec.mounts {
+        out.bytes(mount.source.as_os_str().as_bytes());
+        out.bytes(mount.target.as_os_str().as_bytes());
+    }
+    let limits = &spec.limits;
+    out.u64(limits.memory);
+    out.u32(limits.processes);
+    out.u32(limits.cpu_millis);
+    out.u64(limits.workspace);
+    out.u64(limits.inodes);
+    out.u64(limits.shm);
+    out.u64(limits.open_files);
+    out.duration(limits.lifetime);
+}
+
+fn decode_spec(input: &mut Reader<'_>) -> Result<Spec, Error> {
+    let mut mounts = Vec::new();
+    for _ in 0..input.u32()? {
+        mounts.push(Mount {
+            source: input.path()?,
+            target: input.path()?,
+        });
+    }
+    let limits = Limits {
+        memory: input.u64()?,
+        processes: input.u32()?,
+        cpu_millis: input.u32()?,
+        workspace: input.u64()?,
+        inodes: input.u64()?,
+        shm: input.u64()?,
+        open_files: input.u64()?,
+        lifetime: input.duration()?,
+    };
+    Ok(Spec { mounts, limits })
+}
+
+fn encode_usage(usage: &Usage, out: &mut Writer) {
+    out.duration(usage.cpu_time);
+    out.u64(usage.memory_peak);
+    out.u64(usage.oom_kills);
+    out.u64(usage.forks_refused);
+}
+
+fn decode_usage(input: &mut Reader<'_>) -> Result<Usage, Error> {
+    Ok(Usage {
+        cpu_time: input.duration()?,
+        memory_peak: input.u64()?,
+        oom_kills: input.u64()?,
+        forks_refused: input.u64()?,
+    })
+}
+
+fn encode_exit(exit: &Exit, out: &mut Writer) {
+    let (kind, value) = match exit.how {
+        How::Exited(code) => (0, code),
+        How::Signalled(signal) => (1, signal),
+    };
+    out.u8(kind);
+    out.i32(value);
+    out.duration(exit.wall_time);
+    out.duration(exit.cpu_time);
+    out.u64(exit.memory_peak);
+    out.u8(u8::from(exit.over_memory));
+}
+
+fn decode_exit(input: &mut Reader<'_>) -> Result<Exit, Error> {
+    let how = match (input.u8()?, input.i32()?) {
+        (0, code) => How::Exited(code),
+        (1, signal) => How::Signalled(signal),
+        _ => return Err(malformed()),
+    };
+    Ok(Exit {
+        how,
+        wall_time: input.duration()?,
+        cpu_time: input.duration()?,
+        memory_peak: input.u64()?,
+        over_memory: input.u8()? != 0,
+    })
+}
+
+/// A connected pair, closed on exec.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Sends a frame, blocking while the receiver's buffer is full.
+pub(crate) fn send(socket: impl AsFd, frame: &Frame, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = frame.encode();
+    if bytes.len() > MAX_FRAME {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(
+            &socket,
+            &[IoSlice::new(&bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+    })?;
+    Ok(())
+}
+
+/// What a receive brought.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A frame and its descriptors.
+    Frame(Frame, Vec<OwnedFd>),
+    /// Nothing there yet (only without `blocking`).
+    Nothing,
+    /// The other side is gone.
+    Closed,
+}
+
+/// Receives a frame.
+pub(crate) fn receive(socket: impl AsFd, blocking: bool) -> Result<Received, Error> {
+    let mut bytes = vec![0u8; MAX_FRAME];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut flags = RecvFlags::CMSG_CLOEXEC;
+    if !blocking {
+        flags |= RecvFlags::DONTWAIT;
+    }
+    let got = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(
+            &socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut control,
+            flags,
+        )
+    });
+    let length = match got {
+        // A cut frame, or one whose descriptors did not fit, is none.
+        Ok(message)
+            if message
+                .flags
+                .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) =>
+        {
+            return Err(malformed());
+        }
+        Ok(message) => message.bytes,
+        Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
+        Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::PIPE) => return Ok(Received::Closed),
+        Err(errno) => return Err(Error::new(Step::Frame, errno)),
+    };
+    if length == 0 {
+        return Ok(Received::Closed);
+    }
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    let frame = Frame::decode(bytes.get(..length).ok_or_else(malformed)?)?;
+    Ok(Received::Frame(frame, fds))
+}
+
+fn malformed() -> Error {
+    Error::new(Step::Frame, io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// Appends fields, little-endian, lengths before bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub(crate) fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+    pub(crate) fn u32(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+    pub(crate) fn i32(&mut self, value: i32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+    pub(crate) fn u64(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+    pub(crate) fn duration(&mut self, value: Duration) {
+        self.u64(u64::try_from(value.as_nanos()).unwrap_or(u64::MAX));
+    }
+    pub(crate) fn bytes(&mut self, value: &[u8]) {
+        self.u64(value.len() as u64);
+        self.0.extend_from_slice(value);
+    }
+    pub(crate) fn list(&mut self, values: &[Vec<u8>]) {
+        self.u32(u32::try_from(values.len()).unwrap_or(u32::MAX));
+        for value in values {
+            self.bytes(value);
+        }
+    }
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Takes fields off the front; fails on the first that is not there.
+#[derive(Debug)]
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        let (head, tail) = self.0.split_first_chunk().ok_or_else(malformed)?;
+        self.0 = tail;
+        Ok(*head)
+    }
+    pub(crate) fn u8(&mut self) -> Result<u8, Error> {
+        Ok(self.take::<1>()?[0])
+    }
+    pub(crate) fn u32(&mut self) -> Result<u32, Error> {
+        Ok(u32::from_le_bytes(self.take()?))
+    }
+    pub(crate) fn i32(&mut self) -> Result<i32, Error> {
+        Ok(i32::from_le_bytes(self.take()?))
+    }
+    pub(crate) fn u64(&mut self) -> Result<u64, Error> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+    pub(crate) fn duration(&mut self) -> Result<Duration, Error> {
+        Ok(Duration::from_nanos(self.u64()?))
+    }
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Error> {
+        let length = usize::try_from(self.u64()?).map_err(|_| malformed())?;
+        let (head, tail) = self.0.split_at_checked(length).ok_or_else(malformed)?;
+        self.0 = tail;
+        Ok(head)
+    }
+    pub(crate) fn text(&mut self) -> Result<String, Error> {
+        Ok(String::from_utf8_lossy(self.bytes()?).into_owned())
+    }
+    pub(crate) fn path(&mut self) -> Result<PathBuf, Error> {
+        Ok(PathBuf::from(std::ffi::OsString::from_vec(
+            self.bytes()?.to_vec(),
+        )))
+    }
+    pub(crate) fn list(&mut self) -> Result<Vec<Vec<u8>>, Error> {
+        let count = self.u32()?;
+        let mut values = Vec::new();
+        for _ in 0..count {
+            values.push(self.bytes()?.to_vec());
+        }
+        Ok(values)
+    }
+    pub(crate) fn end(&self) -> Result<(), Error> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(malformed())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn limits() -> Limits {
+        Limits {
+            memory: 1,
+            processes: 2,
+            cpu_millis: 3,
+            workspace: 4,
+            inodes: 5,
+            shm: 6,
+            open_files: 7,
+            lifetime: Duration::from_millis(8),
+        }
+    }
+
+    fn every_frame() -> Vec<Frame> {
+        let usage = Usage {
+            cpu_time: Duration::from_nanos(9),
+            memory_peak: 10,
+            oom_kills: 11,
+            forks_refused: 12,
+        };
+        let exit = |how| Exit {
+            how,
+            wall_time: Duration::from_secs(1),
+            cpu_time: Duration::from_micros(2),
+            memory_peak: 3,
+            over_memory: true,
+        };
+        vec![
+            Frame::Hello {
+                cgroup: "v1".to_owned(),
+                own_uids: true,
+            },
+            Frame::Create(Spec {
+                mounts: vec![Mount::same("/usr/bin")],
+                limits: limits(),
+            }),
+            Frame::Measure,
+            Frame::Kill,
+            Frame::Usage(usage),
+            Frame::Gone(usage),
+            Frame::Failed {
+                step: Step::Proc,
+                errno: 1,
+                detail: "x".to_owned(),
+            },
+            Frame::Ready,
+            Frame::Exec,
+            Frame::Started,
+            Frame::Exited(exit(How::Exited(3))),
+            Frame::Exited(exit(How::Signalled(9))),
+            Frame::SelfTest,
+            Frame::SelfTested(vec![("root".to_owned(), true, "read-only".to_owned())]),
+        ]
+    }
+
+    #[test]
+    fn every_frame_survives_the_wire_and_no_shorter_one_decodes() {
+        for frame in every_frame() {
+            let bytes = frame.encode();
+            assert_eq!(Frame::decode(&bytes).unwrap(), frame);
+            for cut in 0..bytes.len() {
+                assert!(
+                    Frame::decode(&bytes[..cut]).is_err(),
+                    "{frame:?} cut at {cut}"
+                );
+            }
+            let mut longer = bytes;
+            longer.push(0);
+            assert!(Frame::decode(&longer).is_err());
+        }
+    }
+
+    #[test]
+    fn descriptors_ride_along() {
+        let (a, b) = pair().unwrap();
+        send(&a, &Frame::Ready, &[a.as_fd()]).unwrap();
+        let Received::Frame(Frame::Ready, fds) = receive(&b, true).unwrap() else {
+            panic!("no frame");
+        };
+        assert_eq!(fds.len(), 1);
+        assert!(matches!(receive(&b, false).unwrap(), Received::Nothing));
+        drop((a, fds));
+        assert!(matches!(receive(&b, true).unwrap(), Received::Closed));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_fail(bytes: Vec<u8>) {
+            if let Ok(frame) = Frame::decode(&bytes) {
+                prop_assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
+            }
+        }
+    }
+}

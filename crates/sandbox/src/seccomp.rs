@@ -1,0 +1,406 @@
+//! The system-call filter: the policy's table compiled to a search tree.
+//!
+//! A linear list of comparisons installs four times slower than a tree (the
+//! kernel walks the filter for every number when it is installed), so the
+//! table is cut into ranges with the same rule and searched by bisection.
+//! The filter never kills: user code gets an errno and can fall back.
+
+use std::io;
+
+use crate::sys;
+
+include!(concat!(env!("OUT_DIR"), "/policy.rs"));
+
+/// What happens to one system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Allow,
+    /// Allowed where a cgroup accounts for the memory it can hold, else EPERM.
+    AllowWithCgroup,
+    /// Allowed if every condition of one alternative holds, else EPERM.
+    AllowIf(&'static [&'static [Condition]]),
+    Deny(i32),
+}
+
+/// `(arg & mask) == value`, or `!=`, on the low 32 bits: all arguments in the
+/// policy are `int` or `unsigned int` to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Condition {
+    arg: u8,
+    mask: u32,
+    value: u32,
+    equal: bool,
+    /// Not asked for where a cgroup accounts for memory.
+    only_without_cgroup: bool,
+}
+
+/// One classic BPF instruction, laid out as the kernel's `struct sock_filter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Instruction {
+    code: u16,
+    jt: u8,
+    jf: u8,
+    k: u32,
+}
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGS: u32 = 16;
+
+const RET_ALLOW: u32 = 0x7fff_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+
+#[cfg(target_arch = "x86_64")]
+const NATIVE: u32 = 0xc000_003e; // AUDIT_ARCH_X86_64
+#[cfg(target_arch = "aarch64")]
+const NATIVE: u32 = 0xc000_00b7; // AUDIT_ARCH_AARCH64
+
+/// A compiled filter, ready to install.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    instructions: Vec<Instruction>,
+}
+
+impl Filter {
+    /// Compiles the policy; `cgroup` says whether memory held by no process
+    /// is accounted for.
+    pub(crate) fn new(cgroup: bool) -> Self {
+        let mut out = vec![
+            load(ARCH),
+            branch(JUMP_IF_EQUAL, NATIVE, 1, 0),
+            ret_errno(libc::ENOSYS),
+            load(NUMBER),
+        ];
+        let ranges = ranges(cgroup);
+        tree(&ranges, cgroup, &mut out);
+        Self { instructions: out }
+    }
+
+    /// Installs the filter for this thread and all that it forks.
+    ///
+    /// # Errors
+    /// `EACCES` without `no_new_privs`, `EINVAL` for a malformed filter.
+    pub(crate) fn install(&self) -> io::Result<()> {
+        sys::seccomp_install(&self.instructions)
+    }
+}
+
+/// Numbers from `start` to the next range's start share a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    start: u32,
+    rule: Rule,
+}
+
+/// The whole number space cut into ranges; gaps get ENOSYS.
+fn ranges(cgroup: bool) -> Vec<Range> {
+    let unknown = Rule::Deny(libc::ENOSYS);
+    let mut out: Vec<Range> = Vec::new();
+    let mut push = |start: u32, rule: Rule| {
+        if out.last().is_none_or(|last| last.rule != rule) {
+            out.push(Range { start, rule });
+        }
+    };
+    let mut next = 0;
+    for (number, rule) in TABLE {
+        if *number > next {
+            push(next, unknown);
+        }
+        let rule = match (rule, cgroup) {
+            (Rule::AllowWithCgroup, true) => Rule::Allow,
+            (Rule::AllowWithCgroup, false) => Rule::Deny(libc::EPERM),
+            (rule, _) => *rule,
+        };
+        push(*number, rule);
+        next = number + 1;
+    }
+    // x32 calls have bit 30 set and fall into this last gap as well.
+    push(next, unknown);
+    out
+}
+
+fn tree(ranges: &[Range], cgroup: bool, out: &mut Vec<Instruction>) {
+    let [only] = ranges else {
+        let (left, right) = ranges.split_at(ranges.len() / 2);
+        let at = out.len();
+        out.push(branch(JUMP_IF_AT_LEAST, right[0].start, 0, 0));
+        tree(left, cgroup, out);
+        let skip = out.len() - at - 1;
+        if let Ok(short) = u8::try_from(skip) {
+            out[at].jt = short;
+        } else {
+            // Conditional jumps reach 255 instructions; a plain one reaches further.
+            out[at] = branch(JUMP_IF_AT_LEAST, right[0].start, 0, 1);
+            let far = u32::try_from(skip).expect("a filter has at most 4096 instructions");
+            out.insert(at + 1, jump(far));
+        }
+        tree(right, cgroup, out);
+        return;
+    };
+    match only.rule {
+        Rule::Allow => out.push(ret(RET_ALLOW)),
+        Rule::Deny(errno) => out.push(ret_errno(errno)),
+        Rule::AllowIf(any) => alternatives(any, cgroup, out),
+        Rule::AllowWithCgroup => unreachable!("ranges() resolves it"),
+    }
+}
+
+fn alternatives(any: &[&[Condition]], cgroup: bool, out: &mut Vec<Instruction>) {
+    for all in any {
+        let all: Vec<&Condition> = all
+            .iter()
+            .filter(|condition| !(cgroup && condition.only_without_cgroup))
+            .collect();
+        // Each condition is LOAD, AND, JUMP; then RETURN ALLOW.
+        let length = all.len() * 3 + 1;
+        for (index, condition) in all.iter().enumerate() {
+            out.push(load(ARGS + 8 * u32::from(condition.arg)));
+            out.push(Instruction {
+                code: AND,
+                jt: 0,
+                jf: 0,
+                k: condition.mask,
+            });
+            let miss = u8::try_from(length - index * 3 - 3).expect("a rule has few conditions");
+            let (jt, jf) = if condition.equal {
+                (0, miss)
+            } else {
+                (miss, 0)
+            };
+            out.push(branch(JUMP_IF_EQUAL, condition.value, jt, jf));
+        }
+        out.push(ret(RET_ALLOW));
+    }
+    out.push(ret_errno(libc::EPERM));
+}
+
+fn load(offset: u32) -> Instruction {
+    Instruction {
+        code: LOAD,
+        jt: 0,
+        jf: 0,
+        k: offset,
+    }
+}
+
+fn jump(by: u32) -> Instruction {
+    Instruction {
+        code: JUMP,
+        jt: 0,
+        jf: 0,
+        k: by,
+    }
+}
+
+fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+fn ret(value: u32) -> Instruction {
+    Instruction {
+        code: RETURN,
+        jt: 0,
+        jf: 0,
+        k: value,
+    }
+}
+
+fn ret_errno(errno: i32) -> Instruction {
+    ret(RET_ERRNO | errno.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Runs a filter as the kernel does.
+    fn simulate(filter: &Filter, arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        run(filter, arch, number, args).0
+    }
+
+    fn steps(filter: &Filter, number: u32) -> usize {
+        run(filter, NATIVE, number, [7; 6]).1
+    }
+
+    fn run(filter: &Filter, arch: u32, number: u32, args: [u64; 6]) -> (u32, usize) {
+        let mut accumulator = 0u32;
+        let mut at = 0;
+        for step in 1..=filter.instructions.len() {
+            let i = filter.instructions[at];
+            at += 1;
+            match i.code {
+                LOAD => {
+                    accumulator = match i.k {
+                        NUMBER => number,
+                        ARCH => arch,
+                        offset => {
+                            let arg = args[(offset - ARGS) as usize / 8];
+                            assert_eq!((offset - ARGS) % 8, 0, "only low words are read");
+                            (arg & 0xffff_ffff) as u32
+                        }
+                    }
+                }
+                AND => accumulator &= i.k,
+                JUMP => at += i.k as usize,
+                JUMP_IF_EQUAL => at += usize::from(if accumulator == i.k { i.jt } else { i.jf }),
+                JUMP_IF_AT_LEAST => at += usize::from(if accumulator >= i.k { i.jt } else { i.jf }),
+                RETURN => return (i.k, step),
+                other => panic!("unknown instruction {other:#x}"),
+            }
+        }
+        panic!("the filter does not end")
+    }
+
+    /// What the table says, without any tree.
+    fn expected(cgroup: bool, number: u32, args: [u64; 6]) -> u32 {
+        let eperm = RET_ERRNO | libc::EPERM.unsigned_abs();
+        match TABLE
+            .iter()
+            .find(|(n, _)| *n == number)
+            .map(|(_, rule)| *rule)
+        {
+            None => RET_ERRNO | libc::ENOSYS.unsigned_abs(),
+            Some(Rule::Allow) => RET_ALLOW,
+            Some(Rule::AllowWithCgroup) => {
+                if cgroup {
+                    RET_ALLOW
+                } else {
+                    eperm
+                }
+            }
+            Some(Rule::Deny(errno)) => RET_ERRNO | errno.unsigned_abs(),
+            Some(Rule::AllowIf(any)) => {
+                let holds = |c: &Condition| {
+                    let low = (args[usize::from(c.arg)] & 0xffff_ffff) as u32;
+                    ((low & c.mask) == c.value) == c.equal
+                };
+                let holds = |c: &Condition| (cgroup && c.only_without_cgroup) || holds(c);
+                if any.iter().any(|all| all.iter().all(holds)) {
+                    RET_ALLOW
+                } else {
+                    eperm
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_number_gets_its_rule() {
+        for cgroup in [true, false] {
+            let filter = Filter::new(cgroup);
+            for number in (0..2048).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
+                for args in [[0; 6], [1; 6], [2; 6], [u64::MAX; 6]] {
+                    assert_eq!(
+                        simulate(&filter, NATIVE, number, args),
+                        expected(cgroup, number, args),
+                        "number {number} args {args:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_architectures_are_refused() {
+        let filter = Filter::new(true);
+        for arch in [0x4000_0003, 0x4000_0028, 0] {
+            let got = simulate(&filter, arch, 0, [0; 6]);
+            assert_eq!(got, RET_ERRNO | libc::ENOSYS.unsigned_abs());
+        }
+    }
+
+    type Case = (&'static str, i64, [u64; 6], bool);
+
+    fn check(cgroup: bool, cases: &[Case]) {
+        let filter = Filter::new(cgroup);
+        for (name, number, args, allowed) in cases {
+            let got = simulate(&filter, NATIVE, u32::try_from(*number).unwrap(), *args);
+            assert_eq!(
+                got == RET_ALLOW,
+                *allowed,
+                "{name}, cgroup {cgroup}: {got:#x}"
+            );
+        }
+    }
+
+    #[rustfmt::skip]
+    const CASES: &[Case] = &[
+            ("read", libc::SYS_read, [0; 6], true),
+            ("unix socket", libc::SYS_socket, [1, 1, 0, 0, 0, 0], true),
+            ("AF_ALG", libc::SYS_socket, [38, 5, 0, 0, 0, 0], false),
+            ("AF_VSOCK", libc::SYS_socket, [40, 1, 0, 0, 0, 0], false),
+            ("AF_PACKET", libc::SYS_socket, [17, 3, 0, 0, 0, 0], false),
+            ("netlink route", libc::SYS_socket, [16, 3, 0, 0, 0, 0], true),
+            ("netlink audit", libc::SYS_socket, [16, 3, 9, 0, 0, 0], false),
+            ("clone thread", libc::SYS_clone, [0x3d_0f00, 0, 0, 0, 0, 0], true),
+            ("clone newuser", libc::SYS_clone, [0x1000_0011, 0, 0, 0, 0, 0], false),
+            ("TIOCSTI", libc::SYS_ioctl, [0, 0x5412, 0, 0, 0, 0], false),
+            ("TIOCSTI high bits", libc::SYS_ioctl, [0, 0xdead_0000_5412, 0, 0, 0, 0], false),
+            ("FIONREAD", libc::SYS_ioctl, [0, 0x541b, 0, 0, 0, 0], true),
+            ("prlimit init", libc::SYS_prlimit64, [1, 7, 0, 0, 0, 0], false),
+            ("prlimit self", libc::SYS_prlimit64, [0, 7, 0, 0, 0, 0], true),
+            ("bpf", libc::SYS_bpf, [0; 6], false),
+            ("F_NOTIFY", libc::SYS_fcntl, [0, 1026, 0, 0, 0, 0], false),
+            ("F_SETFL", libc::SYS_fcntl, [0, 4, 0, 0, 0, 0], true),
+            ("mptcp", libc::SYS_socket, [2, 1, 262, 0, 0, 0], false),
+            ("udp", libc::SYS_socket, [10, 2, 17, 0, 0, 0], true),
+            ("SO_ATTACH_FILTER", libc::SYS_setsockopt, [0, 1, 26, 0, 0, 0], false),
+            ("SO_REUSEADDR", libc::SYS_setsockopt, [0, 1, 2, 0, 0, 0], true),
+            ("TCP_NODELAY", libc::SYS_setsockopt, [0, 6, 1, 0, 0, 0], true),
+            ("flow label", libc::SYS_setsockopt, [0, 41, 32, 0, 0, 0], false),
+            ("RLIMIT_CORE", libc::SYS_prlimit64, [0, 4, 0, 0, 0, 0], false),
+            ("huge pages", libc::SYS_mmap, [0, 0, 3, 0x40022, 0, 0], false),
+            ("shared memory", libc::SYS_mmap, [0, 0, 3, 0x21, 0, 0], true),
+            ("memfd", libc::SYS_memfd_create, [0, 1, 0, 0, 0, 0], true),
+            ("inotify", libc::SYS_inotify_init1, [0; 6], false),
+    ];
+
+    #[rustfmt::skip]
+    const WITHOUT_CGROUP: &[Case] = &[
+            ("shared memory", libc::SYS_mmap, [0, 0, 3, 0x21, 0, 0], false),
+            ("private memory", libc::SYS_mmap, [0, 0, 3, 0x22, 0, 0], true),
+            ("shared file", libc::SYS_mmap, [0, 0, 3, 0x01, 3, 0], true),
+            ("memfd", libc::SYS_memfd_create, [0, 1, 0, 0, 0, 0], false),
+            ("shmget", libc::SYS_shmget, [0, 1, 0o1600, 0, 0, 0], false),
+    ];
+
+    #[test]
+    fn named_cases() {
+        check(true, CASES);
+        check(false, WITHOUT_CGROUP);
+    }
+
+    /// Depth, not length, is what a call pays.
+    #[test]
+    fn no_call_runs_more_than_a_few_instructions() {
+        let filter = Filter::new(true);
+        let deepest = (0..600).map(|number| steps(&filter, number)).max().unwrap();
+        assert!(deepest <= 40, "{deepest} steps");
+        assert!(
+            filter.instructions.len() > 4 * deepest,
+            "a list, not a tree"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_calls_agree_with_the_table(
+            number in 0u32..600, args in prop::array::uniform6(any::<u64>()), cgroup: bool
+        ) {
+            let filter = Filter::new(cgroup);
+            prop_assert_eq!(
+                simulate(&filter, NATIVE, number, args), expected(cgroup, number, args)
+            );
+        }
+    }
+}

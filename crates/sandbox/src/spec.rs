@@ -1,0 +1,41 @@
+//! What a box is: plain data, sent to the warden. Nothing of a user's is in it.
+
+use std::path::PathBuf;
+
+use crate::limits::Limits;
+
+/// Where user files live inside a box, and the program's working directory.
+pub const WORKSPACE: &str = "/workspace";
+
+/// A host path to be seen in the box, read-only, without set-id bits or devices.
+///
+/// A source that is itself a symbolic link is made again as a link; a source
+/// inside another mount's source is seen already and is left out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mount {
+    /// Absolute path on the host, free of `..`.
+    pub source: PathBuf,
+    /// Absolute path in the box, free of `..`.
+    pub target: PathBuf,
+}
+
+impl Mount {
+    /// A path seen in the box where it is on the host.
+    #[must_use]
+    pub fn same(path: impl Into<PathBuf>) -> Self {
+        let source = path.into();
+        Self {
+            target: source.clone(),
+            source,
+        }
+    }
+}
+
+/// What a box is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// What it sees of the host.
+    pub mounts: Vec<Mount>,
+    /// What it may use.
+    pub limits: Limits,
+}
