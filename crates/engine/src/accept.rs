@@ -1,0 +1,428 @@
+//! From a [`Draft`] to a [`Job`]: the one place where requests are checked.
+//!
+//! Every refusal names the field in the wire's words and the cure. A job that
+//! leaves here never needs a second check. Never looks at the file system.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use crate::config::Bounds;
+use crate::job::{Draft, DraftFile, Invalid, Job};
+use crate::runtime::manifest::is_environment_name;
+use crate::runtime::{Manifest, Registry};
+
+const MIB: u64 = 1024 * 1024;
+/// The shortest wall time that may be asked for.
+const WALL_TIME_MIN: Duration = Duration::from_secs(1);
+/// The least memory that may be asked for, in bytes; no interpreter starts with less.
+const MEMORY_MIN: u64 = 16 * MIB;
+/// Files and folders of a workspace that are there before any input: its root,
+/// `/workspace`, `/tmp` and the program text, and as many again to begin with.
+const INODES_TAKEN: u64 = 8;
+
+/// Checks a draft and fills in the defaults.
+///
+/// # Errors
+/// [`Invalid`] for the first field that is wrong.
+pub(crate) fn accept(draft: Draft, bounds: &Bounds, registry: &Registry) -> Result<Job, Invalid> {
+    let manifest = language(draft.language.as_deref(), registry)?;
+    code(&draft.code, bounds)?;
+    stdin(&draft.stdin, bounds)?;
+    arguments(&draft.args, bounds)?;
+    environment(&draft.env, bounds)?;
+    files(&draft.files, manifest, bounds)?;
+    fits(&draft, bounds)?;
+    Ok(Job {
+        id: uuid::Uuid::now_v7().to_string(),
+        language: manifest.name.clone(),
+        wall_time: wall_time(draft.wall_time, bounds)?,
+        memory: memory(draft.memory, bounds)?,
+        processes: bounds
+            .processes
+            .or(manifest.processes)
+            .unwrap_or(Bounds::PROCESSES),
+        queue_wait: draft
+            .queue_wait
+            .map_or(bounds.queue_wait, |wait| wait.min(bounds.queue_wait)),
+        started: SystemTime::now(),
+        draft,
+    })
+}
+
+fn invalid(
+    field: impl Into<String>,
+    problem: impl Into<String>,
+    cure: impl Into<String>,
+) -> Invalid {
+    Invalid {
+        field: field.into(),
+        problem: problem.into(),
+        cure: cure.into(),
+    }
+}
+
+fn language<'a>(word: Option<&str>, registry: &'a Registry) -> Result<&'a Manifest, Invalid> {
+    let Some(word) = word else {
+        return Ok(&registry.default_runtime().manifest);
+    };
+    registry
+        .find(word)
+        .map(|runtime| &runtime.manifest)
+        .ok_or_else(|| {
+            let known: Vec<String> = registry
+                .languages()
+                .into_iter()
+                .map(|language| language.name)
+                .collect();
+            invalid(
+                "language",
+                format!("{} is not a known language", quoted(word)),
+                format!("Send one of: {}.", known.join(", ")),
+            )
+        })
+}
+
+/// A client's own word in a message: escaped and short, for it also lands in logs.
+fn quoted(word: &str) -> String {
+    const LONGEST: usize = 60;
+    match word.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}…", &word[..end]),
+        None => format!("{word:?}"),
+    }
+}
+
+fn code(code: &str, bounds: &Bounds) -> Result<(), Invalid> {
+    if code.trim().is_empty() {
+        return Err(invalid("code", "is empty", "Send the program text to run."));
+    }
+    if let Some(at) = code.find('\0') {
+        return Err(invalid(
+            "code",
+            format!("holds a NUL character at byte {at}"),
+            "Remove it; write it as an escape of the language where the program needs one.",
+        ));
+    }
+    if code.len() > bounds.code {
+        return Err(invalid(
+            "code",
+            format!(
+                "is {} bytes long, over the limit of {}",
+                code.len(),
+                bounds.code
+            ),
+            "Send less code; put data into files or stdin.",
+        ));
+    }
+    Ok(())
+}
+
+fn stdin(stdin: &[u8], bounds: &Bounds) -> Result<(), Invalid> {
+    if stdin.len() > bounds.stdin {
+        return Err(invalid(
+            "stdin",
+            format!(
+                "is {} bytes long, over the limit of {}",
+                stdin.len(),
+                bounds.stdin
+            ),
+            "Send less input.",
+        ));
+    }
+    Ok(())
+}
+
+fn arguments(args: &[String], bounds: &Bounds) -> Result<(), Invalid> {
+    if args.len() > bounds.args {
+        return Err(invalid(
+            "args",
+            format!(
+                "holds {} arguments, over the limit of {}",
+                args.len(),
+                bounds.args
+            ),
+            "Send fewer; put long lists into stdin or a file.",
+        ));
+    }
+    if let Some(number) = args.iter().position(|arg| arg.contains('\0')) {
+        return Err(invalid(
+            format!("args[{number}]"),
+            "holds a NUL character",
+            "Remove it; no program can be given such an argument.",
+        ));
+    }
+    if let Some(number) = args.iter().position(|arg| arg.len() > Bounds::ARG_BYTES) {
+        return Err(invalid(
+            format!("args[{number}]"),
+            format!(
+                "is {} bytes long, over the kernel's limit of {}",
+                args[number].len(),
+                Bounds::ARG_BYTES
+            ),
+            "Put long texts into stdin or a file.",
+        ));
+    }
+    // The kernel counts the NUL that ends each.
+    let bytes: usize = args.iter().map(|arg| arg.len() + 1).sum();
+    if bytes > bounds.args_bytes {
+        return Err(invalid(
+            "args",
+            format!(
+                "are {bytes} bytes in all, over the limit of {}",
+                bounds.args_bytes
+            ),
+            "Send less; put long texts into stdin or a file.",
+        ));
+    }
+    Ok(())
+}
+
+fn environment(env: &[(String, String)], bounds: &Bounds) -> Result<(), Invalid> {
+    if env.len() > bounds.env {
+        return Err(invalid(
+            "env",
+            format!(
+                "holds {} variables, over the limit of {}",
+                env.len(),
+                bounds.env
+            ),
+            "Send fewer; put settings into a file.",
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    for (name, value) in env {
+        let field = || format!("env.{}", quoted(name).trim_matches('"'));
+        if !is_environment_name(name) {
+            return Err(invalid(
+                field(),
+                "is not a variable's name",
+                "Use letters, digits and underscores, and no digit first.",
+            ));
+        }
+        if value.contains('\0') {
+            return Err(invalid(
+                field(),
+                "holds a NUL character",
+                "Remove it from the value.",
+            ));
+        }
+        if !seen.insert(name) {
+            return Err(invalid(
+                field(),
+                "is given twice",
+                "Give each variable once.",
+            ));
+        }
+    }
+    let entry = |(name, value): &(String, String)| name.len() + 1 + value.len();
+    if let Some(long) = env.iter().find(|pair| entry(pair) > Bounds::ARG_BYTES) {
+        return Err(invalid(
+            format!("env.{}", quoted(&long.0).trim_matches('"')),
+            format!(
+                "is {} bytes long with its name, over the kernel's limit of {}",
+                entry(long),
+                Bounds::ARG_BYTES
+            ),
+            "Put long texts into a file.",
+        ));
+    }
+    // The kernel counts the NUL that ends each.
+    let bytes: usize = env.iter().map(|pair| entry(pair) + 1).sum();
+    if bytes > bounds.args_bytes {
+        return Err(invalid(
+            "env",
+            format!(
+                "is {bytes} bytes in all, over the limit of {}",
+                bounds.args_bytes
+            ),
+            "Send less; put long texts into a file.",
+        ));
+    }
+    Ok(())
+}
+
+fn files(files: &[DraftFile], manifest: &Manifest, bounds: &Bounds) -> Result<(), Invalid> {
+    if files.len() > bounds.files_in {
+        return Err(invalid(
+            "files",
+            format!(
+                "holds {} files, over the limit of {}",
+                files.len(),
+                bounds.files_in
+            ),
+            "Send fewer files, or one archive that the program unpacks.",
+        ));
+    }
+    let bytes: u64 = files.iter().map(|file| file.content.len() as u64).sum();
+    if bytes > bounds.files_in_bytes {
+        return Err(invalid(
+            "files",
+            format!(
+                "are {bytes} bytes in all, over the limit of {}",
+                bounds.files_in_bytes
+            ),
+            "Send less data.",
+        ));
+    }
+    let mut taken: BTreeSet<&str> = manifest.reserved.iter().map(String::as_str).collect();
+    let mut directories = BTreeSet::new();
+    for (number, DraftFile { path, .. }) in files.iter().enumerate() {
+        let field = || format!("files[{number}].path");
+        check_path(path).map_err(|(problem, cure)| invalid(field(), problem, cure))?;
+        if manifest.reserved.contains(path) {
+            return Err(invalid(
+                field(),
+                format!("{path:?} is the name of the program's own file"),
+                "Choose another name; the program text goes into code.",
+            ));
+        }
+        if !taken.insert(path) {
+            return Err(invalid(
+                field(),
+                format!("{} is given twice", quoted(path)),
+                "Give each file once.",
+            ));
+        }
+        directories.extend(path.match_indices('/').map(|(end, _)| &path[..end]));
+        // Either order of the two is a clash.
+        if let Some(clash) = taken.intersection(&directories).next() {
+            return Err(invalid(
+                field(),
+                format!("{} would be a file and a directory", quoted(clash)),
+                "Rename one of the two.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the workspace can hold what is put into it: pages for contents, an
+/// inode for each file and each folder on its way. What is accepted here always
+/// fits, so a full workspace before the program runs is our own failure.
+fn fits(draft: &Draft, bounds: &Bounds) -> Result<(), Invalid> {
+    let page = rustix::param::page_size() as u64;
+    let pages = |length: usize| (length as u64).next_multiple_of(page);
+    let mut inodes = INODES_TAKEN;
+    let mut bytes = pages(draft.code.len());
+    let mut folders = BTreeSet::new();
+    for file in &draft.files {
+        bytes += pages(file.content.len());
+        inodes += 1;
+        folders.extend(
+            file.path
+                .match_indices('/')
+                .map(|(end, _)| &file.path[..end]),
+        );
+    }
+    inodes += folders.len() as u64;
+    let field = if draft.files.is_empty() {
+        "code"
+    } else {
+        "files"
+    };
+    if bytes > bounds.workspace {
+        return Err(invalid(
+            field,
+            format!(
+                "needs {bytes} bytes of the workspace with the program text, which has {}",
+                bounds.workspace
+            ),
+            "Send less data.",
+        ));
+    }
+    if inodes > bounds.inodes {
+        return Err(invalid(
+            field,
+            format!(
+                "needs {inodes} files and folders of the workspace, which has {}",
+                bounds.inodes
+            ),
+            "Send fewer files in fewer folders, or one archive that the program unpacks.",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a path is relative, stays below the workspace, and can be made.
+fn check_path(path: &str) -> Result<(), (String, &'static str)> {
+    const RELATIVE: &str = "Give a path relative to the working directory, such as data/input.csv.";
+    if path.is_empty() {
+        return Err(("is empty".to_owned(), RELATIVE));
+    }
+    if path.len() > Bounds::PATH_BYTES {
+        let problem = format!(
+            "is {} bytes long, over the limit of {}",
+            path.len(),
+            Bounds::PATH_BYTES
+        );
+        return Err((problem, "Use a shorter path."));
+    }
+    if path.starts_with('/') {
+        return Err((format!("{} is an absolute path", quoted(path)), RELATIVE));
+    }
+    if path.chars().any(char::is_control) {
+        return Err((
+            format!("{} holds a control character", quoted(path)),
+            "Remove it.",
+        ));
+    }
+    let depth = path.matches('/').count();
+    if depth > Bounds::PATH_DEPTH {
+        let problem = format!(
+            "is {depth} folders deep, over the limit of {}",
+            Bounds::PATH_DEPTH
+        );
+        return Err((problem, "Use fewer folders below each other."));
+    }
+    for name in path.split('/') {
+        if matches!(name, "" | "." | "..") {
+            return Err((
+                format!("{} holds an empty, . or .. component", quoted(path)),
+                RELATIVE,
+            ));
+        }
+        if name.len() > Bounds::NAME_BYTES {
+            let problem = format!(
+                "holds a name of {} bytes, over the limit of {}",
+                name.len(),
+                Bounds::NAME_BYTES
+            );
+            return Err((problem, "Use shorter names."));
+        }
+    }
+    Ok(())
+}
+
+fn wall_time(asked: Option<Duration>, bounds: &Bounds) -> Result<Duration, Invalid> {
+    let wall_time = asked.unwrap_or(bounds.wall_time);
+    if wall_time < WALL_TIME_MIN.min(bounds.wall_time_max) || wall_time > bounds.wall_time_max {
+        return Err(invalid(
+            "timeout",
+            format!("{} s is out of range", wall_time.as_secs_f64()),
+            format!(
+                "Send a number of seconds from {} to {}.",
+                WALL_TIME_MIN.min(bounds.wall_time_max).as_secs_f64(),
+                bounds.wall_time_max.as_secs_f64()
+            ),
+        ));
+    }
+    Ok(wall_time)
+}
+
+fn memory(asked: Option<u64>, bounds: &Bounds) -> Result<u64, Invalid> {
+    let memory = asked.unwrap_or(bounds.memory);
+    if memory < MEMORY_MIN.min(bounds.memory_max) || memory > bounds.memory_max {
+        return Err(invalid(
+            "memory_mb",
+            format!("{} MiB is out of range", memory / MIB),
+            format!(
+                "Send a number of MiB from {} to {}.",
+                MEMORY_MIN.min(bounds.memory_max) / MIB,
+                bounds.memory_max / MIB
+            ),
+        ));
+    }
+    Ok(memory)
+}
+
+#[cfg(test)]
+mod tests;

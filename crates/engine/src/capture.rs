@@ -1,0 +1,290 @@
+//! Keeps a bounded part of what a program writes: the head and the tail.
+//!
+//! Reading never stops before the stream ends, so a program is never blocked
+//! or killed for writing much. What was kept lives outside the reading future:
+//! cancel that, and the output up to then is still there.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::outcome::Output;
+
+/// Bytes asked of the stream at once: a pipe's default capacity.
+const CHUNK: usize = 64 * 1024;
+
+/// What is kept of one stream. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Capture {
+    kept: Arc<Mutex<Kept>>,
+}
+
+impl Capture {
+    /// Keeps at most `limit` bytes: the first three quarters and the last quarter.
+    pub(crate) fn new(limit: usize) -> Self {
+        let tail_limit = limit / 4;
+        Self {
+            kept: Arc::new(Mutex::new(Kept {
+                head: Vec::new(),
+                tail: VecDeque::new(),
+                head_limit: limit - tail_limit,
+                tail_limit,
+                total: 0,
+            })),
+        }
+    }
+
+    /// Reads to the end of the stream. May be dropped at any time.
+    ///
+    /// # Errors
+    /// When reading fails; what came before is kept.
+    pub(crate) async fn read_from(&self, mut stream: impl AsyncRead + Unpin) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match stream.read(&mut chunk).await? {
+                0 => return Ok(()),
+                count => self.lock().push(&chunk[..count]),
+            }
+        }
+    }
+
+    /// What has been kept until now; the capture is empty afterwards.
+    pub(crate) fn finish(&self) -> Output {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Nothing below panics half-way through a change.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct Kept {
+    head: Vec<u8>,
+    /// What came after the head, the oldest bytes dropped first.
+    tail: VecDeque<u8>,
+    head_limit: usize,
+    tail_limit: usize,
+    total: u64,
+}
+
+impl Kept {
+    fn push(&mut self, bytes: &[u8]) {
+        self.total = self.total.saturating_add(bytes.len() as u64);
+        let (first, rest) = bytes.split_at(bytes.len().min(self.head_limit - self.head.len()));
+        let wanted = self.head.len() + first.len();
+        if wanted > self.head.capacity() {
+            let capacity = grown(self.head.capacity(), wanted, self.head_limit);
+            self.head.reserve_exact(capacity - self.head.len());
+        }
+        self.head.extend_from_slice(first);
+
+        let rest = &rest[rest.len().saturating_sub(self.tail_limit)..];
+        let surplus = (self.tail.len() + rest.len()).saturating_sub(self.tail_limit);
+        self.tail.drain(..surplus);
+        let wanted = self.tail.len() + rest.len();
+        if wanted > self.tail.capacity() {
+            let capacity = grown(self.tail.capacity(), wanted, self.tail_limit);
+            self.tail.reserve_exact(capacity - self.tail.len());
+        }
+        self.tail.extend(rest);
+    }
+
+    fn take(&mut self) -> Output {
+        let total = std::mem::take(&mut self.total);
+        let mut bytes = std::mem::take(&mut self.head);
+        let tail = Vec::from(std::mem::take(&mut self.tail));
+        if total == (bytes.len() + tail.len()) as u64 {
+            bytes.extend(tail);
+            return Output {
+                bytes,
+                total,
+                truncated: false,
+            };
+        }
+        bytes.truncate(whole_characters(&bytes));
+        let tail = &tail[broken_characters(&tail)..];
+        let omitted = total - (bytes.len() + tail.len()) as u64;
+        if bytes.last().is_some_and(|&last| last != b'\n') {
+            bytes.push(b'\n');
+        }
+        bytes.extend(marker(omitted).into_bytes());
+        bytes.extend(tail);
+        Output {
+            bytes,
+            total,
+            truncated: true,
+        }
+    }
+}
+
+/// The line that stands where bytes are missing.
+fn marker(omitted: u64) -> String {
+    format!("… [{omitted} bytes omitted] …\n")
+}
+
+/// Doubling, but never past the limit, so that memory is bounded by it.
+fn grown(capacity: usize, wanted: usize, limit: usize) -> usize {
+    capacity.saturating_mul(2).clamp(wanted, limit.max(wanted))
+}
+
+/// Length of `head` without a UTF-8 sequence that its end cuts in two.
+fn whole_characters(head: &[u8]) -> usize {
+    let last = head.len().saturating_sub(3);
+    let lead = (last..head.len()).rev().find(|&at| head[at] & 0xC0 != 0x80);
+    match lead {
+        Some(at) if sequence_length(head[at]) > head.len() - at => at,
+        _ => head.len(),
+    }
+}
+
+/// Bytes at the start of `tail` that continue a UTF-8 sequence cut off before it.
+fn broken_characters(tail: &[u8]) -> usize {
+    tail.iter()
+        .take(3)
+        .take_while(|&&byte| byte & 0xC0 == 0x80)
+        .count()
+}
+
+/// Bytes in the UTF-8 sequence that this byte leads; 1 where it leads none.
+fn sequence_length(lead: u8) -> usize {
+    match lead {
+        0xC2..=0xDF => 2,
+        0xE0..=0xEF => 3,
+        0xF0..=0xF4 => 4,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::{Strategy, any, proptest};
+    use tokio::io::AsyncWriteExt;
+
+    use super::{Capture, Output, marker};
+
+    fn capture(limit: usize, chunks: &[Vec<u8>]) -> Output {
+        let capture = Capture::new(limit);
+        for chunk in chunks {
+            capture.lock().push(chunk);
+            let kept = capture.lock();
+            assert!(
+                kept.head.capacity() + kept.tail.capacity() <= limit,
+                "memory above the limit"
+            );
+        }
+        capture.finish()
+    }
+
+    fn check(limit: usize, input: &str, expected: &str) {
+        let output = capture(limit, &[input.as_bytes().to_vec()]);
+        assert_eq!(
+            String::from_utf8(output.bytes).unwrap(),
+            expected,
+            "{limit} of {input:?}"
+        );
+        assert_eq!(output.total, input.len() as u64);
+        assert_eq!(output.truncated, expected != input);
+    }
+
+    #[test]
+    fn keeps_head_and_tail() {
+        check(8, "", "");
+        check(8, "12345678", "12345678");
+        check(8, "123456789", "123456\n… [1 bytes omitted] …\n89");
+        check(8, "12345\n7\n9", "12345\n… [1 bytes omitted] …\n\n9");
+        check(0, "abc", "… [3 bytes omitted] …\n");
+        check(4, "日本日本", "日\n… [9 bytes omitted] …\n");
+        check(8, "12345日本", "12345\n… [6 bytes omitted] …\n");
+        check(
+            16,
+            "123456789ab日12日",
+            "123456789ab\n… [4 bytes omitted] …\n2日",
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn head_and_tail_are_what_was_written(
+            limit in 0..200_usize,
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..90), 0..9),
+        ) {
+            let all: Vec<u8> = chunks.concat();
+            let output = capture(limit, &chunks);
+            assert_eq!(output.total, all.len() as u64);
+            assert_eq!(output.truncated, all.len() > limit);
+            if !output.truncated {
+                assert_eq!(output.bytes, all);
+                return Ok(());
+            }
+            let (head, tail) = split(&output.bytes, all.len());
+            assert!(all.starts_with(head) || all.starts_with(&head[..head.len() - 1]));
+            assert!(all.ends_with(tail));
+            assert!(head.len() + tail.len() <= limit + 1);
+            // At most one character is lost at each cut.
+            assert!(head.len() + tail.len() + 6 >= limit);
+        }
+
+        #[test]
+        fn text_stays_text(
+            limit in 0..100_usize,
+            text in proptest::collection::vec(any::<char>(), 0..200).prop_map(String::from_iter),
+            size in 1..10_usize,
+        ) {
+            let chunks: Vec<Vec<u8>> = text.as_bytes().chunks(size).map(<[u8]>::to_vec).collect();
+            assert!(std::str::from_utf8(&capture(limit, &chunks).bytes).is_ok());
+        }
+    }
+
+    /// Head and tail around the marker, whose number must fit.
+    fn split(bytes: &[u8], total: usize) -> (&[u8], &[u8]) {
+        for at in 0..bytes.len() {
+            for newline in [0, 1] {
+                let Some(kept) = (0..=total).find(|&omitted| {
+                    let line = marker(omitted as u64);
+                    bytes[at..].starts_with(line.as_bytes())
+                        && total - omitted + line.len() + newline == bytes.len()
+                }) else {
+                    continue;
+                };
+                let length = marker(kept as u64).len();
+                return (&bytes[..at], &bytes[at + length..]);
+            }
+        }
+        panic!("no marker in {:?}", String::from_utf8_lossy(bytes));
+    }
+
+    #[tokio::test]
+    async fn output_survives_the_reader_s_cancellation() {
+        let (mut writer, reader) = tokio::io::duplex(64);
+        let capture = Capture::new(1000);
+        writer.write_all(b"before the kill").await.unwrap();
+        let read = tokio::time::timeout(Duration::from_millis(50), capture.read_from(reader)).await;
+        assert!(read.is_err());
+        assert_eq!(capture.finish().bytes, b"before the kill");
+    }
+
+    #[tokio::test]
+    async fn the_stream_is_drained_to_its_end() {
+        let (mut writer, reader) = tokio::io::duplex(16);
+        let capture = Capture::new(8);
+        let write = async move {
+            for _ in 0..1000 {
+                writer.write_all(b"x").await.unwrap();
+            }
+        };
+        let (read, ()) = tokio::join!(capture.read_from(reader), write);
+        read.unwrap();
+        let output = capture.finish();
+        assert_eq!(output.total, 1000);
+        assert_eq!(
+            output.bytes,
+            "xxxxxx\n… [992 bytes omitted] …\nxx".as_bytes()
+        );
+    }
+}

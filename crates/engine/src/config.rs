@@ -1,0 +1,135 @@
+//! Every bound of the engine, with its default. Read once; then immutable.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sandbox::Isolation;
+
+const MIB: u64 = 1024 * 1024;
+
+/// The engine's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory for materialised runtime files (`CODEX_HOME`).
+    pub data_dir: PathBuf,
+    /// `PATH`-like list in which interpreters are looked for.
+    pub search_path: Vec<PathBuf>,
+    /// The least isolation that will do.
+    pub min_isolation: Isolation,
+    /// The bounds.
+    pub bounds: Bounds,
+}
+
+/// The named bounds of design page "Defaults".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Wall time of a run when the caller names none.
+    pub wall_time: Duration,
+    /// The longest wall time a caller may ask for.
+    pub wall_time_max: Duration,
+    /// Memory of a run in bytes.
+    pub memory: u64,
+    /// The most memory a caller may ask for, in bytes.
+    pub memory_max: u64,
+    /// Processes and threads of a run; `None` for what the language needs, else
+    /// [`Bounds::PROCESSES`].
+    pub processes: Option<u32>,
+    /// CPU of a run in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Output kept of each stream, in bytes: three quarters head, one quarter tail.
+    pub output: usize,
+    /// Size of workspace and `/tmp` together, in bytes.
+    pub workspace: u64,
+    /// Inodes of workspace and `/tmp` together.
+    pub inodes: u64,
+    /// Size of `/dev/shm`, in bytes, inside `memory`.
+    pub shm: u64,
+    /// Runs at once, at most [`Bounds::CONCURRENCY_MAX`].
+    pub concurrency: usize,
+    /// Jobs that may wait for a place.
+    pub queue: usize,
+    /// How long a job may wait for a place.
+    pub queue_wait: Duration,
+    /// Program text, in bytes.
+    pub code: usize,
+    /// Standard input, in bytes.
+    pub stdin: usize,
+    /// Number of program arguments.
+    pub args: usize,
+    /// Number of environment variables.
+    pub env: usize,
+    /// All arguments together, or all environment variables together, in bytes.
+    pub args_bytes: usize,
+    /// Number of input files.
+    pub files_in: usize,
+    /// All input files together, in bytes.
+    pub files_in_bytes: u64,
+    /// Number of files given back.
+    pub files_out: usize,
+    /// Size of one file given back, in bytes.
+    pub file_out_bytes: u64,
+    /// All files given back together, in bytes: they are held in memory.
+    pub files_out_bytes: u64,
+    /// How long the files of a run may be looked for and read; the rest is left out.
+    pub collect_time: Duration,
+}
+
+/// What cannot be set: the kernel's bounds, and those that nobody should meet.
+impl Bounds {
+    /// Processes and threads of a run, where neither the operator nor the language says.
+    pub const PROCESSES: u32 = 64;
+    /// Open files of one process.
+    pub const OPEN_FILES: u64 = 1024;
+    /// Folders below each other, in the path of an input file and of an output file.
+    pub const PATH_DEPTH: usize = 32;
+    /// Longest name of a file or folder in bytes: the kernel's `NAME_MAX`.
+    pub const NAME_BYTES: usize = 255;
+    /// Longest path of an input file in bytes.
+    pub const PATH_BYTES: usize = 1024;
+    /// Longest single argument, or `NAME=value` of the environment, in bytes:
+    /// the kernel's `MAX_ARG_STRLEN` without the NUL that ends it.
+    pub const ARG_BYTES: usize = 128 * 1024 - 1;
+    /// Names in a workspace that are looked at when files are collected.
+    pub const COLLECT_ENTRIES: usize = 100_000;
+    /// The most runs at once: half of the sandbox's 1024 slots, so that there
+    /// is always one while dead boxes are taken apart.
+    pub const CONCURRENCY_MAX: usize = 512;
+    /// The most that input files may be together, in bytes: with the program
+    /// text they must fit into one command of the sandbox (256 MiB).
+    pub const FILES_IN_BYTES_MAX: u64 = 128 * MIB;
+    /// The most that arguments, and environment variables, may be together, in
+    /// bytes: the kernel takes 2 MiB of both, pointers to them included.
+    pub const ARGS_BYTES_MAX: usize = 512 * 1024;
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            wall_time: Duration::from_secs(10),
+            wall_time_max: Duration::from_secs(30),
+            memory: 512 * MIB,
+            memory_max: 4096 * MIB,
+            processes: None,
+            cpu_millis: 1000,
+            output: 1024 * 1024,
+            workspace: 256 * MIB,
+            inodes: 20_000,
+            shm: 64 * MIB,
+            concurrency: 2 * cores,
+            queue: 64,
+            queue_wait: Duration::from_secs(30),
+            code: 1024 * 1024,
+            stdin: 8 * 1024 * 1024,
+            args: 256,
+            env: 128,
+            args_bytes: 128 * 1024,
+            files_in: 100,
+            files_in_bytes: 8 * MIB,
+            files_out: 20,
+            file_out_bytes: 10 * MIB,
+            files_out_bytes: 32 * MIB,
+            collect_time: Duration::from_secs(2),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The engine and its one door. Knows nothing of HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox::{Launcher, Support};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::accept;
+use crate::admission::Admission;
+use crate::config::{Bounds, Config};
+use crate::error::{Error, StartError};
+use crate::executor::{self, Place};
+use crate::job::{Draft, Invalid, Job};
+use crate::outcome::{Isolation, Outcome};
+use crate::plan::plan;
+use crate::runtime::Registry;
+
+/// How long killed runs may take to be gone when the server drains.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// What can be asked of an engine.
+#[derive(Debug)]
+pub enum Call {
+    /// Run a job from start to end.
+    Execute(Box<Job>),
+}
+
+/// The answer to a [`Call`], variant by variant.
+#[derive(Debug)]
+pub enum Reply {
+    /// To [`Call::Execute`].
+    Outcome(Box<Outcome>),
+}
+
+/// A language as the engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Language {
+    /// Canonical name (`python`).
+    pub name: String,
+    /// Human name (`Python`).
+    pub title: String,
+    /// Other accepted names.
+    pub aliases: Vec<String>,
+    /// Endings of its files, without the dot (`py`).
+    pub extensions: Vec<String>,
+    /// Version found on this machine; empty when not available.
+    pub version: String,
+    /// Whether code in it can run now.
+    pub available: bool,
+    /// What to do when it is not available.
+    pub cure: Option<String>,
+}
+
+/// How busy the engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Runs in progress.
+    pub running: usize,
+    /// Jobs in the queue.
+    pub waiting: usize,
+    /// Runs possible at once.
+    pub capacity: usize,
+}
+
+/// Runs jobs. Cheap to clone, shared by all front doors.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// What all clones of an engine share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) bounds: Bounds,
+    pub(crate) registry: Registry,
+    support: Support,
+    /// The rung that every box is made on.
+    pub(crate) isolation: Isolation,
+    /// Makes boxes.
+    pub(crate) launcher: Launcher,
+    admission: Admission,
+    /// Counts the calls in progress.
+    calls: TaskTracker,
+    /// Ends the calls that outlast a drain's grace.
+    kill: CancellationToken,
+}
+
+impl Engine {
+    /// Starts the warden, probes the sandbox and detects the runtimes.
+    ///
+    /// Must be called before any thread or async runtime exists: the warden
+    /// is a re-execution of this binary and inherits nothing but its socket.
+    ///
+    /// # Errors
+    /// When no sound sandbox can be set up, or a manifest is wrong.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let (launcher, support) = sandbox::launch(config.min_isolation)?;
+        let registry = Registry::load(&config.data_dir, &config.search_path)?;
+        let isolation = support
+            .isolation
+            .expect("a launcher is given only with the rung that held");
+        Ok(Self {
+            inner: Arc::new(Inner {
+                admission: Admission::new(&config.bounds),
+                bounds: config.bounds,
+                registry,
+                support,
+                isolation,
+                launcher,
+                calls: TaskTracker::new(),
+                kill: CancellationToken::new(),
+            }),
+        })
+    }
+
+    /// Checks a draft against the bounds and the known languages.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field and the cure.
+    pub fn accept(&self, draft: Draft) -> Result<Job, Invalid> {
+        accept(draft, &self.inner.bounds, &self.inner.registry)
+    }
+
+    /// Answers a call. Dropping the future cancels the call and kills its run.
+    ///
+    /// # Errors
+    /// Only our own failures; see [`Error`].
+    pub async fn call(&self, call: Call) -> Result<Reply, Error> {
+        let _call = self.inner.calls.token();
+        match call {
+            Call::Execute(job) => {
+                let outcome = self.inner.execute(*job).await?;
+                Ok(Reply::Outcome(Box::new(outcome)))
+            }
+        }
+    }
+
+    /// The known languages, default first.
+    #[must_use]
+    pub fn languages(&self) -> Vec<Language> {
+        self.inner.registry.languages()
+    }
+
+    /// What the sandbox holds here.
+    #[must_use]
+    pub fn support(&self) -> &Support {
+        &self.inner.support
+    }
+
+    /// The isolation that every run gets.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.inner.isolation
+    }
+
+    /// The bounds in force.
+    #[must_use]
+    pub fn bounds(&self) -> &Bounds {
+        &self.inner.bounds
+    }
+
+    /// Whether boxes can still be made. Once that is false it stays so: the
+    /// warden ended, and only another start of the program makes a new one.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        self.inner.launcher.is_alive()
+    }
+
+    /// How busy the engine is now.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.inner.admission.load()
+    }
+
+    /// Refuses new calls and waits for the running ones, at most `grace`;
+    /// what still runs then is killed, and answered with what it had printed
+    /// until then and [`Status::Cancelled`](crate::Status::Cancelled).
+    pub async fn drain(&self, grace: Duration) {
+        let inner = &self.inner;
+        inner.admission.close();
+        inner.calls.close();
+        if tokio::time::timeout(grace, inner.calls.wait())
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        inner.kill.cancel();
+        if tokio::time::timeout(KILL_GRACE, inner.calls.wait())
+            .await
+            .is_err()
+        {
+            tracing::error!(calls = inner.calls.len(), "calls are left after the drain");
+        }
+    }
+}
+
+impl Inner {
+    /// Plans a job, waits for a place and runs it there.
+    async fn execute(&self, job: Job) -> Result<Outcome, Error> {
+        let runtime = self
+            .registry
+            .find(&job.language)
+            .expect("a job's language was found in this registry when it was accepted");
+        let patience = job.queue_wait;
+        let plan = plan(job, runtime, runtime.interpreter()?, &self.bounds);
+        let place = Place {
+            _permit: self.admission.enter(patience).await?,
+            _call: self.calls.token(),
+        };
+        executor::run(self, plan, place, &self.kill).await
+    }
+}

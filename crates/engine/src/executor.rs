@@ -1,0 +1,152 @@
+//! Runs a plan in a box: `Plan → Command → Exit → Outcome`.
+//!
+//! The only module, with those below it, that talks to the sandbox while jobs
+//! run. Dropping the future kills the box; the run's place is free again only
+//! when the box is dead.
+
+mod ended;
+mod live;
+
+use std::sync::Arc;
+
+use sandbox::{Command, File, Limits, Mount, Spec};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::admission::Permit;
+use crate::config::Bounds;
+use crate::engine::Inner;
+use crate::error::Error;
+use crate::outcome::{Isolation, Outcome, StageOutcome, Status, Usage};
+use crate::plan::{Plan, Stage};
+use live::{Clock, Live, STEP_TIMEOUT};
+
+/// What a run holds until its box is dead: its place, and its call in the count
+/// that a drain waits for.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) _permit: Permit,
+    pub(crate) _call: TaskTrackerToken,
+}
+
+/// Runs `plan` and tells what became of it, also when `kill` ended it.
+///
+/// # Errors
+/// Only our own failures; what the program did is in the outcome.
+pub(crate) async fn run(
+    inner: &Inner,
+    plan: Plan,
+    place: Place,
+    kill: &CancellationToken,
+) -> Result<Outcome, Error> {
+    let bounds = &inner.bounds;
+    let spec = spec(&plan, bounds);
+    let measured = inner.isolation == Isolation::Full;
+    let live = Live::create(&inner.launcher, &spec, measured, Arc::new(place)).await?;
+    let mut clock = Clock::new(plan.wall_time);
+    let mut inputs: Vec<File> = plan
+        .files
+        .into_iter()
+        .map(|file| File {
+            path: file.path.into_bytes(),
+            content: file.content,
+        })
+        .collect();
+    let mut stages = Vec::new();
+    let mut warnings = Vec::new();
+    let mut before = sandbox::Usage::default();
+    for stage in plan.stages {
+        let name = stage.name.clone();
+        // Later stages find the files where the first one got them.
+        let files = if stages.is_empty() {
+            std::mem::take(&mut inputs)
+        } else {
+            Vec::new()
+        };
+        let command = command(stage, files);
+        let (command, ended) = live
+            .stage(command, &mut clock, bounds.output, before, kill)
+            .await?;
+        if stages.is_empty() {
+            inputs = command.files;
+        }
+        before = ended.account;
+        let (outcome, warned) = ended.outcome(name);
+        warnings.extend(warned);
+        let go_on = outcome.status == Status::Success;
+        stages.push(outcome);
+        if !go_on {
+            break;
+        }
+    }
+    let collected = live.collect(inputs, plan.ignored, *bounds).await?;
+    warnings.extend(collected.warnings);
+    // The answer need not wait for the kernel to take the box apart.
+    drop(live);
+    Ok(Outcome {
+        id: plan.id,
+        status: stages.last().map_or(Status::Error, |stage| stage.status),
+        usage: total(&stages),
+        stages,
+        files: collected.files,
+        language: plan.language,
+        version: plan.version,
+        isolation: inner.isolation,
+        warnings,
+        started: plan.started,
+    })
+}
+
+/// The box for a plan: the largest of what its stages may use.
+fn spec(plan: &Plan, bounds: &Bounds) -> Spec {
+    let most = |of: fn(&Stage) -> u64| plan.stages.iter().map(of).max().unwrap_or_default();
+    let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let (support, inside) = &plan.support;
+    let lent = plan
+        .mounts
+        .iter()
+        .chain(plan.links.iter().map(|(link, _)| link));
+    Spec {
+        mounts: lent
+            .map(Mount::same)
+            .chain([Mount {
+                source: support.clone(),
+                target: inside.clone(),
+            }])
+            .collect(),
+        limits: Limits {
+            memory: most(|stage| stage.memory),
+            processes: narrow(most(|stage| u64::from(stage.processes))),
+            cpu_millis: narrow(most(|stage| u64::from(stage.cpu_millis))),
+            workspace: bounds.workspace,
+            inodes: bounds.inodes,
+            shm: bounds.shm,
+            open_files: Bounds::OPEN_FILES,
+            lifetime: plan.wall_time + bounds.collect_time + 6 * STEP_TIMEOUT,
+        },
+    }
+}
+
+fn command(stage: Stage, files: Vec<File>) -> Command {
+    Command {
+        argv: stage.argv.into_iter().map(String::into_bytes).collect(),
+        env: stage
+            .env
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}").into_bytes())
+            .collect(),
+        files,
+        stdin: stage.stdin,
+    }
+}
+
+fn total(stages: &[StageOutcome]) -> Usage {
+    Usage {
+        wall_time: stages.iter().map(|stage| stage.usage.wall_time).sum(),
+        cpu_time: stages.iter().map(|stage| stage.usage.cpu_time).sum(),
+        memory_peak: stages
+            .iter()
+            .filter_map(|stage| stage.usage.memory_peak)
+            .max(),
+    }
+}

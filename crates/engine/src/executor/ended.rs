@@ -1,0 +1,233 @@
+//! How a stage ended, put together from what init, the warden and the clock
+//! say. Pure but for the captures: never waits.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use sandbox::How;
+use tokio::net::unix::pipe;
+
+use crate::capture::Capture;
+use crate::outcome::{StageOutcome, Usage};
+use crate::verdict::{End, verdict};
+
+/// Both streams of a stage.
+#[derive(Debug, Clone)]
+pub(super) struct Captures {
+    stdout: Capture,
+    stderr: Capture,
+}
+
+impl Captures {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            stdout: Capture::new(limit),
+            stderr: Capture::new(limit),
+        }
+    }
+
+    /// Reads both to their ends. A stream that fails keeps what it had.
+    pub(super) fn read(
+        &self,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    ) -> impl Future<Output = ()> + use<> {
+        let captures = self.clone();
+        async move {
+            let read = async |capture: &Capture, fd| -> io::Result<()> {
+                capture.read_from(pipe::Receiver::from_owned_fd(fd)?).await
+            };
+            let both = tokio::join!(
+                read(&captures.stdout, stdout),
+                read(&captures.stderr, stderr)
+            );
+            for error in [both.0, both.1].into_iter().filter_map(Result::err) {
+                tracing::warn!(%error, "failed to read a program's output");
+            }
+        }
+    }
+}
+
+/// Why a program did not get to its own end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Its wall time was up.
+    Late,
+    /// The server is shutting down.
+    Cancelled,
+    /// The kernel killed init with it, for want of memory, or it found a way to.
+    Died,
+}
+
+/// The last that was seen of a program.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Last {
+    /// It ended; what init saw of it.
+    Exited(sandbox::Exit),
+    /// Its box is dead.
+    Killed {
+        cut: Cut,
+        /// From its start to its end.
+        wall_time: Duration,
+    },
+}
+
+/// How a stage ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    captures: Captures,
+    last: Last,
+    /// What this stage used of it, as far as a cgroup counted.
+    own: sandbox::Usage,
+    /// Whether there is a cgroup that counts.
+    measured: bool,
+    /// The box's account up to here, for the next stage to subtract.
+    pub(super) account: sandbox::Usage,
+}
+
+impl Ended {
+    pub(super) fn new(
+        captures: Captures,
+        last: Last,
+        account: sandbox::Usage,
+        before: sandbox::Usage,
+        measured: bool,
+    ) -> Self {
+        Self {
+            captures,
+            last,
+            own: since(account, before),
+            measured,
+            account,
+        }
+    }
+
+    /// What is told of the stage, and what the caller should know besides.
+    pub(super) fn outcome(&self, name: String) -> (StageOutcome, Option<String>) {
+        let (how, cut, over_memory) = match self.last {
+            Last::Exited(exit) => (exit.how, None, exit.over_memory),
+            Last::Killed { cut, .. } => (How::Signalled(9), Some(cut), false),
+        };
+        let memory_kills = self.own.oom_kills + u64::from(over_memory);
+        let verdict = verdict(End {
+            how,
+            timed_out: cut == Some(Cut::Late),
+            cancelled: cut == Some(Cut::Cancelled),
+            memory_kills,
+            refused_processes: self.own.forks_refused,
+        });
+        let died = cut == Some(Cut::Died) && memory_kills == 0;
+        let warning = verdict
+            .warning
+            .or_else(|| died.then(|| "the box's init was killed with the program".to_owned()));
+        let outcome = StageOutcome {
+            name,
+            status: verdict.status,
+            exit_code: verdict.exit_code,
+            signal: verdict.signal,
+            stdout: self.captures.stdout.finish(),
+            stderr: self.captures.stderr.finish(),
+            usage: self.usage(),
+        };
+        (outcome, warning)
+    }
+
+    fn usage(&self) -> Usage {
+        let (wall_time, cpu_time, seen) = match self.last {
+            Last::Exited(exit) => (exit.wall_time, Some(exit.cpu_time), exit.memory_peak),
+            // Init, which would have counted without a cgroup, died too.
+            Last::Killed { wall_time, .. } => {
+                (wall_time, self.measured.then_some(self.own.cpu_time), 0)
+            }
+        };
+        let peak = self.own.memory_peak.max(seen);
+        Usage {
+            wall_time,
+            cpu_time,
+            memory_peak: (peak > 0).then_some(peak),
+        }
+    }
+}
+
+/// What was used between two accounts of one box. The peak is the box's.
+fn since(now: sandbox::Usage, before: sandbox::Usage) -> sandbox::Usage {
+    sandbox::Usage {
+        cpu_time: now.cpu_time.saturating_sub(before.cpu_time),
+        memory_peak: now.memory_peak,
+        oom_kills: now.oom_kills.saturating_sub(before.oom_kills),
+        forks_refused: now.forks_refused.saturating_sub(before.forks_refused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sandbox::{Exit, How};
+
+    use super::{Captures, Cut, Ended, Last, since};
+    use crate::outcome::Status;
+
+    fn account(cpu_millis: u64, oom_kills: u64) -> sandbox::Usage {
+        sandbox::Usage {
+            cpu_time: Duration::from_millis(cpu_millis),
+            memory_peak: 7,
+            oom_kills,
+            forks_refused: 0,
+        }
+    }
+
+    fn ended(last: Last, oom_kills: u64, measured: bool) -> Ended {
+        let (now, before) = (account(30, 1 + oom_kills), account(10, 1));
+        Ended::new(Captures::new(10), last, now, before, measured)
+    }
+
+    #[test]
+    fn a_stage_is_told_what_it_used_itself() {
+        assert_eq!(since(account(30, 3), account(10, 1)), account(20, 2));
+        // A box that died leaves no account.
+        let nothing = sandbox::Usage::default();
+        assert_eq!(since(nothing, account(10, 1)), nothing);
+    }
+
+    #[test]
+    fn what_nothing_measured_is_not_told() {
+        let killed = Last::Killed {
+            cut: Cut::Late,
+            wall_time: Duration::from_secs(1),
+        };
+        let exited = Last::Exited(Exit {
+            how: How::Exited(0),
+            wall_time: Duration::from_secs(1),
+            cpu_time: Duration::from_millis(5),
+            memory_peak: 0,
+            over_memory: false,
+        });
+        let check = |last, measured, expected: Option<u64>| {
+            let (outcome, _) = ended(last, 0, measured).outcome("run".to_owned());
+            let expected = expected.map(Duration::from_millis);
+            assert_eq!(outcome.usage.cpu_time, expected, "{last:?}");
+        };
+        check(killed, true, Some(20));
+        check(killed, false, None);
+        check(exited, true, Some(5));
+        check(exited, false, Some(5));
+    }
+
+    #[test]
+    fn every_cut_has_its_status_and_warning() {
+        let check = |cut, oom_kills, status, code, warns: bool| {
+            let wall_time = Duration::ZERO;
+            let ended = ended(Last::Killed { cut, wall_time }, oom_kills, true);
+            let (outcome, warning) = ended.outcome("run".to_owned());
+            assert_eq!((outcome.status, outcome.exit_code), (status, code));
+            assert_eq!(warning.is_some(), warns, "{cut:?} {warning:?}");
+        };
+        check(Cut::Late, 0, Status::Timeout, 124, false);
+        check(Cut::Late, 1, Status::Timeout, 124, true);
+        check(Cut::Cancelled, 0, Status::Cancelled, 137, false);
+        check(Cut::Died, 1, Status::MemoryLimit, 137, false);
+        check(Cut::Died, 0, Status::Signalled, 137, true);
+    }
+}

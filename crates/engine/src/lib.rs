@@ -1,0 +1,28 @@
+//! Runs code: `Job → Plan → Command → Exit → Outcome`.
+//!
+//! The engine knows code (languages, jobs, queues, files); it knows nothing
+//! of HTTP, JSON on the wire, or the kernel. All front doors go through
+//! [`Engine::call`].
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod accept;
+mod admission;
+mod capture;
+mod config;
+mod engine;
+mod error;
+mod executor;
+mod job;
+mod outcome;
+mod plan;
+mod runtime;
+mod verdict;
+mod workspace;
+
+pub use config::{Bounds, Config};
+pub use engine::{Call, Engine, Language, Load, Reply};
+pub use error::{Error, StartError};
+pub use job::{Draft, DraftFile, Invalid, Job};
+pub use outcome::{Isolation, Outcome, Output, OutputFile, StageOutcome, Status, Usage};
+pub use sandbox::{Layer, Support};

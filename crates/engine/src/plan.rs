@@ -1,0 +1,182 @@
+//! From a [`Job`] to what is put into a box and run there.
+//!
+//! Pure: no clock, no file system, no environment. The same job, manifest and
+//! interpreter always give the same plan.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use crate::config::Bounds;
+use crate::job::Job;
+use crate::runtime::{Interpreter, Runtime};
+
+/// All that an executor needs to know of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The job's id.
+    pub(crate) id: String,
+    /// When the job was accepted.
+    pub(crate) started: SystemTime,
+    /// Canonical name of the language.
+    pub(crate) language: String,
+    /// Version of the interpreter.
+    pub(crate) version: String,
+    /// Host paths seen read-only at the same place in the box.
+    pub(crate) mounts: Vec<PathBuf>,
+    /// Symbolic links the box needs: where, and what they say.
+    pub(crate) links: Vec<(PathBuf, PathBuf)>,
+    /// Host directory of the support files, and where the box sees it read-only.
+    pub(crate) support: (PathBuf, PathBuf),
+    /// Files of the workspace, paths relative to it: the source first.
+    pub(crate) files: Vec<PlanFile>,
+    /// Names of files and directories, at any depth, that are not collected.
+    pub(crate) ignored: Vec<String>,
+    /// The stages in order; a failed one ends the job. Never empty.
+    pub(crate) stages: Vec<Stage>,
+    /// Wall time of all stages together.
+    pub(crate) wall_time: Duration,
+}
+
+/// A file put into the workspace before the first stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlanFile {
+    /// Relative to the workspace, `/`-separated, without `.` and `..`.
+    pub(crate) path: String,
+    /// The contents.
+    pub(crate) content: Vec<u8>,
+}
+
+/// One command and its limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stage {
+    /// Such as `run`.
+    pub(crate) name: String,
+    /// The command; the first word is an absolute path in the box.
+    pub(crate) argv: Vec<String>,
+    /// The whole environment, sorted by name.
+    pub(crate) env: Vec<(String, String)>,
+    /// Standard input: the caller's for the last stage, empty for those before it.
+    pub(crate) stdin: Vec<u8>,
+    /// Memory in bytes.
+    pub(crate) memory: u64,
+    /// Processes and threads.
+    pub(crate) processes: u32,
+    /// CPU in thousandths of a core.
+    pub(crate) cpu_millis: u32,
+}
+
+/// Plans a job.
+pub(crate) fn plan(
+    job: Job,
+    runtime: &Runtime,
+    interpreter: &Interpreter,
+    bounds: &Bounds,
+) -> Plan {
+    let manifest = &runtime.manifest;
+    let words = Words {
+        interpreter: interpreter.path.to_string_lossy().into_owned(),
+        bin: interpreter
+            .path
+            .parent()
+            .unwrap_or(&interpreter.path)
+            .to_string_lossy()
+            .into_owned(),
+        support: manifest.support_dir(),
+        source: manifest.source.clone(),
+        args: job.draft.args,
+    };
+    let mut env = BTreeMap::new();
+    for (name, value) in &manifest.environment {
+        env.insert(name.clone(), words.fill(value));
+    }
+    env.extend(interpreter.environment.clone());
+    env.extend(job.draft.env);
+    let env: Vec<(String, String)> = env.into_iter().collect();
+
+    let mut stages: Vec<Stage> = manifest
+        .stages
+        .iter()
+        .map(|template| Stage {
+            name: template.name.clone(),
+            argv: words.command(&template.argv),
+            env: env.clone(),
+            stdin: Vec::new(),
+            memory: job.memory,
+            processes: job.processes,
+            cpu_millis: bounds.cpu_millis,
+        })
+        .collect();
+    if let Some(last) = stages.last_mut() {
+        last.stdin = job.draft.stdin;
+    }
+    let source = PlanFile {
+        path: manifest.source.clone(),
+        content: job.draft.code.into_bytes(),
+    };
+    let inputs = job.draft.files.into_iter().map(|file| PlanFile {
+        path: file.path,
+        content: file.content,
+    });
+    Plan {
+        id: job.id,
+        started: job.started,
+        language: job.language,
+        version: interpreter.version.clone(),
+        mounts: interpreter.mounts.clone(),
+        links: interpreter.links.clone(),
+        support: (runtime.support.clone(), words.support.into()),
+        files: std::iter::once(source).chain(inputs).collect(),
+        ignored: manifest.ignored.clone(),
+        stages,
+        wall_time: job.wall_time,
+    }
+}
+
+/// What the placeholders of a manifest stand for.
+struct Words {
+    interpreter: String,
+    bin: String,
+    support: String,
+    source: String,
+    args: Vec<String>,
+}
+
+impl Words {
+    fn command(&self, template: &[String]) -> Vec<String> {
+        let mut argv = Vec::new();
+        for word in template {
+            if word == "{args}" {
+                argv.extend(self.args.iter().cloned());
+            } else {
+                argv.push(self.fill(word));
+            }
+        }
+        argv
+    }
+
+    /// Fills a manifest's word. Never given a caller's text, which is not to be expanded.
+    fn fill(&self, word: &str) -> String {
+        let known = [
+            ("{interpreter}", &self.interpreter),
+            ("{bin}", &self.bin),
+            ("{support}", &self.support),
+            ("{source}", &self.source),
+        ];
+        let mut filled = String::new();
+        let mut rest = word;
+        while let Some((at, (name, value))) = known
+            .iter()
+            .filter_map(|placeholder| rest.find(placeholder.0).map(|at| (at, placeholder)))
+            .min_by_key(|(at, _)| *at)
+        {
+            filled.push_str(&rest[..at]);
+            filled.push_str(value);
+            rest = &rest[at + name.len()..];
+        }
+        filled + rest
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! Languages as data: a runtime is a folder, and nothing in Rust matches on one.
+//!
+//! [`manifest`] reads what a folder says, [`detect`] finds its interpreter on
+//! this machine, [`registry`] holds both and answers by name.
+
+pub(crate) mod detect;
+pub(crate) mod manifest;
+pub(crate) mod registry;
+
+pub(crate) use detect::Interpreter;
+pub(crate) use manifest::Manifest;
+pub(crate) use registry::{Registry, Runtime};

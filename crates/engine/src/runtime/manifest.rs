@@ -1,0 +1,465 @@
+//! Reads `runtime.toml` and `system.toml` into checked values.
+//!
+//! A manifest is written by people who add a language, so every error names
+//! the field. Never touches the file system: see `registry` and `detect`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Where a runtime's support files are in the box: one folder a language below this.
+const SUPPORT_ROOT: &str = "/opt/codex";
+
+/// A checked `runtime.toml`, with what `system.toml` adds to every one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    /// Canonical name, which is the folder's.
+    pub(crate) name: String,
+    /// Human name.
+    pub(crate) title: String,
+    /// Other accepted names.
+    pub(crate) aliases: Vec<String>,
+    /// Endings of its files, without the dot.
+    pub(crate) extensions: Vec<String>,
+    /// Whether code without a language is in this one.
+    pub(crate) default: bool,
+    /// File name of the program text in the workspace.
+    pub(crate) source: String,
+    /// Paths in the workspace that a caller's files may not take, `source` among them.
+    pub(crate) reserved: Vec<String>,
+    /// Files of the folder that the box sees below [`Manifest::support_dir`].
+    pub(crate) support: Vec<String>,
+    /// Names of files and directories that are never collected as output.
+    pub(crate) ignored: Vec<String>,
+    /// Processes and threads, where the language needs another number than the default.
+    pub(crate) processes: Option<u32>,
+    /// How the interpreter is found.
+    pub(crate) detect: Detect,
+    /// Host paths that the box sees read-only, where they exist.
+    pub(crate) mounts: Vec<PathBuf>,
+    /// Environment of the program, placeholders not yet filled, sorted by name.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// What is run, in order; never empty.
+    pub(crate) stages: Vec<StageTemplate>,
+}
+
+/// How an interpreter is found and asked about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Detect {
+    /// File names looked for in each directory of the search path, best first.
+    pub(crate) candidates: Vec<String>,
+    /// Command that prints `key=value` lines; `{candidate}` and `{program}` are filled in.
+    pub(crate) argv: Vec<String>,
+    /// File of the folder whose text is `{program}`.
+    pub(crate) program: String,
+    /// The oldest version that will do.
+    pub(crate) minimum: Version,
+    /// What to do when there is none.
+    pub(crate) cure: String,
+}
+
+/// A stage before its placeholders are filled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StageTemplate {
+    /// Such as `compile` or `run`.
+    pub(crate) name: String,
+    /// Words with `{interpreter}`, `{support}`, `{source}`; a word `{args}` becomes all arguments.
+    pub(crate) argv: Vec<String>,
+}
+
+/// A version as numbers, so that 3.10 is newer than 3.9.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(Vec<u32>);
+
+impl Version {
+    /// The leading numbers of `text`: `3.13.0rc1` is 3.13.0. `None` without any.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut numbers = Vec::new();
+        for part in text.split('.') {
+            let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let Ok(number) = part[..digits].parse() else {
+                break;
+            };
+            numbers.push(number);
+            if digits < part.len() {
+                break;
+            }
+        }
+        (!numbers.is_empty()).then_some(Self(numbers))
+    }
+}
+
+impl Manifest {
+    /// Reads a folder's manifest, adding what every runtime shares.
+    ///
+    /// # Errors
+    /// A sentence that names the field and what is wrong with it.
+    pub(crate) fn parse(folder: &str, text: &str, system: &System) -> Result<Self, String> {
+        let file: RuntimeFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        file.check(folder)?;
+        let mut mounts = system.mounts.clone();
+        mounts.extend(file.mounts);
+        let mut environment = system.environment.clone();
+        environment.extend(file.environment);
+        check_environment(&environment)?;
+        let mut reserved = vec![file.source.clone()];
+        reserved.extend(file.reserved);
+        let minimum = Version::parse(&file.detect.minimum)
+            .ok_or_else(|| format!("detect.minimum: {:?} is no version", file.detect.minimum))?;
+        Ok(Self {
+            name: file.name,
+            title: file.title,
+            aliases: file.aliases,
+            extensions: file.extensions,
+            default: file.default,
+            source: file.source,
+            reserved,
+            support: file.support,
+            ignored: file.ignored,
+            processes: file.processes,
+            detect: Detect {
+                candidates: file.detect.candidates,
+                argv: file.detect.argv,
+                program: file.detect.program,
+                minimum,
+                cure: file.detect.cure,
+            },
+            mounts,
+            environment,
+            stages: file
+                .stages
+                .into_iter()
+                .map(|stage| StageTemplate {
+                    name: stage.name,
+                    argv: stage.argv,
+                })
+                .collect(),
+        })
+    }
+
+    /// Where the box sees the support files.
+    pub(crate) fn support_dir(&self) -> String {
+        format!("{SUPPORT_ROOT}/{}", self.name)
+    }
+
+    /// Whether `word` names this runtime, in any case.
+    pub(crate) fn answers_to(&self, word: &str) -> bool {
+        std::iter::once(&self.name)
+            .chain(&self.aliases)
+            .any(|name| name.eq_ignore_ascii_case(word))
+    }
+}
+
+/// What `system.toml` gives to every runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct System {
+    mounts: Vec<PathBuf>,
+    environment: BTreeMap<String, String>,
+}
+
+impl System {
+    /// Reads `system.toml`.
+    ///
+    /// # Errors
+    /// A sentence that names the field and what is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let system: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        check_mounts(&system.mounts)?;
+        Ok(system)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuntimeFile {
+    name: String,
+    title: String,
+    #[serde(default)]
+    aliases: Vec<String>,
+    extensions: Vec<String>,
+    #[serde(default)]
+    default: bool,
+    source: String,
+    #[serde(default)]
+    reserved: Vec<String>,
+    #[serde(default)]
+    support: Vec<String>,
+    #[serde(default)]
+    ignored: Vec<String>,
+    processes: Option<u32>,
+    detect: DetectFile,
+    #[serde(default)]
+    mounts: Vec<PathBuf>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    stages: Vec<StageFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DetectFile {
+    candidates: Vec<String>,
+    argv: Vec<String>,
+    program: String,
+    minimum: String,
+    cure: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StageFile {
+    name: String,
+    argv: Vec<String>,
+}
+
+impl RuntimeFile {
+    fn check(&self, folder: &str) -> Result<(), String> {
+        if self.name != folder {
+            return Err(format!("name: {:?} is not the folder's name", self.name));
+        }
+        let words = [
+            ("name", std::slice::from_ref(&self.name)),
+            ("aliases", &self.aliases),
+            ("extensions", &self.extensions),
+        ];
+        for (field, names) in words {
+            for name in names {
+                let plain =
+                    |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+#-_.".contains(c);
+                if name.is_empty() || !name.chars().all(plain) {
+                    return Err(format!("{field}: {name:?} is not a lower-case word"));
+                }
+            }
+        }
+        if let Some(dotted) = self.extensions.iter().find(|name| name.starts_with('.')) {
+            return Err(format!("extensions: {dotted:?} begins with a dot"));
+        }
+        let files = [
+            ("source", std::slice::from_ref(&self.source)),
+            ("reserved", &self.reserved),
+            ("support", &self.support),
+            ("ignored", &self.ignored),
+            ("detect.program", std::slice::from_ref(&self.detect.program)),
+            ("detect.candidates", &self.detect.candidates),
+        ];
+        for (field, names) in files {
+            for name in names {
+                if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+                    return Err(format!("{field}: {name:?} is not a plain file name"));
+                }
+            }
+        }
+        if self.processes == Some(0) {
+            return Err("processes: 0 leaves no room for the program".to_owned());
+        }
+        check_mounts(&self.mounts)?;
+        self.check_commands()
+    }
+
+    fn check_commands(&self) -> Result<(), String> {
+        if self.detect.candidates.is_empty() {
+            return Err("detect.candidates: at least one is needed".to_owned());
+        }
+        check_words("detect.argv", &self.detect.argv, &["candidate", "program"])?;
+        if self.stages.is_empty() {
+            return Err("stages: at least one is needed".to_owned());
+        }
+        for (number, stage) in self.stages.iter().enumerate() {
+            let field = format!("stages[{number}].argv");
+            check_words(
+                &field,
+                &stage.argv,
+                &["interpreter", "support", "source", "args"],
+            )?;
+            if stage
+                .argv
+                .iter()
+                .any(|word| word.contains("{args}") && word != "{args}")
+            {
+                return Err(format!("{field}: {{args}} must be a word of its own"));
+            }
+            if stage.name.is_empty() {
+                return Err(format!("stages[{number}].name: is empty"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_mounts(mounts: &[PathBuf]) -> Result<(), String> {
+    let relative = mounts.iter().find(|path| !path.is_absolute());
+    relative.map_or(Ok(()), |path| {
+        Err(format!(
+            "mounts: {} is not an absolute path",
+            path.display()
+        ))
+    })
+}
+
+fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), String> {
+    for (name, value) in environment {
+        if !is_environment_name(name) {
+            return Err(format!("environment: {name:?} is no variable's name"));
+        }
+        check_placeholders(&format!("environment.{name}"), value, &["bin", "support"])?;
+    }
+    Ok(())
+}
+
+fn check_words(field: &str, words: &[String], known: &[&str]) -> Result<(), String> {
+    if words.is_empty() {
+        return Err(format!("{field}: is empty"));
+    }
+    words
+        .iter()
+        .try_for_each(|word| check_placeholders(field, word, known))
+}
+
+/// A word may hold only the placeholders that somebody fills in.
+fn check_placeholders(field: &str, word: &str, known: &[&str]) -> Result<(), String> {
+    for part in word.split('{').skip(1) {
+        let name = part.split('}').next().unwrap_or_default();
+        if !part.contains('}') || !known.contains(&name) {
+            return Err(format!(
+                "{field}: {word:?} holds an unknown placeholder; known are {}",
+                known.join(", ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a variable may be called so: `[A-Za-z_][A-Za-z0-9_]*`.
+pub(crate) fn is_environment_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{Manifest, System, Version, is_environment_name};
+
+    const SYSTEM: &str =
+        "mounts = ['/usr/bin']\n[environment]\nPATH = '{bin}:/usr/bin'\nHOME = '/tmp'\n";
+
+    const GOOD: &str = r#"
+name = "tcl"
+title = "Tcl"
+aliases = ["tclsh"]
+extensions = ["tcl", "tm"]
+source = "main.tcl"
+support = ["boot.tcl"]
+processes = 8
+mounts = ["/opt/tcl"]
+
+[detect]
+candidates = ["tclsh"]
+argv = ["{candidate}", "{program}"]
+program = "detect.tcl"
+minimum = "8.6"
+cure = "Install Tcl."
+
+[environment]
+HOME = "/root"
+
+[[stages]]
+name = "run"
+argv = ["{interpreter}", "{support}/boot.tcl", "{source}", "{args}"]
+"#;
+
+    fn parse(text: &str) -> Result<Manifest, String> {
+        Manifest::parse("tcl", text, &System::parse(SYSTEM).unwrap())
+    }
+
+    #[test]
+    fn joins_the_manifest_with_the_system() {
+        let manifest = parse(GOOD).unwrap();
+        assert_eq!(manifest.mounts, ["/usr/bin", "/opt/tcl"].map(PathBuf::from));
+        assert_eq!(manifest.environment["HOME"], "/root");
+        assert_eq!(manifest.environment["PATH"], "{bin}:/usr/bin");
+        assert_eq!(manifest.reserved, ["main.tcl"]);
+        assert_eq!(manifest.support_dir(), "/opt/codex/tcl");
+        assert!(manifest.answers_to("TCLsh") && !manifest.answers_to("tc"));
+    }
+
+    #[test]
+    fn names_the_field_that_is_wrong() {
+        let check = |from: &str, to: &str, expected: &str| {
+            let text = GOOD.replacen(from, to, 1);
+            assert_ne!(text, GOOD, "{from} is not in the good manifest");
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(expected), "{expected:?} is not in {error:?}");
+        };
+        check(
+            "name = \"tcl\"",
+            "name = \"perl\"",
+            "name: \"perl\" is not the folder's name",
+        );
+        check(
+            "title = \"Tcl\"",
+            "titel = \"Tcl\"",
+            "unknown field `titel`",
+        );
+        check("title = \"Tcl\"", "", "missing field `title`");
+        check(
+            "tclsh\"]\nextensions",
+            "Tcl sh\"]\nextensions",
+            "aliases: \"Tcl sh\"",
+        );
+        check("\"tm\"", "\"\"", "extensions: \"\"");
+        check("\"tm\"", "\".tm\"", "extensions: \".tm\" begins with a dot");
+        check("main.tcl", "../main.tcl", "source: \"../main.tcl\"");
+        check("[\"boot.tcl\"]", "[\"..\"]", "support: \"..\"");
+        check("processes = 8", "processes = 0", "processes: 0");
+        check("/opt/tcl", "opt/tcl", "mounts: opt/tcl");
+        check(
+            "candidates = [\"tclsh\"]",
+            "candidates = []",
+            "detect.candidates",
+        );
+        check("{program}", "{script}", "detect.argv: \"{script}\"");
+        check("8.6", "new", "detect.minimum: \"new\"");
+        check("HOME =", "\"1HOME\" =", "environment: \"1HOME\"");
+        check("\"/root\"", "\"{home}\"", "environment.HOME: \"{home}\"");
+        check(
+            "\"{args}\"",
+            "\"-a{args}\"",
+            "stages[0].argv: {args} must be a word",
+        );
+        check(
+            "{support}",
+            "{suport}",
+            "stages[0].argv: \"{suport}/boot.tcl\"",
+        );
+        check("\"run\"", "\"\"", "stages[0].name");
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        let version = |text| Version::parse(text).unwrap();
+        assert!(version("3.10.2") > version("3.9"));
+        assert!(version("18") <= version("18.0.0"));
+        assert!(version("3.13.0rc1") >= version("3.13"));
+        assert_eq!(version("3.12.1+"), version("3.12.1"));
+        assert_eq!(Version::parse("unknown"), None);
+    }
+
+    #[test]
+    fn knows_the_names_of_variables() {
+        let check = |name, expected| assert_eq!(is_environment_name(name), expected, "{name:?}");
+        check("PATH", true);
+        check("_x9", true);
+        check("", false);
+        check("9x", false);
+        check("A=B", false);
+        check("A B", false);
+        check("É", false);
+    }
+}

@@ -1,0 +1,230 @@
+//! A case of a language: a program, its input, and what must come of it.
+//!
+//! `runtimes/<language>/cases/<name>.toml`. What a case does not mention must
+//! not happen: no output, no files, exit code 0.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine::{Draft, DraftFile, Outcome, Output};
+use regex::bytes::Regex;
+use serde::Deserialize;
+
+/// A case and where it is from.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) language: String,
+    /// `python/hello`.
+    pub(crate) name: String,
+    file: CaseFile,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseFile {
+    /// What the case is for, where its name does not say so.
+    #[serde(default, rename = "about")]
+    _about: String,
+    code: String,
+    #[serde(default)]
+    stdin: String,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    files: Vec<TextFile>,
+    /// Wall time in seconds.
+    timeout: Option<u64>,
+    memory_mb: Option<u64>,
+    expect: Expect,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TextFile {
+    path: String,
+    content: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expect {
+    #[serde(default = "success")]
+    status: String,
+    #[serde(default)]
+    exit_code: i32,
+    stdout: Option<String>,
+    #[serde(default)]
+    stdout_contains: Vec<String>,
+    /// A pattern for the whole of it.
+    stdout_matches: Option<String>,
+    stderr: Option<String>,
+    #[serde(default)]
+    stderr_contains: Vec<String>,
+    stderr_matches: Option<String>,
+    /// Whether standard output was cut.
+    #[serde(default)]
+    truncated: bool,
+    #[serde(default)]
+    files: Vec<TextFile>,
+    /// A part of each warning, in order.
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+fn success() -> String {
+    "success".to_owned()
+}
+
+/// All cases of all languages, sorted.
+pub(crate) fn all() -> Vec<Case> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes");
+    let mut cases = Vec::new();
+    for folder in sorted(&root).into_iter().filter(|path| path.is_dir()) {
+        let language = stem(&folder);
+        for path in sorted(&folder.join("cases")) {
+            let text = fs::read_to_string(&path).expect("a case can be read");
+            let file =
+                toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            cases.push(Case {
+                name: format!("{language}/{}", stem(&path)),
+                language: language.clone(),
+                file,
+            });
+        }
+    }
+    cases
+}
+
+fn sorted(directory: &Path) -> Vec<PathBuf> {
+    let entries =
+        fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry can be read").path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+impl Case {
+    /// The case as a caller would ask for it.
+    pub(crate) fn draft(&self) -> Draft {
+        let case = &self.file;
+        let file = |file: &TextFile| DraftFile {
+            path: file.path.clone(),
+            content: file.content.clone().into_bytes(),
+        };
+        Draft {
+            code: case.code.clone(),
+            language: Some(self.language.clone()),
+            stdin: case.stdin.clone().into_bytes(),
+            args: case.args.clone(),
+            env: case.env.clone().into_iter().collect(),
+            files: case.files.iter().map(file).collect(),
+            wall_time: case.timeout.map(Duration::from_secs),
+            memory: case.memory_mb.map(|mebibytes| mebibytes * 1024 * 1024),
+            queue_wait: None,
+        }
+    }
+
+    /// What is wrong with an outcome, a line each.
+    pub(crate) fn complaints(&self, outcome: &Outcome) -> Vec<String> {
+        let expect = &self.file.expect;
+        let run = outcome.last();
+        let mut complaints = Vec::new();
+        let mut check = |what: &str, found: String, expected: String| {
+            if found != expected {
+                complaints.push(format!("{what} is {found}, not {expected}"));
+            }
+        };
+        check(
+            "status",
+            outcome.status.as_str().to_owned(),
+            expect.status.clone(),
+        );
+        check(
+            "the run's status",
+            run.status.as_str().to_owned(),
+            expect.status.clone(),
+        );
+        check(
+            "exit code",
+            run.exit_code.to_string(),
+            expect.exit_code.to_string(),
+        );
+        check("language", outcome.language.clone(), self.language.clone());
+        check(
+            "truncation",
+            run.stdout.truncated.to_string(),
+            expect.truncated.to_string(),
+        );
+        let files: Vec<TextFile> = outcome
+            .files
+            .iter()
+            .map(|file| TextFile {
+                path: file.path.clone(),
+                content: String::from_utf8_lossy(&file.content).into_owned(),
+            })
+            .collect();
+        check("files", format!("{files:?}"), format!("{:?}", expect.files));
+        let warned = &outcome.warnings;
+        let as_expected = warned.len() == expect.warnings.len()
+            && std::iter::zip(warned, &expect.warnings).all(|(found, part)| found.contains(part));
+        if !as_expected {
+            complaints.push(format!(
+                "warnings are {warned:?}, not {:?}",
+                expect.warnings
+            ));
+        }
+        let stdout = (
+            &expect.stdout,
+            &expect.stdout_contains,
+            &expect.stdout_matches,
+        );
+        let stderr = (
+            &expect.stderr,
+            &expect.stderr_contains,
+            &expect.stderr_matches,
+        );
+        complaints.extend(stream("stdout", &run.stdout, stdout));
+        complaints.extend(stream("stderr", &run.stderr, stderr));
+        complaints
+    }
+}
+
+type Wanted<'a> = (&'a Option<String>, &'a Vec<String>, &'a Option<String>);
+
+/// One stream against what is wanted of it; silence, where nothing is.
+fn stream(name: &str, output: &Output, (exact, contains, matches): Wanted<'_>) -> Option<String> {
+    let found = String::from_utf8_lossy(&output.bytes);
+    let good = match (exact, matches) {
+        (Some(exact), _) => found == exact.as_str(),
+        (None, Some(pattern)) => {
+            let whole = format!(r"\A(?:{pattern})\z");
+            let pattern =
+                Regex::new(&whole).unwrap_or_else(|error| panic!("{name}_matches: {error}"));
+            pattern.is_match(&output.bytes)
+        }
+        (None, None) => contains.is_empty() == found.is_empty(),
+    };
+    let missing = contains.iter().find(|part| !found.contains(part.as_str()));
+    if good && missing.is_none() {
+        return None;
+    }
+    let wanted = missing.map_or_else(
+        || format!("{exact:?} {matches:?}"),
+        |part| format!("{part:?} in it"),
+    );
+    let start: String = found.chars().take(2000).collect();
+    Some(format!("{name} is {start:?}, not {wanted}"))
+}

@@ -1,0 +1,133 @@
+//! Runs every language's cases through a real engine, in real sandboxes, and
+//! the scenarios that a case cannot show.
+//!
+//! This binary owns `main`, because the warden is a re-execution of it, and
+//! speaks the language of test runners: each case is a test of its own. A
+//! language that is not installed fails its cases: nothing is skipped.
+
+mod case;
+mod scenario;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Bounds, Call, Config, Engine, Reply};
+use libtest_mimic::{Arguments, Trial};
+use tokio::runtime::Runtime;
+
+use case::Case;
+
+/// The one test that runs all scenarios, on engines of their own.
+const SCENARIOS: &str = "scenarios";
+
+/// The engines of the scenarios.
+struct Engines {
+    /// With a small workspace.
+    small: Engine,
+    /// Without any interpreter.
+    bare: Engine,
+    /// To be drained.
+    drained: Engine,
+    /// As users have it.
+    cases: Engine,
+}
+
+/// The bounds of [`Engines::small`].
+fn small() -> Bounds {
+    Bounds {
+        workspace: 1 << 20,
+        inodes: 100,
+        ..Bounds::default()
+    }
+}
+
+/// Starts an engine, which must be before there is any thread.
+fn start(data: &Path, search_path: &[PathBuf], bounds: Bounds) -> Engine {
+    Engine::start(Config {
+        data_dir: data.to_owned(),
+        search_path: search_path.to_owned(),
+        min_isolation: engine::Isolation::Namespaces,
+        bounds,
+    })
+    .expect("an engine starts here")
+}
+
+fn main() {
+    sandbox::enter();
+    let arguments = Arguments::from_args();
+    let cases = case::all();
+    assert!(!cases.is_empty(), "there are cases to run");
+    if arguments.list {
+        // Naming the tests takes no engine.
+        let names = cases.into_iter().map(|case| case.name);
+        let trials = names.chain([SCENARIOS.to_owned()]);
+        let trials = trials.map(|name| Trial::test(name, || Ok(()))).collect();
+        libtest_mimic::run(&arguments, trials).exit();
+    }
+    let data = tempfile::tempdir().expect("a scratch directory can be made");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let patient = Bounds {
+        // A runner may ask for all cases at once.
+        queue: 10_000,
+        queue_wait: Duration::from_secs(600),
+        ..Bounds::default()
+    };
+    let engine = start(data.path(), &path, patient);
+    let wanted = arguments.filter.as_deref();
+    let engines = wanted
+        .is_none_or(|filter| SCENARIOS.contains(filter))
+        .then(|| Engines {
+            small: start(data.path(), &path, small()),
+            bare: start(data.path(), &[], Bounds::default()),
+            drained: start(data.path(), &path, Bounds::default()),
+            cases: engine.clone(),
+        });
+    let runtime = Arc::new(Runtime::new().expect("a runtime can be built"));
+    let mut trials: Vec<Trial> = cases
+        .into_iter()
+        .map(|case| trial(case, engine.clone(), Arc::clone(&runtime)))
+        .collect();
+    if let Some(engines) = engines {
+        let runtime = Arc::clone(&runtime);
+        trials.push(Trial::test(SCENARIOS, move || {
+            let found = runtime.block_on(scenario::all(&engines));
+            assert!(!found.is_empty(), "there are scenarios");
+            let failed: Vec<String> = found
+                .into_iter()
+                .filter_map(|(name, found)| Some(format!("{name}: {}", found.err()?)))
+                .collect();
+            complain(&failed)
+        }));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    runtime.block_on(engine.drain(Duration::from_secs(5)));
+    // Exiting drops nothing: let the warden and the scratch directory go first.
+    drop((engine, data));
+    conclusion.exit()
+}
+
+fn trial(case: Case, engine: Engine, runtime: Arc<Runtime>) -> Trial {
+    Trial::test(case.name.clone(), move || {
+        complain(&runtime.block_on(run(&engine, &case)))
+    })
+}
+
+fn complain(complaints: &[String]) -> Result<(), libtest_mimic::Failed> {
+    if complaints.is_empty() {
+        return Ok(());
+    }
+    Err(complaints.join("\n").into())
+}
+
+async fn run(engine: &Engine, case: &Case) -> Vec<String> {
+    let job = match engine.accept(case.draft()) {
+        Ok(job) => job,
+        Err(invalid) => return vec![invalid.to_string()],
+    };
+    match engine.call(Call::Execute(Box::new(job))).await {
+        Ok(Reply::Outcome(outcome)) => case.complaints(&outcome),
+        Err(error) => vec![error.to_string()],
+    }
+}

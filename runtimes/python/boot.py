@@ -1,0 +1,55 @@
+# Runs main.py as `python main.py` would, but by its bare file name, so that
+# tracebacks say `File "main.py"`.
+#
+# It must leave nothing behind in the program's world: no name in `__main__`, no
+# module, no frame in a traceback. How a program ends (exit status, finalisation,
+# SIGINT) stays the interpreter's own affair: exceptions pass through here.
+
+
+def boot():
+    import os
+    import sys
+
+    def without_boot(traceback):
+        while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+            traceback = traceback.tb_next
+        return traceback
+
+    def report(kind, error, traceback):
+        sys.excepthook = hook
+        traceback = without_boot(traceback)
+        error.__traceback__ = traceback
+        sys.last_traceback = traceback
+        hook(kind, error, traceback)
+
+    name = sys.argv[1]
+    workspace = os.getcwd()
+    path = os.path.join(workspace, name)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = workspace
+    del sys.argv[0]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = [sys.orig_argv[0]] + sys.argv
+
+    namespace = globals()
+    __file__ = namespace["__file__"]
+    namespace["__file__"] = path
+    namespace["__loader__"].path = path
+    del namespace["boot"]
+
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+        program = compile(source, name, "exec", dont_inherit=True)
+        del source, file
+        exec(program, namespace)
+    except SystemExit:
+        raise
+    except BaseException:
+        # The interpreter calls the hook, and reports it if the hook itself fails.
+        hook = getattr(sys, "excepthook", sys.__excepthook__)
+        sys.excepthook = report
+        raise
+
+
+boot()
