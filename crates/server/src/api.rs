@@ -1,0 +1,20 @@
+//! Wire types and their translation to the engine's.
+//!
+//! Every front door speaks these. The engine's own types never reach the
+//! wire, and nothing here knows of HTTP routing, headers or sockets.
+
+pub mod error;
+mod execute;
+mod fit;
+mod health;
+mod json;
+mod language;
+mod response;
+
+pub use error::{Code, Problem, ProblemDocument};
+pub use execute::{Encoding, ExecuteRequest, FileIn};
+pub use fit::{fit, json_chars};
+pub use health::{Health, HealthStatus, LoadOut, whole_seconds};
+pub use json::parse_object;
+pub use language::{LanguageOut, Languages};
+pub use response::{ExecuteResponse, FileOut, INLINE_BYTES, StageOut, UsageOut};

@@ -1,0 +1,407 @@
+//! What a caller is told when a request is refused or we fail.
+//!
+//! One table, [`Code`], is the source of every status, title and sentence of
+//! documentation: handlers, the OpenAPI document and the manual all read it.
+//! A problem never carries more about our own failures than the request id;
+//! the chain of causes goes to the log.
+
+use std::time::Duration;
+
+use engine::Invalid;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Where each kind of problem is explained; the code is appended.
+const DOCS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/errors.md#");
+
+/// Characters of a caller's own words that an error repeats.
+const QUOTE_CHARS: usize = 60;
+
+/// How long a caller waits when nothing better is known.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How long a caller waits for a language that somebody has to install.
+const RETRY_UNAVAILABLE: Duration = Duration::from_secs(60);
+
+/// Every kind of problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The request is malformed, or a field is wrong.
+    InvalidRequest,
+    /// No token, or not one of ours.
+    Unauthorized,
+    /// The token, the host or the origin may not do this.
+    Forbidden,
+    /// No such address.
+    NotFound,
+    /// The address exists, the method does not.
+    MethodNotAllowed,
+    /// The client took too long to send its request.
+    RequestTimeout,
+    /// The request body is over the limit.
+    BodyTooLarge,
+    /// The request body is not JSON by its content type.
+    UnsupportedMediaType,
+    /// Too many requests.
+    RateLimited,
+    /// We failed.
+    Internal,
+    /// We cannot now; later will do.
+    Unavailable,
+}
+
+/// A row of the table of problems.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    status: u16,
+    slug: &'static str,
+    title: &'static str,
+    doc: &'static str,
+}
+
+impl Code {
+    /// Every code, in order of status.
+    pub const ALL: [Self; 11] = [
+        Self::InvalidRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::RateLimited,
+        Self::Internal,
+        Self::Unavailable,
+    ];
+
+    fn row(self) -> Row {
+        let (status, slug, title, doc) = match self {
+            Self::InvalidRequest => (
+                400,
+                "invalid-request",
+                "Invalid request",
+                "The request is malformed or a field is wrong. `detail` names the field, what was sent and what to send instead.",
+            ),
+            Self::Unauthorized => (
+                401,
+                "unauthorized",
+                "Unauthorized",
+                "The bearer token is missing, unknown or revoked.",
+            ),
+            Self::Forbidden => (
+                403,
+                "forbidden",
+                "Forbidden",
+                "The token lacks a scope, or the Host or Origin header is not one that this server accepts.",
+            ),
+            Self::NotFound => (
+                404,
+                "not-found",
+                "Not found",
+                "Nothing lives at this address.",
+            ),
+            Self::MethodNotAllowed => (
+                405,
+                "method-not-allowed",
+                "Method not allowed",
+                "The address exists, but not for this method; the Allow header lists the ones that work.",
+            ),
+            Self::RequestTimeout => (
+                408,
+                "request-timeout",
+                "Request timeout",
+                "The client took too long to send its request body.",
+            ),
+            Self::BodyTooLarge => (
+                413,
+                "body-too-large",
+                "Body too large",
+                "The request body is larger than this server takes.",
+            ),
+            Self::UnsupportedMediaType => (
+                415,
+                "unsupported-media-type",
+                "Unsupported media type",
+                "The request body must be JSON and say so in its Content-Type header.",
+            ),
+            Self::RateLimited => (
+                429,
+                "rate-limited",
+                "Too many requests",
+                "The rate limit is used up; the Retry-After header says when the next request is possible.",
+            ),
+            Self::Internal => (
+                500,
+                "internal",
+                "Internal error",
+                "The server failed. The request id finds the cause in its log.",
+            ),
+            Self::Unavailable => (
+                503,
+                "unavailable",
+                "Temporarily unavailable",
+                "The server is busy, shutting down, or lacks what the request needs; the Retry-After header says when to try again.",
+            ),
+        };
+        Row {
+            status,
+            slug,
+            title,
+            doc,
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        self.row().status
+    }
+
+    /// The word that ends the `type` address and names the heading in the manual.
+    #[must_use]
+    pub fn slug(self) -> &'static str {
+        self.row().slug
+    }
+
+    /// The same few words for every problem of this kind.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        self.row().title
+    }
+
+    /// A sentence or two for documents.
+    #[must_use]
+    pub fn doc(self) -> &'static str {
+        self.row().doc
+    }
+
+    /// The `type` member: an address that explains the problem.
+    #[must_use]
+    pub fn type_uri(self) -> String {
+        format!("{DOCS}{}", self.slug())
+    }
+
+    /// The code with this HTTP status, if the table has one.
+    #[must_use]
+    pub fn of_status(status: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.status() == status)
+    }
+}
+
+/// A refused or failed request, before it is written down for a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What kind.
+    pub code: Code,
+    /// This very case, in whole sentences, safe to show to the caller.
+    pub detail: String,
+    /// The request's field that is wrong, where there is one.
+    pub field: Option<String>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+impl Problem {
+    /// A problem of a kind.
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            field: None,
+            retry_after: None,
+        }
+    }
+
+    /// A field is wrong: `problem` continues "`field` …", `cure` is a sentence.
+    #[must_use]
+    pub fn field(field: impl Into<String>, problem: &str, cure: &str) -> Self {
+        let field = field.into();
+        Self {
+            code: Code::InvalidRequest,
+            detail: format!("`{}` {problem}. {cure}", quote(&field)),
+            field: Some(field),
+            retry_after: None,
+        }
+    }
+
+    /// The exact words that a caller without a good token gets.
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        Self::new(
+            Code::Unauthorized,
+            "Unauthorized. Include 'Authorization: Bearer YOUR_TOKEN' header",
+        )
+    }
+
+    /// We failed; the caller learns nothing but the request id.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::new(
+            Code::Internal,
+            "The server failed to answer this request. Try again; if it happens again, give the operator the request_id, which finds the cause in the log.",
+        )
+    }
+
+    /// Says when to try again, in whole seconds of at least one.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// The document sent to the client.
+    #[must_use]
+    pub fn document(&self, request_id: &str) -> ProblemDocument {
+        ProblemDocument {
+            r#type: self.code.type_uri(),
+            title: self.code.title().to_owned(),
+            status: self.code.status(),
+            detail: self.detail.clone(),
+            field: self.field.clone(),
+            request_id: request_id.to_owned(),
+        }
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        // The engine speaks of its draft; the wire has its own words for two fields.
+        let field = match invalid.field.as_str() {
+            "wall_time" => "timeout".to_owned(),
+            "memory" => "memory_mb".to_owned(),
+            _ => invalid.field,
+        };
+        let detail = format!("`{}`: {}. {}", quote(&field), invalid.problem, invalid.cure);
+        Self {
+            code: Code::InvalidRequest,
+            detail,
+            field: Some(field),
+            retry_after: None,
+        }
+    }
+}
+
+impl From<&engine::Error> for Problem {
+    fn from(error: &engine::Error) -> Self {
+        match error {
+            engine::Error::Overloaded {
+                running,
+                waiting,
+                retry_after,
+            } => Self::new(
+                Code::Unavailable,
+                format!(
+                    "The server is busy: {running} running, {waiting} waiting. Try again in {} s.",
+                    whole_seconds(*retry_after)
+                ),
+            )
+            .retry_after(*retry_after),
+            engine::Error::Draining => Self::new(
+                Code::Unavailable,
+                "The server is shutting down. Try again shortly.",
+            )
+            .retry_after(RETRY),
+            engine::Error::Unavailable { language, cure } => Self::new(
+                Code::Unavailable,
+                format!("{language} is not available on this server. {cure}"),
+            )
+            .retry_after(RETRY_UNAVAILABLE),
+            engine::Error::Sandbox(_) | engine::Error::Io { .. } => Self::internal(),
+        }
+    }
+}
+
+/// The problem document of RFC 9457, `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemDocument {
+    /// Address that explains this kind of problem.
+    #[schema(format = "uri")]
+    pub r#type: String,
+    /// The kind of problem in a few words.
+    pub title: String,
+    /// The HTTP status again.
+    #[schema(minimum = 400, maximum = 599)]
+    pub status: u16,
+    /// What is wrong with this very request, and what to do about it.
+    pub detail: String,
+    /// The field of the request that is wrong, such as `files[2].path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub field: Option<String>,
+    /// Finds this request in the server's log; also in the `X-Request-Id` header.
+    pub request_id: String,
+}
+
+/// Seconds to write into `Retry-After`: rounded up, at least one.
+#[must_use]
+pub fn whole_seconds(wait: Duration) -> u64 {
+    let up = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(up).max(1)
+}
+
+/// A caller's own words, short and on one line, to be repeated in an error.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    let mut quoted: String = text
+        .chars()
+        .take(QUOTE_CHARS)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    if text.chars().nth(QUOTE_CHARS).is_some() {
+        quoted.push('…');
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_is_told_once() {
+        for code in Code::ALL {
+            assert_eq!(Code::of_status(code.status()), Some(code));
+            let uri = code.type_uri();
+            assert!(uri.starts_with("https://") && uri.ends_with(code.slug()));
+        }
+    }
+
+    #[test]
+    fn seconds_are_rounded_up() {
+        for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), expected);
+        }
+    }
+
+    #[test]
+    fn quotes_are_short_and_printable() {
+        assert_eq!(quote("a\nb"), "a\u{fffd}b");
+        assert_eq!(quote(&"x".repeat(61)).chars().count(), 61);
+        assert_eq!(quote(&"x".repeat(60)), "x".repeat(60));
+    }
+
+    #[test]
+    fn the_engines_fields_get_the_wires_names() {
+        let problem = Problem::from(Invalid {
+            field: "wall_time".into(),
+            problem: "is 31 s".into(),
+            cure: "Send at most 30.".into(),
+        });
+        assert_eq!(problem.field.as_deref(), Some("timeout"));
+        assert_eq!(problem.detail, "`timeout`: is 31 s. Send at most 30.");
+    }
+
+    #[test]
+    fn our_failures_tell_nothing() {
+        let error = engine::Error::Io {
+            step: "open /secret/path",
+            source: std::io::Error::other("secret"),
+        };
+        let problem = Problem::from(&error);
+        assert_eq!(problem.code, Code::Internal);
+        assert!(!problem.detail.contains("secret"));
+    }
+}

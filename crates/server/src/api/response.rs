@@ -1,0 +1,261 @@
+//! The response of `POST /execute`, made from an engine's outcome.
+//!
+//! The fields that the first clients know are always there and always of one
+//! type: `output` and `error` are strings whatever bytes a program wrote.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use engine::{Outcome, Output, OutputFile, StageOutcome, Usage};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::execute::Encoding;
+
+/// Bytes of file contents that one response carries, all files together.
+pub const INLINE_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a run used.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Usage)]
+pub struct UsageOut {
+    /// Seconds from the start of the program to its end.
+    #[schema(minimum = 0, example = 0.012)]
+    pub wall_time: f64,
+    /// Seconds of processor time of all processes together; absent when nothing measured it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, example = 0.011, nullable = false)]
+    pub cpu_time: Option<f64>,
+    /// Highest memory use in bytes; null where it cannot be measured.
+    #[schema(minimum = 0, example = 9_437_184)]
+    pub memory_peak: Option<u64>,
+}
+
+/// A file that the program left in its working directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = OutputFile)]
+pub struct FileOut {
+    /// Path below the working directory.
+    #[schema(example = "plot.png")]
+    pub name: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// The contents, written as `encoding` says; absent when a bound was reached, which `warnings` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub content: Option<String>,
+    /// `utf8` for text, `base64` for anything else; absent with `content`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub encoding: Option<Encoding>,
+}
+
+/// One stage of a run that has several, such as compile and run.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Stage)]
+pub struct StageOut {
+    /// The stage's name.
+    #[schema(example = "compile")]
+    pub name: String,
+    /// How it ended, in the words of the whole run's `status`.
+    pub status: String,
+    /// Exit code: 124 for a timeout, 128 + N for signal N.
+    pub exit_code: i32,
+    /// Standard output.
+    pub output: String,
+    /// Standard error.
+    pub error: String,
+    /// What the stage used.
+    pub usage: UsageOut,
+}
+
+/// What became of the code. A program that fails is still a good answer: see `status`.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ExecuteResponse {
+    /// Standard output.
+    #[schema(example = "4\n")]
+    pub output: String,
+    /// Standard error; empty when nothing was written to it.
+    #[schema(example = "")]
+    pub error: String,
+    /// Exit code of the program: 124 for a timeout, 128 + N for signal N.
+    #[schema(example = 0)]
+    pub exit_code: i32,
+    /// Seconds that the program took.
+    #[schema(minimum = 0, example = 0.012)]
+    pub execution_time: f64,
+    /// When the run began, RFC 3339 in UTC.
+    #[schema(format = "date-time", example = "2026-01-02T03:04:05.678901Z")]
+    pub timestamp: String,
+    /// Id of the run; later runs sort after earlier ones.
+    #[schema(example = "019b7c1e-5a3f-7c10-8a51-0242ac120002")]
+    pub id: String,
+    /// How it ended.
+    #[schema(schema_with = status_schema)]
+    pub status: String,
+    /// Whether output or files were cut to a bound; the text says where.
+    pub truncated: bool,
+    /// What the run used.
+    pub usage: UsageOut,
+    /// New and changed files in the working directory, by name.
+    pub files: Vec<FileOut>,
+    /// Canonical name of the language.
+    #[schema(example = "python")]
+    pub language: String,
+    /// Version of the interpreter or compiler.
+    #[schema(example = "3.11.2")]
+    pub version: String,
+    /// The isolation that held during this run.
+    #[schema(schema_with = isolation_schema)]
+    pub isolation: String,
+    /// What the caller should know: fields ignored, files left out.
+    pub warnings: Vec<String>,
+    /// The stages in order, when there were several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub stages: Vec<StageOut>,
+}
+
+fn words(words: impl IntoIterator<Item = &'static str>) -> utoipa::openapi::schema::Object {
+    utoipa::openapi::ObjectBuilder::new()
+        .schema_type(utoipa::openapi::schema::Type::String)
+        .enum_values(Some(words))
+        .build()
+}
+
+fn status_schema() -> utoipa::openapi::schema::Object {
+    let mut schema = words(engine::Status::ALL.map(engine::Status::as_str));
+    schema.description = Some("How it ended.".to_owned());
+    schema
+}
+
+pub(super) fn isolation_schema() -> utoipa::openapi::schema::Object {
+    let mut schema = words(engine::Isolation::LADDER.map(engine::Isolation::as_str));
+    schema.description = Some("The isolation that held, strongest first.".to_owned());
+    schema
+}
+
+impl ExecuteResponse {
+    /// Puts what the caller should know about the request before the run's own warnings.
+    pub fn warn_first(&mut self, warnings: Vec<String>) {
+        self.warnings.splice(0..0, warnings);
+    }
+}
+
+impl From<Outcome> for ExecuteResponse {
+    fn from(outcome: Outcome) -> Self {
+        let last = outcome.last();
+        let (output, error) = (lossy(&last.stdout), lossy(&last.stderr));
+        let exit_code = last.exit_code;
+        let cut = |stage: &StageOutcome| stage.stdout.truncated || stage.stderr.truncated;
+        let mut warnings = outcome.warnings.clone();
+        let (files, left_out) = inline(&outcome.files);
+        warnings.extend(left_out);
+        let truncated = outcome.stages.iter().any(cut);
+        let stages = if outcome.stages.len() > 1 {
+            outcome.stages.iter().map(StageOut::from).collect()
+        } else {
+            Vec::new()
+        };
+        Self {
+            output,
+            error,
+            exit_code,
+            execution_time: seconds(outcome.usage.wall_time),
+            timestamp: timestamp(outcome.started),
+            id: outcome.id,
+            status: outcome.status.as_str().to_owned(),
+            truncated,
+            usage: UsageOut::from(outcome.usage),
+            files,
+            language: outcome.language,
+            version: outcome.version,
+            isolation: outcome.isolation.as_str().to_owned(),
+            warnings,
+            stages,
+        }
+    }
+}
+
+impl From<&StageOutcome> for StageOut {
+    fn from(stage: &StageOutcome) -> Self {
+        Self {
+            name: stage.name.clone(),
+            status: stage.status.as_str().to_owned(),
+            exit_code: stage.exit_code,
+            output: lossy(&stage.stdout),
+            error: lossy(&stage.stderr),
+            usage: UsageOut::from(stage.usage),
+        }
+    }
+}
+
+impl From<Usage> for UsageOut {
+    fn from(usage: Usage) -> Self {
+        Self {
+            wall_time: seconds(usage.wall_time),
+            cpu_time: usage.cpu_time.map(seconds),
+            memory_peak: usage.memory_peak,
+        }
+    }
+}
+
+/// Bytes that are not UTF-8 become U+FFFD: the fields are always strings.
+fn lossy(output: &Output) -> String {
+    String::from_utf8_lossy(&output.bytes).into_owned()
+}
+
+/// Whole microseconds, so that no figure has seventeen digits.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e6
+}
+
+fn timestamp(at: std::time::SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{at:.6}")
+}
+
+/// The files with their contents while those fit, and a warning when they do not.
+fn inline(files: &[OutputFile]) -> (Vec<FileOut>, Option<String>) {
+    let mut room = INLINE_BYTES;
+    let mut left_out = 0_usize;
+    let files = files.iter().map(|file| {
+        let (content, encoding) = match room.checked_sub(file.content.len()) {
+            Some(rest) => {
+                room = rest;
+                let (content, encoding) = encode(&file.content);
+                (Some(content), Some(encoding))
+            }
+            None => {
+                left_out += 1;
+                (None, None)
+            }
+        };
+        FileOut {
+            name: file.path.clone(),
+            size: file.size,
+            content,
+            encoding,
+        }
+    });
+    let files = files.collect();
+    let warning = (left_out > 0).then(|| {
+        format!(
+            "files listed without content: {left_out}, since one response carries at most {} MiB of files",
+            INLINE_BYTES / (1024 * 1024)
+        )
+    });
+    (files, warning)
+}
+
+fn encode(content: &[u8]) -> (String, Encoding) {
+    match std::str::from_utf8(content) {
+        Ok(text) => (text.to_owned(), Encoding::Utf8),
+        Err(_) => (BASE64.encode(content), Encoding::Base64),
+    }
+}
+
+#[cfg(test)]
+#[path = "response/tests.rs"]
+mod tests;

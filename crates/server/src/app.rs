@@ -1,0 +1,23 @@
+//! What every front door shares: the engine, the configuration, the store.
+
+use engine::Engine;
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::rate::Rate;
+use crate::store::Store;
+
+/// Shared by all requests, behind an `Arc`.
+#[derive(Debug)]
+pub struct App {
+    /// Runs code.
+    pub engine: Engine,
+    /// The resolved configuration.
+    pub config: Config,
+    /// Durable state.
+    pub store: Store,
+    /// When the server started.
+    pub started: Timestamp,
+    /// Rate limits.
+    pub rate: Rate,
+}

@@ -1,0 +1,256 @@
+//! Who is calling: bearer tokens against the store. Never logs a token.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// A caller that was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// Name of the key, for logs and rate limits; `open` in open mode.
+    pub key: String,
+}
+
+impl Principal {
+    /// Everybody, in open mode. No key can have this name.
+    #[must_use]
+    pub fn open() -> Self {
+        Self {
+            key: OPEN.to_owned(),
+        }
+    }
+}
+
+/// Why a caller was not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    /// No `Authorization: Bearer …` header.
+    Missing,
+    /// The token is unknown or revoked.
+    Unknown,
+    /// The token exists but may not do this.
+    Forbidden {
+        /// The scope that is missing.
+        scope: &'static str,
+    },
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Run code and see what became of it: every token may.
+    Execute,
+    /// Whatever concerns other people's keys; only when asked for.
+    Admin,
+}
+
+impl Scope {
+    /// All scopes.
+    pub const ALL: [Self; 2] = [Self::Execute, Self::Admin];
+
+    /// The word on the command line and in the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Execute => "execute",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.as_str() == word)
+            .ok_or_else(|| format!("unknown scope {word:?}; use execute or admin"))
+    }
+}
+
+/// The name that stands for everybody in open mode.
+const OPEN: &str = "open";
+/// What every token begins with, so that secret scanners and people know it.
+const MARK: &str = "codex_";
+/// Random bytes in a token.
+const SECRET: usize = 32;
+/// Length of their base64url form.
+const SECRET_TEXT: usize = 43;
+/// Characters of a token that are kept to tell tokens apart.
+const PREFIX: usize = MARK.len() + 4;
+/// Longest key name.
+const NAME_LIMIT: usize = 64;
+
+/// A bearer token. Shows itself only to who asks with [`Token::reveal`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// A new one from the kernel's randomness.
+    ///
+    /// # Errors
+    /// When the kernel gives none.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut secret = [0; SECRET];
+        getrandom::fill(&mut secret)?;
+        Ok(Self(format!("{MARK}{}", URL_SAFE_NO_PAD.encode(secret))))
+    }
+
+    /// The token in what a client sent; `None` when it cannot be one, which
+    /// spares the database the noise of the internet.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let secret = text.strip_prefix(MARK)?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (secret.len() == SECRET_TEXT && secret.bytes().all(plain)).then(|| Self(text.to_owned()))
+    }
+
+    /// The token itself, to be shown once or sent.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// What is shown to tell tokens apart: the mark and four characters.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.0[..PREFIX]
+    }
+
+    /// What is stored: SHA-256 in lower-case hex. A token has 256 random
+    /// bits, so a slow hash would add nothing but load.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let mut hex = String::with_capacity(64);
+        for byte in Sha256::digest(self.0.as_bytes()) {
+            write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+        }
+        hex
+    }
+
+    /// Whether this token has that hash, in constant time.
+    #[must_use]
+    pub fn matches(&self, hash: &str) -> bool {
+        self.hash().as_bytes().ct_eq(hash.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({}…)", self.prefix())
+    }
+}
+
+/// Checks the name of a key: it stands in log lines and tables.
+///
+/// # Errors
+/// Says what a name may be.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let begins_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if !begins_well || name.len() > NAME_LIMIT || !name.bytes().all(plain) {
+        return Err(format!(
+            "{name:?} cannot name a token: use 1 to {NAME_LIMIT} letters, digits, dots, hyphens and underscores, beginning with a letter or digit"
+        ));
+    }
+    if name == OPEN {
+        return Err(format!(
+            "{OPEN:?} is the name that logs give to callers without a token; choose another"
+        ));
+    }
+    if name.starts_with(MARK) {
+        return Err(
+            "this looks like a token, not like a name; choose a name such as laptop or chatgpt"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn tokens_are_long_and_different() {
+        let (a, b) = (Token::generate().unwrap(), Token::generate().unwrap());
+        assert_ne!(a, b);
+        assert_eq!(a.reveal().len(), MARK.len() + SECRET_TEXT);
+        assert_eq!(Token::parse(a.reveal()), Some(a.clone()));
+        assert!(a.matches(&a.hash()) && !a.matches(&b.hash()) && !a.matches(""));
+        assert_eq!(a.hash().len(), 64);
+        assert!(!format!("{a:?}").contains(a.reveal()));
+    }
+
+    #[test]
+    fn the_hash_is_sha_256() {
+        let token = Token(String::from("abc"));
+        assert_eq!(
+            token.hash(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    #[test]
+    fn what_is_no_token() {
+        let check = |text: &str| assert_eq!(Token::parse(text), None, "{text}");
+        let secret = "A".repeat(SECRET_TEXT);
+        check("");
+        check("codex_");
+        check(&secret);
+        check(&format!("codex_{secret}A"));
+        check(&format!("codex_{}", "A".repeat(SECRET_TEXT - 1)));
+        check(&format!("codex_{}é", "A".repeat(SECRET_TEXT - 2)));
+        check(&format!(" codex_{secret}"));
+        check(&format!("CODEX_{secret}"));
+    }
+
+    #[test]
+    fn names() {
+        let check = |name: &str, good: bool| assert_eq!(check_name(name).is_ok(), good, "{name}");
+        check("default", true);
+        check("chatgpt-2.prod_x", true);
+        check("7", true);
+        check(&"a".repeat(64), true);
+        for wrong in [
+            "",
+            "-x",
+            ".x",
+            "a b",
+            "a\nb",
+            "é",
+            "open",
+            "codex_abc",
+            "../x",
+            "a;b",
+        ] {
+            check(wrong, false);
+        }
+        check(&"a".repeat(65), false);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,60}") {
+            if let Some(token) = Token::parse(&text) {
+                prop_assert!(!token.prefix().is_empty());
+            }
+            if check_name(&text).is_ok() {
+                prop_assert!(text.is_ascii() && (1..=NAME_LIMIT).contains(&text.len()));
+            }
+        }
+    }
+}

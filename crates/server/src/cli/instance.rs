@@ -1,0 +1,221 @@
+//! One server for one data directory: a lock that dies with its process,
+//! and in the locked file a note of who holds it.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Failure;
+use crate::api;
+use crate::config::{Access, Config};
+use crate::exit_code::Exit;
+
+const FILE: &str = "server.lock";
+/// `doctor` holds the lock for a moment while it looks.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(50);
+/// Longest note that is read.
+const NOTE_LIMIT: u64 = 4096;
+
+/// The lock, held as long as this lives.
+#[derive(Debug)]
+pub(super) struct Instance {
+    file: File,
+}
+
+/// What the holder wrote down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Running {
+    /// Its process id.
+    pub(super) pid: u32,
+    /// Its version.
+    pub(super) version: String,
+    /// When it started, RFC 3339.
+    pub(super) started: String,
+    /// Where it listens; empty while it starts.
+    pub(super) url: String,
+    /// Its public URL, where it knows one; `doctor --public` calls that.
+    #[serde(default)]
+    pub(super) public_url: Option<String>,
+    /// Whether it lets everybody in.
+    #[serde(default)]
+    pub(super) open: bool,
+}
+
+impl Running {
+    /// This process, before it listens.
+    pub(super) fn starting() -> Self {
+        Self {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: api::whole_seconds(Timestamp::now()),
+            url: String::new(),
+            public_url: None,
+            open: false,
+        }
+    }
+
+    /// This process, listening at `url`.
+    pub(super) fn here(url: &str, config: &Config, started: Timestamp) -> Self {
+        Self {
+            started: api::whole_seconds(started),
+            url: url.to_owned(),
+            public_url: config.public_url.clone(),
+            open: config.access == Access::Open,
+            ..Self::starting()
+        }
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No note yet: nothing is known, and `kill 0` would hit the reader's own shell.
+        if self.pid == 0 {
+            return f.write_str(
+                "another codex-server is starting with this data directory; try again in a moment",
+            );
+        }
+        match self.url.as_str() {
+            "" => writeln!(
+                f,
+                "codex-server {} is starting (process {})",
+                self.version, self.pid
+            )?,
+            url => writeln!(
+                f,
+                "codex-server {} is already running at {url} (process {}, since {})",
+                self.version, self.pid, self.started
+            )?,
+        }
+        let ours = env!("CARGO_PKG_VERSION");
+        if self.version != ours {
+            writeln!(
+                f,
+                "This is version {ours}: stop that one and start again to upgrade."
+            )?;
+        }
+        writeln!(f, "Stop it with:      kill {}", self.pid)?;
+        write!(f, "Make a token with: codex-server token create NAME")
+    }
+}
+
+/// Who has the data directory.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// We.
+    Ours(Instance),
+    /// A server that runs.
+    Running(Running),
+}
+
+impl Instance {
+    /// Takes the lock, or tells who has it.
+    pub(super) fn claim(home: &Path) -> Result<Claim, Failure> {
+        Self::lock(home).map_err(|error| {
+            let path = home.join(FILE);
+            Failure::text(
+                Exit::State,
+                format!(
+                    "failed to lock {}: {error}. Make the data directory writable for this user, or name another with --home DIR",
+                    path.display()
+                ),
+            )
+        })
+    }
+
+    fn lock(home: &Path) -> io::Result<Claim> {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
+        let mut file = options.open(home.join(FILE))?;
+        for attempt in 0..TRIES {
+            match file.try_lock() {
+                Ok(()) => {
+                    let instance = Self { file };
+                    instance.announce(&Running::starting())?;
+                    return Ok(Claim::Ours(instance));
+                }
+                Err(TryLockError::WouldBlock) if attempt + 1 < TRIES => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => break,
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Ok(Claim::Running(read(&mut file)))
+    }
+
+    /// Writes down who we are.
+    pub(super) fn announce(&self, running: &Running) -> io::Result<()> {
+        let mut file = &self.file;
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(serde_json::to_string(running)?.as_bytes())
+    }
+}
+
+/// The server that runs with this data directory, if one does. Changes nothing.
+pub(super) fn running(home: &Path) -> Option<Running> {
+    let mut file = File::open(home.join(FILE)).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Some(read(&mut file)),
+        _ => None,
+    }
+}
+
+fn read(file: &mut File) -> Running {
+    let mut text = String::new();
+    let read = file.take(NOTE_LIMIT).read_to_string(&mut text);
+    read.ok()
+        .and_then(|_| serde_json::from_str(&text).ok())
+        // Caught between lock and note.
+        .unwrap_or_else(|| Running {
+            pid: 0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: String::new(),
+            url: String::new(),
+            public_url: None,
+            open: false,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_one_learns_of_the_first() {
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(running(home.path()), None);
+        let Claim::Ours(instance) = Instance::claim(home.path()).unwrap() else {
+            panic!("the lock is free")
+        };
+        assert_eq!(running(home.path()).unwrap().url, "");
+        let config = Config::defaults("/data".into());
+        let note = Running::here("http://127.0.0.1:8000", &config, Timestamp::now());
+        instance.announce(&note).unwrap();
+        let Claim::Running(found) = Instance::claim(home.path()).unwrap() else {
+            panic!("the lock is held")
+        };
+        assert_eq!(found, note);
+        assert!(
+            found
+                .to_string()
+                .contains("already running at http://127.0.0.1:8000")
+        );
+        drop(instance);
+        assert_eq!(running(home.path()), None);
+        assert!(matches!(
+            Instance::claim(home.path()).unwrap(),
+            Claim::Ours(_)
+        ));
+    }
+}

@@ -1,0 +1,33 @@
+//! `openapi`: prints a document. Starts nothing and opens nothing.
+
+use super::Failure;
+use crate::config::Settings;
+use crate::exit_code::Exit;
+use crate::http::openapi::{actions_document_within, document_within, to_yaml};
+use crate::{output, public_url};
+
+pub(super) fn openapi(settings: &Settings, actions: bool, yaml: bool) -> Result<Exit, Failure> {
+    let config = &settings.config;
+    let base = config
+        .public_url
+        .clone()
+        .unwrap_or_else(|| public_url::local(config));
+    if actions && config.public_url.is_none() {
+        output::note(&format!(
+            "note: the document says {base}, which ChatGPT cannot reach; name the address that it can: --public-url https://…"
+        ));
+    }
+    let document = if actions {
+        actions_document_within(&base, config.access, &config.bounds)
+    } else {
+        document_within(&base, config.access, &config.bounds)
+    };
+    let text = if yaml {
+        to_yaml(&document)
+    } else {
+        serde_json::to_string_pretty(&document)
+            .map_err(|error| Failure::new(Exit::Failed, error))?
+    };
+    output::text(&text)?;
+    Ok(Exit::Success)
+}

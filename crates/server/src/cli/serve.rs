@@ -1,0 +1,236 @@
+//! `serve`: the start-up story from lock to drain. Nothing here starts a
+//! thread before the engine has started its warden.
+
+use std::future::Future;
+use std::io;
+use std::net::TcpListener;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Engine, StartError};
+use tokio::sync::oneshot;
+
+use super::instance::{Claim, Instance, Running};
+use super::{Failure, port};
+use crate::app::App;
+use crate::auth::{Scope, Token};
+use crate::config::{Access, Settings};
+use crate::exit_code::Exit;
+use crate::rate::Rate;
+use crate::store::{CreateError, Store};
+use crate::{http, output, public_url, telemetry};
+
+mod greeting;
+mod signals;
+
+use greeting::{Greeting, Keys};
+use signals::Signals;
+
+/// How long a drain may take beyond the jobs' grace: killed runs have to be
+/// put away and last answers written. A last resort; the server ends sooner.
+const CLOSING: Duration = Duration::from_secs(10);
+/// How often the server looks whether boxes can still be made.
+const LOOK: Duration = Duration::from_secs(1);
+/// Threads that still hang in a system call after that are left behind.
+const THREADS: Duration = Duration::from_secs(1);
+
+pub(super) fn serve(settings: Settings) -> Result<Exit, Failure> {
+    crate::store::make_home(&settings.config.home)?;
+    match Instance::claim(&settings.config.home)? {
+        Claim::Ours(instance) => with_instance(settings, instance),
+        Claim::Running(running) => {
+            let home = settings.config.home.display();
+            let message = format!(
+                "{running}\nOne server has one data directory: for a second one, name another than {home} with --home DIR"
+            );
+            Err(Failure::text(Exit::Running, message))
+        }
+    }
+}
+
+/// Serves until a signal, or until the sandbox breaks down.
+pub(super) fn with_instance(mut settings: Settings, instance: Instance) -> Result<Exit, Failure> {
+    telemetry::start(&settings).map_err(|message| Failure::text(Exit::Config, message))?;
+    let listener = port::listen(&mut settings)?;
+    let engine = start_engine(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(run(settings, listener, engine, &instance));
+    runtime.shutdown_timeout(THREADS);
+    result
+}
+
+/// Starts the engine; before this no thread may exist.
+pub(super) fn start_engine(settings: &Settings) -> Result<Engine, Failure> {
+    Engine::start(settings.config.engine()).map_err(|error| {
+        let exit = exit_of(&error);
+        let hint = match exit {
+            Exit::Sandbox => "\nEach layer and its cure on this machine: codex-server doctor",
+            _ => "",
+        };
+        let chain = anyhow::Error::new(error);
+        Failure::text(exit, format!("{chain:#}{hint}"))
+    })
+}
+
+/// The exit code of a server whose engine did not start.
+pub(super) fn exit_of(error: &StartError) -> Exit {
+    match error {
+        StartError::Sandbox(_) => Exit::Sandbox,
+        StartError::Manifest { .. } => Exit::Failed,
+        StartError::Io { .. } => Exit::State,
+    }
+}
+
+async fn run(
+    settings: Settings,
+    listener: TcpListener,
+    engine: Engine,
+    instance: &Instance,
+) -> Result<Exit, Failure> {
+    let started = jiff::Timestamp::now();
+    // From here on a signal ends the server in order, however early it comes.
+    let mut signals = Signals::new()?;
+    let store = Store::open(&settings.config.home).await?;
+    let keys = keys(&store, settings.config.access).await?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let url = public_url::local(&settings.config);
+    let greeting = Greeting {
+        settings: &settings,
+        support: engine.support(),
+        languages: engine.languages(),
+        keys,
+        url: &url,
+    };
+    // First, so that whoever reads the address finds the note as well.
+    instance.announce(&Running::here(&url, &settings.config, started))?;
+    output::text(&greeting.to_string())?;
+    drop(greeting);
+    let grace = settings.config.drain_grace;
+    let patience = Patience {
+        grace,
+        last: grace + CLOSING,
+    };
+    let rate = Rate::new(settings.config.rate);
+    let app = Arc::new(App {
+        engine: engine.clone(),
+        config: settings.config,
+        store,
+        started,
+        rate,
+    });
+    let store = app.store.clone();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = http::serve(listener, app, async {
+        // A dropped sender stops the server as well.
+        stopped.await.ok();
+    });
+    let busy = || engine.load().running;
+    let broken = broken(|| engine.healthy(), LOOK);
+    let exit = until_stopped(server, stop, &mut signals, broken, patience, busy).await;
+    store.close().await;
+    exit
+}
+
+/// How long a stop may take.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// What running jobs are given.
+    grace: Duration,
+    /// What the whole drain is given.
+    last: Duration,
+}
+
+/// Waits until the sandbox is no longer healthy; looks every `pause`.
+async fn broken(healthy: impl Fn() -> bool, pause: Duration) {
+    while healthy() {
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Runs `server` until a signal or until the sandbox is `broken`, then lets it
+/// drain: it takes no new connections and gives running jobs their grace; a
+/// signal during that ends it at once.
+async fn until_stopped(
+    server: impl Future<Output = io::Result<()>>,
+    stop: oneshot::Sender<()>,
+    signals: &mut Signals,
+    broken: impl Future<Output = ()>,
+    patience: Patience,
+    busy: impl Fn() -> usize,
+) -> Result<Exit, Failure> {
+    let mut server = pin!(server);
+    let (why, exit) = tokio::select! {
+        ended = &mut server => {
+            let reason = ended.err().map_or_else(|| "it was not told to".to_owned(), |error| error.to_string());
+            return Err(Failure::text(Exit::Failed, format!("the server stopped listening: {reason}")));
+        }
+        signal = signals.next() => (signal, Exit::Success),
+        () = broken => {
+            tracing::error!(
+                cure = "start the server again, as a service unit or container with a restart policy does by itself; if it happens again, see whether the kernel's log (dmesg) says what killed `codex-server: warden`",
+                "the warden, which makes the sandboxes, is gone: no code can be run any more"
+            );
+            ("the sandbox broke down", Exit::Broken)
+        }
+    };
+    let waiting = match busy() {
+        0 => String::new(),
+        runs => format!(
+            ", waiting up to {} s for {runs} running (again to stop at once)",
+            patience.grace.as_secs()
+        ),
+    };
+    output::note(&format!("{why}: stopping{waiting}"));
+    // The receiver lives in the server, which has not ended.
+    stop.send(()).ok();
+    tokio::select! {
+        ended = tokio::time::timeout(patience.last, server) => {
+            output::note(&match ended {
+                Ok(Ok(())) => "stopped".to_owned(),
+                Ok(Err(error)) => format!("stopped; the listener had failed: {error}"),
+                Err(_) => "stopped; some clients had not finished reading".to_owned(),
+            });
+            Ok(exit)
+        }
+        signal = signals.next() => {
+            output::note(&format!("{signal}: stopped at once"));
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+/// Makes the first token, if there never was one.
+async fn keys(store: &Store, access: Access) -> Result<Keys, Failure> {
+    if access == Access::Open {
+        return Ok(Keys::Open);
+    }
+    let keys = store.keys().await?;
+    if keys.is_empty() {
+        return Ok(match store.create_key("default", &[Scope::Execute]).await {
+            Ok(token) => Keys::First(token),
+            // Somebody was faster; theirs was shown to them.
+            Err(CreateError::Taken(name)) => Keys::Known(vec![name]),
+            Err(error) => return Err(Failure::new(Exit::State, error)),
+        });
+    }
+    let live = keys.into_iter().filter(|key| key.revoked_at.is_none());
+    Ok(Keys::Known(live.map(|key| key.name).collect()))
+}
+
+/// The curl line that shows whether everything works.
+pub(super) fn curl_line(url: &str, token: Option<&Token>, placeholder: bool) -> String {
+    let header = match token {
+        Some(token) => format!(" -H \"Authorization: Bearer {}\"", token.reveal()),
+        None if placeholder => " -H \"Authorization: Bearer $TOKEN\"".to_owned(),
+        None => String::new(),
+    };
+    format!(
+        "curl -sS -X POST {url}/execute{header} -H \"Content-Type: application/json\" -d '{{\"code\": \"print(2+2)\", \"language\": \"python\"}}'"
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! `token create|list|revoke`: keys in the store, whether a server runs or
+//! not. Standard output carries the token alone, so that scripts can take it.
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{EveryFlags, Failure};
+use crate::auth::Scope;
+use crate::config::{Env, home_directory, load};
+use crate::exit_code::Exit;
+use crate::output;
+use crate::store::{CreateError, Key, Store};
+
+#[derive(Debug, Args)]
+pub(super) struct TokenArgs {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token and print it, this once; a running server takes it at once
+    #[command(after_help = "Example:\n  TOKEN=$(codex-server token create laptop)")]
+    Create {
+        /// Name for lists and logs: letters, digits, dots, hyphens, underscores
+        name: String,
+        /// What it may do besides running code: admin
+        #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+        scopes: Vec<Scope>,
+        #[command(flatten)]
+        flags: EveryFlags,
+    },
+    /// List the tokens: names and first characters, never the tokens
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: EveryFlags,
+    },
+    /// Revoke a token; a running server refuses it at once
+    Revoke {
+        /// The token's name
+        name: String,
+        #[command(flatten)]
+        flags: EveryFlags,
+    },
+}
+
+pub(super) fn token(args: TokenArgs, env: &Env) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (flags, action) = match args.command {
+        TokenCommand::Create {
+            name,
+            scopes,
+            flags,
+        } => (flags, Action::Create(name, scopes)),
+        TokenCommand::List { json, flags } => (flags, Action::List { json }),
+        TokenCommand::Revoke { name, flags } => (flags, Action::Revoke(name)),
+    };
+    runtime.block_on(async {
+        let store = open(&flags, env).await?;
+        let done = match action {
+            Action::Create(name, scopes) => create(&store, &name, scopes).await,
+            Action::List { json } => list(&store, json).await,
+            Action::Revoke(name) => revoke(&store, &name).await,
+        };
+        store.close().await;
+        done
+    })
+}
+
+/// A command without its settings.
+enum Action {
+    Create(String, Vec<Scope>),
+    List { json: bool },
+    Revoke(String),
+}
+
+/// Only the data directory matters here: a wrong port in the file must not
+/// keep anybody from revoking a token.
+async fn open(flags: &EveryFlags, env: &Env) -> Result<Store, Failure> {
+    let home = match load(&flags.0, env) {
+        Ok(settings) => settings.config.home,
+        Err(_) => home_directory(&flags.0, env)?,
+    };
+    Ok(Store::open(&home).await?)
+}
+
+async fn create(store: &Store, name: &str, mut scopes: Vec<Scope>) -> Result<Exit, Failure> {
+    scopes.push(Scope::Execute);
+    scopes.sort_unstable();
+    scopes.dedup();
+    let token = store.create_key(name, &scopes).await.map_err(|error| {
+        let exit = match error {
+            CreateError::Name(_) => Exit::Usage,
+            CreateError::Taken(_) | CreateError::Random(_) => Exit::Failed,
+            CreateError::Store(_) => Exit::State,
+        };
+        Failure::new(exit, error)
+    })?;
+    output::text(token.reveal())?;
+    output::note(
+        "Keep it: it is not shown again. Callers send the header: Authorization: Bearer TOKEN",
+    );
+    Ok(Exit::Success)
+}
+
+async fn revoke(store: &Store, name: &str) -> Result<Exit, Failure> {
+    if store.revoke_key(name).await? {
+        output::note(&format!(
+            "revoked {name}: callers with this token are refused from now on"
+        ));
+        return Ok(Exit::Success);
+    }
+    let keys = store.keys().await?;
+    let live: Vec<&str> = keys
+        .iter()
+        .filter(|key| key.revoked_at.is_none())
+        .map(|key| key.name.as_str())
+        .collect();
+    let problem = if keys.iter().any(|key| key.name == name) {
+        format!("the token named {name:?} is revoked already")
+    } else if live.is_empty() {
+        format!("there is no token named {name:?}, nor any other")
+    } else {
+        format!(
+            "there is no token named {name:?}; there is: {}",
+            live.join(", ")
+        )
+    };
+    Err(Failure::text(Exit::Failed, problem))
+}
+
+async fn list(store: &Store, json: bool) -> Result<Exit, Failure> {
+    let keys = store.keys().await?;
+    if json {
+        let keys: Vec<_> = keys.iter().map(as_json).collect();
+        let text = serde_json::to_string_pretty(&keys)
+            .map_err(|error| Failure::new(Exit::Failed, error))?;
+        output::text(&text)?;
+    } else if keys.is_empty() {
+        output::note("no tokens yet; make one with: codex-server token create NAME");
+    } else {
+        output::text(&table(&keys))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn as_json(key: &Key) -> serde_json::Value {
+    let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+    json!({
+        "name": key.name,
+        "prefix": key.prefix,
+        "scopes": scopes,
+        "created_at": time(key.created_at),
+        "last_used_at": key.last_used_at.map(time),
+        "revoked_at": key.revoked_at.map(time),
+    })
+}
+
+fn time(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
+}
+
+fn table(keys: &[Key]) -> String {
+    let day = |seconds: Option<i64>| {
+        seconds.map_or_else(
+            || "-".to_owned(),
+            |s| time(s).replace('T', " ").replace('Z', ""),
+        )
+    };
+    let mut rows = vec![
+        [
+            "NAME",
+            "TOKEN",
+            "SCOPES",
+            "CREATED (UTC)",
+            "LAST USED",
+            "REVOKED",
+        ]
+        .map(str::to_owned),
+    ];
+    rows.extend(keys.iter().map(|key| {
+        let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+        [
+            key.name.clone(),
+            format!("{}…", key.prefix),
+            scopes.join(","),
+            day(Some(key.created_at)),
+            day(key.last_used_at),
+            day(key.revoked_at),
+        ]
+    }));
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let line = |row: &[String; 6]| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_lines_up() {
+        let key = |name: &str, used: Option<i64>| Key {
+            id: "1".to_owned(),
+            name: name.to_owned(),
+            prefix: "codex_AbCd".to_owned(),
+            scopes: vec![Scope::Execute],
+            created_at: 0,
+            last_used_at: used,
+            revoked_at: None,
+        };
+        let expected = "\
+NAME     TOKEN        SCOPES   CREATED (UTC)        LAST USED            REVOKED
+default  codex_AbCd…  execute  1970-01-01 00:00:00  -                    -
+a        codex_AbCd…  execute  1970-01-01 00:00:00  1970-01-01 00:01:00  -";
+        assert_eq!(table(&[key("default", None), key("a", Some(60))]), expected);
+    }
+}

@@ -1,0 +1,231 @@
+//! Values as people write them: durations, sizes, rates, switches. Pure;
+//! each error says what was expected, never only that it was wrong.
+
+use std::time::Duration;
+
+use crate::config::RateLimit;
+
+/// Most requests a period may refill or a burst may hold.
+const MOST_REQUESTS: u32 = 1_000_000;
+
+/// A duration: `10`, `10s`, `1.5s`, `500ms`, `2m` or `1h`. A bare number is seconds.
+///
+/// # Errors
+/// When it is none of these.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = number_and_unit(text);
+    let scale = match unit {
+        "" | "s" | "sec" | "second" | "seconds" => 1.0,
+        "ms" => 0.001,
+        "m" | "min" | "minute" | "minutes" => 60.0,
+        "h" | "hour" | "hours" => 3600.0,
+        _ => return Err(not_a_duration()),
+    };
+    let seconds = number.parse::<f64>().map_err(|_| not_a_duration())? * scale;
+    // Microseconds are exact enough, and 0.1 s stays 100 ms.
+    Duration::try_from_secs_f64((seconds * 1e6).round() / 1e6).map_err(|_| not_a_duration())
+}
+
+fn not_a_duration() -> String {
+    "is not a duration such as 10s, 500ms or 2m".to_owned()
+}
+
+/// A size in bytes: `1048576`, `512MiB`, `512M`, `1GiB` or `10MB`. `K`, `M`
+/// and `G` are powers of 1024, as in Docker; `kB`, `MB` and `GB` of 1000.
+///
+/// # Errors
+/// When it is none of these.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = number_and_unit(text);
+    let scale: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => return Err(not_a_size()),
+    };
+    let number: u64 = number.parse().map_err(|_| not_a_size())?;
+    number.checked_mul(scale).ok_or_else(not_a_size)
+}
+
+fn not_a_size() -> String {
+    "is not a size such as 1048576, 512MiB or 1GiB".to_owned()
+}
+
+/// A rate: `N/second`, `N/minute` or `N/hour`, or `off`. The burst is a
+/// quarter of it, but no less than ten requests or the whole rate.
+///
+/// # Errors
+/// When it is none of these, or N is out of range.
+pub fn rate(text: &str) -> Result<RateLimit, String> {
+    const EXPECTED: &str = "is not a rate such as 120/minute, 10/second, 1000/hour or off";
+    if text == "off" {
+        return Ok(RateLimit::OFF);
+    }
+    let (number, period) = text.split_once('/').ok_or(EXPECTED)?;
+    let seconds = match period.trim() {
+        "s" | "sec" | "second" => 1,
+        "m" | "min" | "minute" => 60,
+        "h" | "hr" | "hour" => 3600,
+        _ => return Err(EXPECTED.to_owned()),
+    };
+    let requests: u32 = number.trim().parse().map_err(|_| EXPECTED)?;
+    if !(1..=MOST_REQUESTS).contains(&requests) {
+        return Err(format!(
+            "is out of range: 1 to {MOST_REQUESTS} requests a period"
+        ));
+    }
+    Ok(RateLimit {
+        requests,
+        period: Duration::from_secs(seconds),
+        burst: (requests / 4).max(requests.min(10)),
+    })
+}
+
+/// A switch: `true`, `1`, `yes`, `on`, or their opposites.
+///
+/// # Errors
+/// When it is none of these.
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("is neither true nor false".to_owned()),
+    }
+}
+
+fn number_and_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+/// A size as people read it: `512 MiB`, `1500 B`.
+#[must_use]
+pub fn show_bytes(bytes: u64) -> String {
+    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{} {name}", bytes / unit);
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// A duration as people read it: `10 s`, `500 ms`.
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{} s", duration.as_secs())
+    } else {
+        format!("{} ms", duration.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations() {
+        let check = |text: &str, millis: Option<u64>| {
+            assert_eq!(
+                duration(text).ok(),
+                millis.map(Duration::from_millis),
+                "{text}"
+            );
+        };
+        check("10", Some(10_000));
+        check("10s", Some(10_000));
+        check(" 10 s ", Some(10_000));
+        check("1.5s", Some(1500));
+        check("0.1", Some(100));
+        check("500ms", Some(500));
+        check("2m", Some(120_000));
+        check("1h", Some(3_600_000));
+        for wrong in [
+            "",
+            "s",
+            "ten",
+            "-1",
+            "NaN",
+            "inf",
+            "1e308",
+            "1.2.3",
+            "5 weeks",
+            "999999999999999999999h",
+        ] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let check =
+            |text: &str, expected: Option<u64>| assert_eq!(bytes(text).ok(), expected, "{text}");
+        check("0", Some(0));
+        check("1048576", Some(1 << 20));
+        check("512MiB", Some(512 << 20));
+        check("512m", Some(512 << 20));
+        check("1 GiB", Some(1 << 30));
+        check("10MB", Some(10_000_000));
+        for wrong in [
+            "",
+            "MiB",
+            "1.5GiB",
+            "-1",
+            "10 parsecs",
+            "99999999999999999999",
+            "99999999999GiB",
+        ] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let check = |text: &str, expected: Option<(u32, u64, u32)>| {
+            let found = rate(text)
+                .ok()
+                .map(|r| (r.requests, r.period.as_secs(), r.burst));
+            assert_eq!(found, expected, "{text}");
+        };
+        check("120/minute", Some((120, 60, 30)));
+        check("10/minute", Some((10, 60, 10)));
+        check("3/s", Some((3, 1, 3)));
+        check("1000/hour", Some((1000, 3600, 250)));
+        for wrong in [
+            "",
+            "120",
+            "0/minute",
+            "-1/minute",
+            "1/fortnight",
+            "1000001/second",
+            "/minute",
+            "1.5/s",
+        ] {
+            check(wrong, None);
+        }
+        assert!(rate("off").unwrap().is_off());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            drop((duration(&text), bytes(&text), switch(&text)));
+            if let Ok(rate) = rate(&text) {
+                prop_assert!(rate.requests > 0 && rate.burst > 0);
+            }
+        }
+
+        #[test]
+        fn what_is_shown_is_read_back(n in 0u64..1 << 50) {
+            prop_assert_eq!(bytes(&show_bytes(n)), Ok(n));
+        }
+    }
+}

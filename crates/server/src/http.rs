@@ -1,0 +1,248 @@
+//! The HTTP front door: a thin translation to the engine's one door.
+//!
+//! From outside in: frame (id, log, security headers, problem documents),
+//! panics, CORS, gate (host, origin, token), then the routes. Nothing below
+//! this module knows of HTTP, and nothing here runs code itself.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
+
+use crate::api::{Code, Problem};
+use crate::app::App;
+
+mod access_log;
+mod actions;
+mod body;
+mod execute;
+mod failures;
+mod frame;
+mod gate;
+mod health;
+mod host;
+mod languages;
+mod limits;
+pub mod openapi;
+mod pages;
+mod peer;
+mod schema;
+mod serve;
+mod stream;
+
+pub use serve::{Connection, serve};
+
+/// Seconds that a browser may remember the answer to a CORS question.
+const CORS_AGE: Duration = Duration::from_secs(3600);
+
+/// What handlers and layers share.
+#[derive(Debug)]
+struct Shared {
+    app: Arc<App>,
+    failures: failures::Failures,
+}
+
+/// All routes with all layers.
+fn router(app: Arc<App>) -> Router {
+    let shared = Arc::new(Shared {
+        app,
+        failures: failures::Failures::default(),
+    });
+    layered(routes(&shared), &shared)
+}
+
+/// Each address with its methods. In open mode no unsafe method may be reached
+/// by the plain form of a foreign page, so each handler of one begins with
+/// [`require_json`], which such a form cannot satisfy.
+fn routes(shared: &Arc<Shared>) -> Router {
+    let state = || Arc::clone(shared);
+    let execute =
+        post(execute::execute).route_layer(middleware::from_fn_with_state(state(), limits::limit));
+    Router::new()
+        .route("/execute", execute)
+        .route("/health", get(health::health))
+        .route("/languages", get(languages::languages))
+        .route("/", get(pages::index))
+        .route("/privacy", get(pages::privacy))
+        .route("/openapi.json", get(schema::json))
+        .route("/openapi.yaml", get(schema::yaml))
+        .route("/actions/openapi.json", get(schema::actions_json))
+        .route("/actions/openapi.yaml", get(schema::actions_yaml))
+        .fallback(nowhere)
+        .with_state(state())
+}
+
+fn layered(routes: Router, shared: &Arc<Shared>) -> Router {
+    let state = || Arc::clone(shared);
+    let gated = routes.layer(middleware::from_fn_with_state(state(), gate::gate));
+    let origins = &shared.app.config.cors_origins;
+    let shared_with_browsers = if origins.is_empty() {
+        gated
+    } else {
+        gated.layer(cors(origins))
+    };
+    framed(shared_with_browsers, shared.app.config.client_timeout)
+}
+
+/// The two layers that nothing gets around.
+fn framed(router: Router, patience: Duration) -> Router {
+    router
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(patience, frame::frame))
+}
+
+async fn nowhere() -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "Nothing lives at this address. GET /openapi.json lists the addresses that this server knows.",
+    )
+}
+
+/// Refuses a request whose content type does not say JSON.
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut all = headers.get_all(header::CONTENT_TYPE).iter();
+    let (sent, repeated) = (all.next(), all.next().is_some());
+    let text = sent.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let essence = text
+        .as_deref()
+        .and_then(|text| text.split(';').next())
+        .map(|essence| essence.trim().to_ascii_lowercase());
+    let sent = match essence {
+        Some(_) if repeated => "comes twice".to_owned(),
+        Some(essence) if is_json(&essence) => return Ok(()),
+        Some(essence) => format!("is \"{}\"", crate::api::error::quote(&essence)),
+        None => "is missing".to_owned(),
+    };
+    Err(Problem::new(
+        Code::UnsupportedMediaType,
+        format!(
+            "The Content-Type header {sent}. Send 'Content-Type: application/json' and a JSON body."
+        ),
+    ))
+}
+
+fn is_json(essence: &str) -> bool {
+    essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// Which pages may call, where the operator said so.
+fn cors(origins: &[String]) -> CorsLayer {
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .expose_headers(
+            [
+                "ratelimit",
+                "ratelimit-policy",
+                "retry-after",
+                "x-request-id",
+            ]
+            .map(HeaderName::from_static),
+        )
+        .max_age(CORS_AGE);
+    if origins.iter().any(|origin| origin == "*") {
+        return layer.allow_origin(AnyOrigin);
+    }
+    let listed = origins.iter();
+    let listed: Vec<HeaderValue> = listed.filter_map(|origin| origin.parse().ok()).collect();
+    layer.allow_origin(AllowOrigin::list(listed))
+}
+
+/// A handler panicked: one request is lost, not the server.
+fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    let mut response = Problem::internal().into_response();
+    response
+        .extensions_mut()
+        .insert(frame::Panic(message.to_owned()));
+    response
+}
+
+/// An error with all its causes, for the log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Request;
+
+    use super::*;
+
+    #[test]
+    fn json_content_types() {
+        for (value, expected) in [
+            (Some("application/json"), true),
+            (Some("Application/JSON; charset=utf-8"), true),
+            (Some("application/vnd.api+json"), true),
+            (Some("text/plain"), false),
+            (Some("application/x-www-form-urlencoded"), false),
+            (Some("text/json+json"), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(header::CONTENT_TYPE, value.parse().expect("a value"));
+            }
+            assert_eq!(require_json(&headers).is_ok(), expected, "{value:?}");
+        }
+        let mut twice = HeaderMap::new();
+        for value in ["application/json", "text/plain"] {
+            twice.append(header::CONTENT_TYPE, value.parse().expect("a value"));
+        }
+        let refused = require_json(&twice).expect_err("which one counts?");
+        assert!(refused.detail.contains("comes twice"), "{}", refused.detail);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_one_problem_and_no_more() {
+        async fn boom() {
+            panic!("secret words");
+        }
+        let router = framed(Router::new().route("/", get(boom)), Duration::from_secs(1));
+        for _ in 0..2 {
+            let request = Request::new(Body::empty());
+            let response = tower::ServiceExt::oneshot(router.clone(), request).await;
+            let (parts, body) = response.expect("never fails").into_parts();
+            assert_eq!(parts.status, 500);
+            let kind = &parts.headers[header::CONTENT_TYPE];
+            assert_eq!(kind, "application/problem+json");
+            let body = axum::body::to_bytes(body, 10_000).await.expect("a body");
+            let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(
+                json["request_id"],
+                parts.headers["x-request-id"].to_str().expect("text")
+            );
+            assert!(!json.to_string().contains("secret"));
+        }
+    }
+
+    #[test]
+    fn causes_are_chained() {
+        let error = engine::Error::Io {
+            step: "open the workspace",
+            source: std::io::Error::other("no space"),
+        };
+        assert_eq!(chain(&error), "failed to open the workspace: no space");
+    }
+}

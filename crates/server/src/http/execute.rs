@@ -1,0 +1,106 @@
+//! `POST /execute`: runs code and waits for what becomes of it.
+//!
+//! Dropping the handler's future, which happens when the client goes away,
+//! drops the call to the engine and so kills the run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use engine::{Call, Draft, Outcome, Reply};
+use tokio::time::Instant;
+
+use super::access_log::Note;
+use super::frame::{Arrived, RequestId};
+use super::{Shared, actions, body, chain, require_json};
+use crate::api::{Code, ExecuteRequest, ExecuteResponse, Problem, fit, parse_object};
+
+/// Execute code
+///
+/// Runs a program in a fresh sandbox and answers with its output. A program that fails, is killed or runs out of time is still answered with 200: look at `status` and `exit_code`.
+#[utoipa::path(
+    post,
+    path = "/execute",
+    operation_id = "executeCode",
+    tag = "execution",
+    request_body = ExecuteRequest,
+    responses((status = 200, description = "The code ran, to whatever end", body = ExecuteResponse)),
+)]
+pub(super) async fn execute(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Json<ExecuteResponse>, Problem> {
+    let (parts, body) = request.into_parts();
+    require_json(&parts.headers)?;
+    let config = &shared.app.config;
+    let body = body::read(
+        &parts.headers,
+        body,
+        config.body_limit,
+        config.client_timeout,
+    )
+    .await?;
+    let mut request = ExecuteRequest::try_from(parse_object(&body)?)?;
+    drop(body);
+    let mut warnings = std::mem::take(&mut request.warnings);
+    let engine = &shared.app.engine;
+    let mut draft = Draft::try_from(request)?;
+    let is_action = actions::is_action(&parts.headers);
+    let limit = config.action_timeout;
+    let arrived = parts.extensions.get::<Arrived>();
+    let deadline =
+        arrived.map_or_else(Instant::now, |arrived| Instant::from_std(arrived.0)) + limit;
+    if is_action {
+        let left = deadline.saturating_duration_since(Instant::now());
+        warnings.extend(actions::fit_time(&mut draft, engine.bounds(), limit, left));
+    }
+    let call = engine.call(Call::Execute(Box::new(engine.accept(draft)?)));
+    let replied = if is_action {
+        let answered = tokio::time::timeout_at(deadline, call).await;
+        answered.map_err(|_| too_late(limit))?
+    } else {
+        call.await
+    };
+    let Reply::Outcome(outcome) = replied.map_err(|error| {
+        let id = parts.extensions.get::<RequestId>();
+        failed(&error, id.map_or("-", |id| id.0.as_str()))
+    })?;
+    if let Some(note) = parts.extensions.get::<Note>() {
+        note.run(outcome.status.as_str());
+    }
+    Ok(Json(respond(*outcome, warnings, is_action)))
+}
+
+fn respond(outcome: Outcome, warnings: Vec<String>, is_action: bool) -> ExecuteResponse {
+    let mut response = ExecuteResponse::from(outcome);
+    response.warn_first(warnings);
+    if is_action {
+        fit(response, actions::CHARS)
+    } else {
+        response
+    }
+}
+
+/// Says to the caller what it may know, and to the log the rest.
+fn failed(error: &engine::Error, request_id: &str) -> Problem {
+    let problem = Problem::from(error);
+    if problem.code == Code::Internal {
+        tracing::error!(request_id, error = %chain(error), "failed to run a job");
+    } else {
+        tracing::debug!(request_id, error = %chain(error), "refused a job");
+    }
+    problem
+}
+
+/// A last resort: queue and program together were given less.
+fn too_late(limit: Duration) -> Problem {
+    Problem::new(
+        Code::Unavailable,
+        format!(
+            "The server is too busy to finish this within the {} s that a ChatGPT Action may take; the run was stopped. Try again, with a shorter `timeout` if the program allows it.",
+            limit.as_secs()
+        ),
+    )
+    .retry_after(Duration::from_secs(5))
+}

@@ -1,0 +1,23 @@
+//! `GET /languages`: what can run here.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+
+use super::Shared;
+use crate::api::Languages;
+
+/// List supported languages
+///
+/// Lists each language with its version and whether it can run on this server now.
+#[utoipa::path(
+    get,
+    path = "/languages",
+    operation_id = "listLanguages",
+    tag = "server",
+    responses((status = 200, description = "The languages, the default first", body = Languages)),
+)]
+pub(super) async fn languages(State(shared): State<Arc<Shared>>) -> Json<Languages> {
+    Json(Languages::from(shared.app.engine.languages()))
+}

@@ -1,0 +1,197 @@
+//! Accepts connections and serves them until told to stop, then drains.
+//!
+//! Every client is bounded: so many connections, so long for the headers, so
+//! long for an answer to be read. A client that goes away drops the future of
+//! its request, and with it the run.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::ServiceExt;
+
+use super::router;
+use super::stream::{Socket, Stream};
+use crate::app::App;
+
+/// Bytes that hyper buffers of one connection; also the limit of all headers together.
+const BUFFER: usize = 64 * 1024;
+
+/// Time that connections get to write their last answers, after the engine has drained.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Shortest and longest pause after `accept` failed for want of descriptors or memory.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// Who called.
+    pub peer: SocketAddr,
+    /// The address that was called.
+    pub local: SocketAddr,
+}
+
+/// The client closed its side before its answer was ready.
+#[derive(Debug, thiserror::Error)]
+#[error("the client went away")]
+struct ClientGone;
+
+/// Serves `app` on `listener` until `shutdown` resolves, then refuses new
+/// calls and waits for the running ones, at most `drain_grace`.
+///
+/// # Errors
+/// When the listener itself is broken; what still runs is drained first.
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let router = router(Arc::clone(&app));
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(app.config.connections.max(1)));
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut pause = BACKOFF.0;
+    let end = loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break Ok(()),
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((tcp, connection, place)) => {
+                pause = BACKOFF.0;
+                let task = Client {
+                    socket: Arc::new(Socket::new(tcp)),
+                    connection,
+                    limit: app.config.client_timeout,
+                    place,
+                };
+                task.spawn(router.clone(), &graceful);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if is_final(&error) => break Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection; trying again");
+                tokio::select! {
+                    () = &mut shutdown => break Ok(()),
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(BACKOFF.1);
+            }
+        }
+    };
+    drop(listener);
+    drain(&app, graceful).await;
+    end
+}
+
+/// Waits for a free place first, so that excess clients queue in the kernel.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, Connection, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await;
+    let place = place.map_err(io::Error::other)?;
+    let (tcp, peer) = listener.accept().await?;
+    // Fails only for a client that has hung up already.
+    let gone = |_| io::Error::from(io::ErrorKind::ConnectionAborted);
+    tcp.set_nodelay(true).map_err(gone)?;
+    let local = tcp.local_addr().map_err(gone)?;
+    Ok((tcp, Connection { peer, local }, place))
+}
+
+/// Whether only the connection that was about to be accepted is lost.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Whether no later `accept` can work: the descriptor is closed (EBADF) or
+/// does not listen (EINVAL).
+fn is_final(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(9 | 22))
+}
+
+async fn drain(app: &App, graceful: GracefulShutdown) {
+    let grace = app.config.drain_grace;
+    let finish = async {
+        // Together: an idle connection closes at once, a busy one after its answer.
+        tokio::join!(app.engine.drain(grace), graceful.shutdown());
+    };
+    if tokio::time::timeout(grace + LAST_WORDS, finish)
+        .await
+        .is_err()
+    {
+        tracing::warn!("some connections were still open when the drain ended");
+    }
+}
+
+/// An accepted client and the place it holds.
+struct Client {
+    socket: Arc<Socket>,
+    connection: Connection,
+    limit: Duration,
+    place: OwnedSemaphorePermit,
+}
+
+impl Client {
+    fn spawn(self, router: Router, graceful: &GracefulShutdown) {
+        let Self {
+            socket,
+            connection,
+            limit,
+            place,
+        } = self;
+        let stream = Stream::new(Arc::clone(&socket), limit);
+        let service = service_fn(move |request: Request<Incoming>| {
+            answer(router.clone(), request, connection, Arc::clone(&socket))
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limit)
+            .max_buf_size(BUFFER)
+            .serve_connection(TokioIo::new(stream), service);
+        let serving = graceful.watch(serving);
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::debug!(%error, peer = %connection.peer, "connection ended early");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Answers one request, unless the client goes away first.
+async fn answer(
+    router: Router,
+    request: Request<Incoming>,
+    connection: Connection,
+    socket: Arc<Socket>,
+) -> Result<axum::response::Response, ClientGone> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(ConnectInfo(connection));
+    tokio::select! {
+        answered = router.oneshot(request) => {
+            let answered: Result<_, Infallible> = answered;
+            Ok(answered.unwrap_or_else(|never| match never {}))
+        }
+        () = socket.closed() => Err(ClientGone),
+    }
+}

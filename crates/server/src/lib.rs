@@ -1,0 +1,18 @@
+//! The world's side of the code execution server: HTTP, command line, state.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod api;
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod exit_code;
+pub mod http;
+pub mod output;
+pub mod public_url;
+pub mod rate;
+pub mod store;
+pub mod telemetry;
+
+pub use http::serve;

@@ -1,0 +1,227 @@
+//! Opening `state.db`: the one place that knows it is SQLite. Each way in
+//! which that can fail has its own message and cure; nothing is ever deleted.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use super::Store;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// Name of the database in the data directory.
+const DATABASE: &str = "state.db";
+/// Held while migrating, because SQLite's migrations do not lock each other out.
+const MIGRATION_LOCK: &str = "state.lock";
+/// How long a writer waits for another process.
+const BUSY: Duration = Duration::from_secs(5);
+/// Connections, each with a thread of its own.
+const CONNECTIONS: u32 = 4;
+
+/// Why the store could not be opened, with the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory cannot be made or written.
+    #[error(
+        "failed to {step} {}: {source}. Make it writable for this user, or name another directory with --home DIR or CODEX_HOME", path.display()
+    )]
+    Directory {
+        /// What was being done.
+        step: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A newer version was here before.
+    #[error(
+        "{} was written by a newer codex-server (its migration {migration} is unknown here). Upgrade this one, or give it a directory of its own with --home DIR or CODEX_HOME", path.display()
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// The migration that this version does not know.
+        migration: i64,
+    },
+    /// The file is not a whole database.
+    #[error(
+        "{} is damaged or not a database: {reason}. Restore it from a backup, or move it away (mv {} {}.damaged) to begin anew: all tokens must then be made again", path.display(), path.display(), path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// The database's reason.
+        reason: String,
+    },
+    /// The file or its directory cannot be written.
+    #[error(
+        "{} cannot be written: {reason}. Make the file and its directory writable for this user (chown, or a writable volume), or name another directory with --home DIR or CODEX_HOME", path.display()
+    )]
+    ReadOnly {
+        /// The database.
+        path: PathBuf,
+        /// The database's reason.
+        reason: String,
+    },
+    /// No room is left.
+    #[error("{} cannot grow: {reason}. Make room on its disk", path.display())]
+    Full {
+        /// The database.
+        path: PathBuf,
+        /// The database's reason.
+        reason: String,
+    },
+    /// The file system cannot share files between processes as SQLite needs.
+    #[error(
+        "{} cannot be shared between processes: {reason}. Network and some virtual file systems cannot do it; name a directory on a local disk with --home DIR or CODEX_HOME", path.display()
+    )]
+    FileSystem {
+        /// The database.
+        path: PathBuf,
+        /// The database's reason.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("failed to {step} {}: {source}", path.display())]
+    Database {
+        /// What was being done.
+        step: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// The database's reason.
+        source: sqlx::Error,
+    },
+}
+
+impl Store {
+    /// Opens the store in the data directory `home`, making and migrating
+    /// what is missing. Several processes may do so at once.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; each names the cure.
+    pub async fn open(home: &Path) -> Result<Self, OpenError> {
+        make_home(home)?;
+        let path = home.join(DATABASE);
+        make_private_file(&path)?;
+        let lock = migration_lock(home)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            // With WAL this loses at most the last commits on power loss, never consistency.
+            .synchronous(SqliteSynchronous::Normal)
+            .foreign_keys(true)
+            .busy_timeout(BUSY);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(BUSY)
+            .connect_with(options)
+            .await
+            .map_err(|error| sorted(&path, "open", error))?;
+        MIGRATIONS.run(&pool).await.map_err(|error| match error {
+            MigrateError::VersionMissing(migration) => OpenError::Newer {
+                path: path.clone(),
+                migration,
+            },
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                sorted(&path, "migrate", error)
+            }
+            other => sorted(&path, "migrate", sqlx::Error::Migrate(Box::new(other))),
+        })?;
+        drop(lock);
+        Ok(Self { pool })
+    }
+}
+
+/// Makes the data directory with mode 0700. One that exists is left as it
+/// is: it may be the operator's, or a volume of another owner.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn make_home(home: &Path) -> Result<(), OpenError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(home)
+        .map_err(|source| OpenError::Directory {
+            step: "make the data directory",
+            path: home.to_owned(),
+            source,
+        })
+}
+
+/// Makes the database with mode 0600 before SQLite can make it with the
+/// umask's; its -wal and -shm files take over the mode.
+fn make_private_file(path: &Path) -> Result<(), OpenError> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let open_to_others = path
+                .metadata()
+                .is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
+            if open_to_others
+                && let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(0o600))
+            {
+                tracing::warn!(path = %path.display(), %error, "the database can be read by others");
+            }
+            Ok(())
+        }
+        Err(source) => Err(OpenError::Directory {
+            step: "create",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn migration_lock(home: &Path) -> Result<File, OpenError> {
+    let path = home.join(MIGRATION_LOCK);
+    let mut options = OpenOptions::new();
+    let opened = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
+    opened
+        .and_then(|file| file.lock().map(|()| file))
+        .map_err(|source| OpenError::Directory {
+            step: "lock",
+            path,
+            source,
+        })
+}
+
+/// Sorts SQLite's result codes into what an operator can do about them.
+fn sorted(path: &Path, step: &'static str, error: sqlx::Error) -> OpenError {
+    let path = path.to_owned();
+    let code = error
+        .as_database_error()
+        .and_then(|error| error.code()?.parse::<u32>().ok())
+        // The low byte is the kind, the rest its details.
+        .map(|code| code & 0xff);
+    let reason = error
+        .as_database_error()
+        .map(|error| error.message().to_owned())
+        .unwrap_or_default();
+    match code {
+        Some(8 | 14 | 3 | 23) => OpenError::ReadOnly { path, reason },
+        Some(10 | 15 | 22) => OpenError::FileSystem { path, reason },
+        Some(13) => OpenError::Full { path, reason },
+        Some(11 | 26) => OpenError::Damaged { path, reason },
+        _ => OpenError::Database {
+            step,
+            path,
+            source: error,
+        },
+    }
+}

@@ -1,0 +1,82 @@
+//! Log lines on standard error, as text or JSON. Never a token, never code:
+//! those who log have to keep them out, there is no filter here.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+use crate::config::{LogFormat, Settings};
+
+/// Starts logging for the rest of the process. A second call changes nothing.
+///
+/// # Errors
+/// When `RUST_LOG` is not a list of filter directives; the message says so.
+pub fn start(settings: &Settings) -> Result<(), String> {
+    let filter = filter(settings)?;
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.config.log_format {
+        LogFormat::Text => lines.with_ansi(false).compact().try_init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init(),
+    };
+    // Somebody has set up logging before, as tests do: theirs stays.
+    drop(started);
+    Ok(())
+}
+
+fn filter(settings: &Settings) -> Result<EnvFilter, String> {
+    if let Some(directives) = &settings.log_filter {
+        return EnvFilter::try_new(directives).map_err(|error| {
+            format!("RUST_LOG: {directives:?} is not a list of filters: {error}. Give a level such as debug, or codex_server=debug,engine=info")
+        });
+    }
+    let level = &settings.log_level;
+    // Libraries speak up only when something is wrong with them.
+    let others = if matches!(level.as_str(), "off" | "error") {
+        level
+    } else {
+        "warn"
+    };
+    let directives =
+        format!("{others},access={level},codex_server={level},engine={level},sandbox={level}");
+    Ok(EnvFilter::new(directives))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        let check = |level: &str, rust_log: Option<&str>, expected: Option<&str>| {
+            let mut settings = Settings::defaults("/data".into());
+            level.clone_into(&mut settings.log_level);
+            settings.log_filter = rust_log.map(str::to_owned);
+            let found = filter(&settings).ok().map(|filter| filter.to_string());
+            let sorted = |text: String| {
+                let mut parts: Vec<_> = text.split(',').map(str::to_owned).collect();
+                parts.sort();
+                parts
+            };
+            assert_eq!(
+                found.map(sorted),
+                expected.map(|text| sorted(text.to_owned())),
+                "{level} {rust_log:?}"
+            );
+        };
+        check(
+            "info",
+            None,
+            Some("warn,access=info,codex_server=info,engine=info,sandbox=info"),
+        );
+        check(
+            "off",
+            None,
+            Some("off,access=off,codex_server=off,engine=off,sandbox=off"),
+        );
+        check("info", Some("hyper=trace"), Some("hyper=trace"));
+        check("info", Some("hyper=loud"), None);
+    }
+}

@@ -1,0 +1,11 @@
+//! The real binary, as people and service units call it: exit codes, what
+//! goes to which stream, and what several processes see of each other.
+#![expect(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
+mod commands;
+mod serving;
+mod support;
+mod tokens;
+
+#[path = "../shared/processes.rs"]
+mod processes;

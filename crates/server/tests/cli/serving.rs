@@ -1,0 +1,424 @@
+//! A server as its own process: what it says, how it ends, who else notices.
+
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use std::process::Stdio;
+
+use crate::processes;
+use crate::support::{Home, Server, wait_for};
+
+#[test]
+fn the_first_start_shows_a_token_that_works_and_later_ones_do_not() {
+    let home = Home::new();
+    let server = home.serve(&["serve"]);
+    let token = server.token();
+    let curl = format!(
+        "curl -sS -X POST {}/execute -H \"Authorization: Bearer {token}\" -H \"Content-Type: application/json\" -d '{{\"code\": \"print(2+2)\", \"language\": \"python\"}}'",
+        server.url
+    );
+    assert!(server.said.contains(&curl), "{}", server.said);
+    assert_eq!(server.execute(Some(&token)), 200);
+    assert_eq!(server.execute(None), 401);
+    server.signal("-TERM");
+    let (code, error) = server.wait();
+    assert_eq!(code, Some(0), "{error}");
+    assert!(!error.contains(&token), "the log holds the token: {error}");
+
+    let server = home.serve(&["serve"]);
+    assert!(
+        !server.said.contains(&token) && server.said.contains("token create"),
+        "{}",
+        server.said
+    );
+    assert_eq!(server.execute(Some(&token)), 200);
+}
+
+#[test]
+fn tokens_hold_and_end_while_it_runs() {
+    let home = Home::new();
+    let made_before = home
+        .run(&["token", "create", "before"])
+        .out()
+        .trim()
+        .to_owned();
+    let server = home.serve(&["serve"]);
+    assert!(!server.said.contains("shown this once"), "{}", server.said);
+    assert_eq!(server.execute(Some(&made_before)), 200);
+    let made_now = home
+        .run(&["token", "create", "now"])
+        .out()
+        .trim()
+        .to_owned();
+    assert_eq!(server.execute(Some(&made_now)), 200);
+    home.run(&["token", "revoke", "now"]).out();
+    assert_eq!(server.execute(Some(&made_now)), 401);
+    assert_eq!(server.execute(Some(&made_before)), 200);
+}
+
+#[test]
+fn a_second_one_is_told_of_the_first() {
+    let home = Home::new();
+    let server = home.serve(&["up"]);
+    let up = home.run(&["up"]);
+    assert!(
+        up.out()
+            .contains(&format!("already running at {}", server.url)),
+        "{up:?}"
+    );
+    assert!(up.stdout.contains("kill "), "{up:?}");
+    home.run(&["serve"]).refused(6, "already running at");
+
+    // With another data directory the port is in the way.
+    let other = Home::new();
+    let port = server.url.rsplit(':').next().unwrap();
+    other
+        .run(&["serve", "--port", port])
+        .refused(5, "is taken by another codex-server");
+}
+
+#[test]
+fn a_port_that_others_have() {
+    let home = Home::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    home.run(&["serve", "--port", &port])
+        .refused(5, &format!("port {port} is taken by"));
+}
+
+#[test]
+fn a_lock_of_the_dead_holds_nobody_up() {
+    let home = Home::new();
+    let server = home.serve(&["serve"]);
+    server.signal("-KILL");
+    assert_eq!(server.wait().0, None);
+    assert_eq!(
+        home.serve(&["serve"]).call("GET", "/health", None, "").0,
+        200
+    );
+}
+
+#[test]
+fn a_server_without_its_warden_says_so_and_ends() {
+    let home = Home::new();
+    let token = home.run(&["token", "create", "a"]).out().trim().to_owned();
+    let server = home.serve(&["serve"]);
+    let slow = r#"{"code": "import time; time.sleep(20)", "timeout": 25}"#;
+    std::thread::scope(|scope| {
+        let job = scope.spawn(|| server.call("POST", "/execute", Some(&token), slow));
+        wait_for("the run", || {
+            let health = server.call("GET", "/health", None, "").1;
+            health.contains(r#""running":1"#)
+        });
+        server.kill_warden();
+        // Its job fails at once: nothing waits for the grace.
+        let (status, body) = job.join().unwrap();
+        assert_eq!(status, 500, "{body}");
+    });
+    let begun = Instant::now();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(9), "{log}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "{log}");
+    assert!(
+        log.contains("the warden") && log.contains("start the server again"),
+        "{log}"
+    );
+    // Another start is the cure.
+    assert_eq!(home.serve(&["serve"]).execute(Some(&token)), 200);
+}
+
+#[test]
+fn a_server_without_its_warden_is_unhealthy() {
+    // It listens until its next look, at most a second later: on a busy
+    // machine that may be too soon for us, so that there are a few tries.
+    let tries = (0..5).find_map(|_| {
+        let home = Home::new();
+        let server = home.serve(&["serve"]);
+        assert_eq!(server.call("HEAD", "/health", None, "").0, 200);
+        server.kill_warden();
+        let seen = server.try_call("GET", "/health", None, "").ok()?;
+        let head = server.try_call("HEAD", "/health", None, "").ok()?;
+        Some((seen, head))
+    });
+    let ((status, body), head) = tries.expect("one of five was seen in time");
+    assert_eq!(status, 503, "{body}");
+    let health: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(health["status"], "unhealthy");
+    assert_eq!(head, (503, String::new()));
+}
+
+#[test]
+fn a_signal_lets_jobs_end_and_a_second_one_does_not() {
+    let slow = r#"{"code": "import time; time.sleep(3); print('done')", "timeout": 10}"#;
+    let home = Home::new();
+    let token = home.run(&["token", "create", "a"]).out().trim().to_owned();
+    let server = home.serve(&["serve"]);
+    std::thread::scope(|scope| {
+        let job = scope.spawn(|| server.call("POST", "/execute", Some(&token), slow));
+        std::thread::sleep(Duration::from_secs(1));
+        server.signal("-TERM");
+        let (status, body) = job.join().unwrap();
+        assert_eq!(status, 200, "{body}");
+    });
+    assert_eq!(server.wait().0, Some(0));
+
+    let server = home.serve(&["serve"]);
+    std::thread::scope(|scope| {
+        let job = scope.spawn(|| {
+            let address = server.url.strip_prefix("http://").unwrap();
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            let request = format!("POST /execute HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{slow}", slow.len());
+            std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+            let mut answer = Vec::new();
+            // Reset or closed, both will do.
+            stream.read_to_end(&mut answer).ok();
+        });
+        std::thread::sleep(Duration::from_secs(1));
+        let begun = Instant::now();
+        server.signal("-INT");
+        std::thread::sleep(Duration::from_millis(200));
+        server.signal("-INT");
+        job.join().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    });
+    assert_eq!(server.wait().0, Some(130));
+}
+
+#[test]
+fn open_mode_warns_and_needs_no_token() {
+    let home = Home::new();
+    let server = home.serve(&["serve", "--open"]);
+    assert!(
+        server.said.contains("WARNING: open mode"),
+        "{}",
+        server.said
+    );
+    assert_eq!(server.execute(None), 200);
+    assert!(
+        !server.said.contains("codex_"),
+        "no token is made in open mode"
+    );
+}
+
+#[test]
+fn json_logs_hold_nothing_but_json_and_no_token() {
+    let home = Home::new();
+    let server = home.serve(&["serve", "--log-format", "json"]);
+    let token = server.token();
+    assert_eq!(server.execute(Some(&token)), 200);
+    server.signal("-TERM");
+    let (_, error) = server.wait();
+    let lines: Vec<&str> = error.lines().filter(|line| line.starts_with('{')).collect();
+    assert!(!lines.is_empty(), "{error}");
+    for line in lines {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+    assert!(
+        !error.contains(&token) && !error.contains("print(2+2)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn doctor_finds_the_server() {
+    let home = Home::new();
+    let server = home.serve(&["serve"]);
+    let done = home.run(&["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(done.out()).unwrap();
+    assert_eq!(report["ok"], true, "{report:#}");
+    assert!(
+        done.stdout
+            .contains(&format!("the server runs at {}", server.url)),
+        "{report:#}"
+    );
+    // Through its own address all calls are as they should be, but ChatGPT could not make them.
+    drop(server);
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("http://127.0.0.1:{port}");
+    let mut command = home.command(&["serve", "--port", &port.to_string(), "--public-url", &url]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    lines
+        .map_while(Result::ok)
+        .find(|line| line.starts_with("listening on "))
+        .unwrap();
+    let done = home.run(&["doctor", "--public"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(done.stdout.matches('✓').count(), 5, "{}", done.stdout);
+    assert!(
+        done.stdout.contains("ChatGPT cannot reach"),
+        "{}",
+        done.stdout
+    );
+    assert_eq!(done.code, Some(8));
+}
+
+#[test]
+fn run_exits_as_the_program_does() {
+    let home = Home::new();
+    let check = |args: &[&str], code: i32, stdout: &str, stderr: &str| {
+        let done = home.run(&[&["run"], args].concat());
+        assert_eq!(
+            (done.code, done.stdout.as_str()),
+            (Some(code), stdout),
+            "{done:?}"
+        );
+        assert!(done.stderr.contains(stderr), "{done:?}");
+    };
+    check(&["-c", "print(2+2)"], 0, "4\n", "");
+    check(
+        &["-c", "console.log(2+2)", "--language", "javascript"],
+        0,
+        "4\n",
+        "",
+    );
+    check(
+        &["-c", "import sys; print('e', file=sys.stderr); sys.exit(3)"],
+        3,
+        "",
+        "e\n",
+    );
+    check(
+        &[
+            "-c",
+            "print(1, flush=True); import time; time.sleep(9)",
+            "--timeout",
+            "1",
+        ],
+        124,
+        "1\n",
+        "--timeout gives it more",
+    );
+    check(
+        &["-c", "import os; os.kill(os.getpid(), 15)"],
+        143,
+        "",
+        "signal 15",
+    );
+    check(
+        &["-c", "import sys; print(sys.argv[1:])", "--", "-a", "b"],
+        0,
+        "['-a', 'b']\n",
+        "",
+    );
+    check(&["-c", ""], 125, "", "code");
+    check(&["-c", "1", "--language", "cobol"], 125, "", "cobol");
+    let script = home.path().with_file_name("sum.py");
+    std::fs::write(&script, "import sys; print(sum(map(int, sys.stdin)))").unwrap();
+    std::fs::write(home.path().with_file_name("numbers"), "1\n2\n").unwrap();
+    check(&["sum.py", "--stdin", "numbers"], 0, "3\n", "");
+    let script = home.path().with_file_name("top.mjs");
+    std::fs::write(&script, "console.log(await Promise.resolve(6))").unwrap();
+    check(&["top.mjs"], 0, "6\n", "");
+    check(&["-c", "1", "--timeout", "99"], 125, "", "--max-timeout");
+    let script = home.path().with_file_name("a.txt");
+    std::fs::write(&script, "x").unwrap();
+    check(&["a.txt"], 125, "", "--language");
+}
+
+#[test]
+fn run_prints_what_the_api_would_answer() {
+    let home = Home::new();
+    let code = "import sys; open('a.bin', 'wb').write(b'\\xff'); print(1); sys.exit(3)";
+    let done = home.run(&["run", "--json", "-c", code]);
+    let json: serde_json::Value = serde_json::from_str(done.out()).unwrap();
+    assert_eq!(json["output"], "1\n");
+    assert_eq!(json["exit_code"], 3);
+    assert_eq!(json["files"][0]["name"], "a.bin");
+    assert_eq!(json["files"][0]["content"], "/w==");
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let home = Home::new();
+    let marker = format!("marker-run-{}", std::process::id());
+    let code = "import os, time\nif os.fork() == 0:\n    os.setsid()\ntime.sleep(25)";
+    for (signal, expected) in [("-INT", Some(130)), ("-KILL", None)] {
+        let mut command = home.command(&["run", "--timeout", "28", "-c", code, "--", &marker]);
+        let server = Server::of(command.stderr(Stdio::piped()).spawn().unwrap());
+        let in_box = || processes::with(&[&marker, "main.py"]);
+        wait_for("two processes", || in_box() == 2);
+        server.signal(signal);
+        assert_eq!(server.wait().0, expected);
+        wait_for("the end of both", || in_box() == 0);
+    }
+}
+
+#[test]
+fn an_interrupted_run_prints_what_there_was() {
+    let home = Home::new();
+    let marker = format!("marker-said-{}", std::process::id());
+    let code = "import time\nprint('so far', flush=True)\ntime.sleep(25)";
+    let mut command = home.command(&["run", "--timeout", "28", "-c", code, "--", &marker]);
+    let said = home.path().with_file_name("said");
+    command.stdout(std::fs::File::create(&said).unwrap());
+    let run = Server::of(command.stderr(Stdio::piped()).spawn().unwrap());
+    wait_for("the program", || {
+        processes::with(&[&marker, "main.py"]) == 1
+    });
+    // Long enough for a line to be printed.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    run.signal("-INT");
+    let (exit, note) = run.wait();
+    assert_eq!(exit, Some(130), "{note}");
+    assert!(note.contains("interrupted"), "{note}");
+    assert_eq!(std::fs::read_to_string(said).unwrap(), "so far\n");
+}
+
+#[test]
+fn a_revoked_token_stops_nothing_that_runs() {
+    let home = Home::new();
+    let server = home.serve(&["serve"]);
+    let token = home.run(&["token", "create", "a"]).out().trim().to_owned();
+    let slow = r#"{"code": "import time; time.sleep(1.5); print('done')"}"#;
+    std::thread::scope(|scope| {
+        let job = scope.spawn(|| server.call("POST", "/execute", Some(&token), slow));
+        wait_for("the run", || {
+            let health = server.call("GET", "/health", None, "").1;
+            health.contains(r#""running":1"#)
+        });
+        home.run(&["token", "revoke", "a"]).out();
+        assert_eq!(server.execute(Some(&token)), 401);
+        let (status, body) = job.join().unwrap();
+        assert!(status == 200 && body.contains("done"), "{status} {body}");
+    });
+}
+
+#[test]
+fn doctor_makes_no_data_directory() {
+    let home = Home::new();
+    let done = home.run(&["doctor"]);
+    assert!(done.out().contains("made at the first start"), "{done:?}");
+    assert!(!home.path().exists());
+    assert!(done.stdout.lines().count() <= 24, "{}", done.stdout);
+}
+
+#[test]
+fn the_home_of_another_program_is_left_alone() {
+    let home = Home::new();
+    std::fs::create_dir(home.path()).unwrap();
+    std::fs::write(home.path().join("auth.json"), "{}").unwrap();
+    for command in [
+        &["serve"][..],
+        &["up"],
+        &["doctor"],
+        &["token", "create", "a"],
+    ] {
+        home.run(command).refused(3, "unset CODEX_HOME");
+    }
+    home.run(&["run", "-c", "1"]).refused(125, "--home DIR");
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1);
+    let own = home.path().with_file_name("own");
+    let done = home.run(&["run", "-c", "print(1)", "--home", own.to_str().unwrap()]);
+    assert_eq!(done.out(), "1\n");
+}

@@ -1,0 +1,329 @@
+//! A real server for each test that needs one, and a client that sends
+//! exactly the bytes it is given.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longest wait for anything in a test.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the server prints before its address.
+const ADDRESS_MARK: &str = "listening on http://";
+
+/// The code-free environment of every server under test.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A server on a port of its own, killed when dropped.
+pub(crate) struct TestServer {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) token: String,
+    log: Arc<Mutex<String>>,
+    _home: tempfile::TempDir,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the server under test is a process of its own"
+)]
+fn binary(home: &std::path::Path, settings: &[(&str, &str)]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_codex-server"));
+    command
+        .env_clear()
+        .env("PATH", PATH)
+        .env("CODEX_HOME", home)
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null());
+    command
+}
+
+impl TestServer {
+    /// A server with tokens, and one token made for the test.
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A server that lets everybody in.
+    pub(crate) fn open(settings: &[(&str, &str)]) -> Self {
+        let mut all = vec![("CODEX_OPEN", "true"), ("CODEX_RATE_LIMIT", "6000/minute")];
+        all.extend(settings);
+        Self::with(&all)
+    }
+
+    /// A server with settings from its environment.
+    pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
+        let home = tempfile::tempdir().expect("a scratch directory");
+        let mut child = binary(home.path(), settings)
+            .args(["serve", "--host", "127.0.0.1", "--port", "0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the server");
+        let log = Arc::new(Mutex::new(String::new()));
+        let pipes: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stdout.take().expect("piped")),
+            Box::new(child.stderr.take().expect("piped")),
+        ];
+        for pipe in pipes {
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    let mut log = log.lock().expect("not poisoned");
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            });
+        }
+        let address = wait_for("the server's address", || address_in(&log.lock().ok()?));
+        let made = binary(home.path(), settings)
+            .args(["token", "create", "test"])
+            .output()
+            .expect("run token create");
+        let made = String::from_utf8_lossy(&made.stdout).into_owned();
+        let token = made
+            .split_whitespace()
+            .find(|word| word.starts_with("codex_"))
+            .unwrap_or_else(|| panic!("no token in {made:?}"))
+            .to_owned();
+        Self {
+            child,
+            address,
+            token,
+            log,
+            _home: home,
+        }
+    }
+
+    /// Everything the server has printed so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("not poisoned").clone()
+    }
+
+    /// Waits until a line of the log holds all of `words`.
+    pub(crate) fn log_line(&self, words: &[&str]) -> String {
+        wait_for(&format!("a log line with {words:?}"), || {
+            let log = self.log();
+            let mut lines = log.lines();
+            let line = lines.find(|line| words.iter().all(|word| line.contains(word)));
+            line.map(str::to_owned)
+        })
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+    }
+
+    /// Sends raw bytes on a new connection and reads one answer.
+    pub(crate) fn raw(&self, request: &[u8]) -> Reply {
+        let mut stream = self.connect();
+        // A server may answer and close before it has read everything.
+        stream.write_all(request).ok();
+        Reply::read(&mut stream, request.starts_with(b"HEAD"))
+    }
+
+    /// Sends a request with these header lines and the right `Host`.
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Reply {
+        self.raw(&self.bytes(method, path, headers, body))
+    }
+
+    /// The bytes that [`Self::request`] sends.
+    pub(crate) fn bytes(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        if !headers.iter().any(|line| line.starts_with("Host:")) {
+            head.push_str(&format!("Host: {}\r\n", self.address));
+        }
+        for line in headers {
+            head.push_str(line);
+            head.push_str("\r\n");
+        }
+        if !body.is_empty() || method == "POST" {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        head.push_str("\r\n");
+        [head.as_bytes(), body].concat()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        self.request("GET", path, &[], b"")
+    }
+
+    /// `POST /execute` with the token and a JSON body.
+    pub(crate) fn execute(&self, body: &str) -> Reply {
+        self.execute_with(&[], body.as_bytes())
+    }
+
+    /// [`Self::execute`] with more header lines.
+    pub(crate) fn execute_with(&self, headers: &[&str], body: &[u8]) -> Reply {
+        let bearer = self.bearer();
+        let mut all = vec![bearer.as_str(), "Content-Type: application/json"];
+        all.extend(headers);
+        self.request("POST", "/execute", &all, body)
+    }
+
+    /// The header line that lets one in.
+    pub(crate) fn bearer(&self) -> String {
+        format!("Authorization: Bearer {}", self.token)
+    }
+
+    /// Fails unless the server still runs code.
+    #[track_caller]
+    pub(crate) fn still_runs(&self) {
+        let reply = self.execute(r#"{"code": "print(2+2)"}"#);
+        assert_eq!(reply.json()["output"], "4\n");
+    }
+
+    /// Fails unless the server still answers.
+    pub(crate) fn still_answers(&self) {
+        assert_eq!(self.get("/health").status, 200);
+    }
+
+    /// Asks the server to stop.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a signal needs the kill command: tests have no system calls"
+    )]
+    pub(crate) fn terminate(&self) {
+        let id = self.child.id().to_string();
+        let sent = std::process::Command::new("kill").arg(id).status();
+        assert!(sent.expect("run kill").success());
+    }
+
+    /// Waits for the server to end, and says whether it ended well.
+    pub(crate) fn ended_well(&mut self) -> bool {
+        wait_for("the server's end", || self.child.try_wait().ok()?).success()
+    }
+
+    /// Runs that are in progress now.
+    pub(crate) fn running(&self) -> u64 {
+        let health = self.get("/health").json();
+        health["load"]["running"].as_u64().expect("a number")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn address_in(log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once(ADDRESS_MARK)?;
+    rest.split(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// Looks again and again until there is something, and fails when time is out.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// An answer, as it came.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    /// Reads one answer; `bodiless` for the answer to HEAD.
+    pub(crate) fn read(stream: &mut impl Read, bodiless: bool) -> Self {
+        Self::try_read(stream, bodiless).expect("an answer")
+    }
+
+    /// Reads one answer, or says why there is none.
+    pub(crate) fn try_read(stream: &mut impl Read, bodiless: bool) -> std::io::Result<Self> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if stream.read(&mut byte)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).expect("headers are text");
+        let mut lines = head.lines();
+        let status = lines.next().expect("a status line");
+        let status = status.split(' ').nth(1).expect("a status");
+        let status = status.parse().expect("a number");
+        if status == 100 {
+            return Self::try_read(stream, bodiless);
+        }
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let mut reply = Self {
+            status,
+            headers,
+            body: Vec::new(),
+        };
+        if !bodiless && let Some(length) = reply.header("content-length") {
+            let mut body = vec![0; length.parse().expect("a length")];
+            stream.read_exact(&mut body)?;
+            reply.body = body;
+        }
+        Ok(reply)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut all = self.headers.iter();
+        let found = all.find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("UTF-8")
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
+            panic!("{error}: {}", String::from_utf8_lossy(&self.body));
+        })
+    }
+
+    /// Checks that this is a whole problem document with this status, and
+    /// gives its detail back.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16) -> String {
+        assert_eq!(
+            self.status,
+            status,
+            "{}",
+            String::from_utf8_lossy(&self.body)
+        );
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json")
+        );
+        let json = self.json();
+        assert_eq!(json["status"], status);
+        assert_eq!(json["request_id"].as_str(), self.header("x-request-id"));
+        for member in ["type", "title", "detail"] {
+            assert!(
+                json[member].as_str().is_some_and(|text| !text.is_empty()),
+                "{json}"
+            );
+        }
+        json["detail"].as_str().expect("checked").to_owned()
+    }
+}
