@@ -1,0 +1,125 @@
+//! The project's own commands: `cargo xtask up | build | test | tidy | …`.
+//!
+//! Holds no product code and is never shipped. Everything that it starts it
+//! also ends, by process id.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "these commands talk to the person who typed them"
+)]
+
+mod apt;
+mod bench;
+mod build;
+mod census;
+mod conformance;
+mod container;
+mod crash;
+mod guest;
+mod http;
+mod live;
+mod load;
+mod openapi;
+mod ordinary;
+mod process;
+mod tally;
+mod test;
+mod tidy;
+mod up;
+mod venv;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what is missing, build, and start the server.
+    Up {
+        /// Flags for the server, such as `-- --port 9000`.
+        #[arg(last = true)]
+        serve: Vec<String>,
+    },
+    /// Build the release binary.
+    Build,
+    /// Install what tests need and run everything it takes to trust a commit.
+    Test {
+        /// The long checks too.
+        #[arg(long)]
+        full: bool,
+    },
+    /// Check the rules that no compiler knows.
+    Tidy,
+    /// Write openapi.json and openapi-actions.json anew from the code.
+    Openapi,
+    /// Compare a cold hello world with a bare FastAPI and subprocess server.
+    Bench {
+        /// Counted requests to each server, for each language.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        requests: u32,
+        /// Fail when a ratio of medians is above this.
+        #[arg(long, default_value_t = bench::RATIO_LIMIT)]
+        limit: f64,
+    },
+    /// Thousands of requests, then many at once, then a crash: nothing may be left.
+    Load(load::Arguments),
+    /// Run the sandbox's tests on another kernel, with cgroup v2, in an
+    /// emulated machine.
+    Guest,
+    /// Start the server as an ordinary user, in a plain container, and in one
+    /// with the cure that the server names.
+    Container {
+        /// Binary to check; built in the dev profile when left out.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+    },
+    /// Check the OpenAPI documents and probe a live server with schemathesis.
+    Conformance {
+        /// A long run.
+        #[arg(long)]
+        full: bool,
+        /// Binary to check; built in the dev profile when left out.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up { serve } => up::up(&serve)?,
+        Command::Build => println!("{}", build::release()?.display()),
+        // It told its failures itself: the sums are its last line.
+        Command::Test { full } if !test::test(full) => return Ok(ExitCode::FAILURE),
+        Command::Test { .. } => {}
+        Command::Tidy => tidy::tidy()?,
+        Command::Openapi => openapi::regenerate()?,
+        Command::Bench { requests, limit } => bench::bench(requests, limit)?,
+        Command::Load(arguments) => load::load(&arguments)?,
+        Command::Guest => guest::guest()?,
+        Command::Container { binary } => container::container(&build::or_debug(binary)?)?,
+        Command::Conformance { full, binary } => {
+            conformance::conformance(&build::or_debug(binary)?, full)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,181 @@
+//! `cargo xtask test`: everything it takes to trust a commit.
+//!
+//! Steps go on after a failure, so that one run tells all; what can't run
+//! here (a missing tool or kernel ability) is a failure with its cure.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::apt::{self, Need, Probe};
+use crate::bench;
+use crate::build;
+use crate::conformance;
+use crate::container;
+use crate::guest;
+use crate::load;
+use crate::process;
+use crate::tally::{self, Counts, Tally};
+use crate::tidy;
+use crate::venv;
+
+/// Besides what the venv and the build need.
+const NEEDS: [Need; 2] = [
+    Need {
+        probe: Probe::File("/usr/bin/node"),
+        packages: &["nodejs"],
+        reason: "to run JavaScript code",
+        required: true,
+    },
+    Need {
+        probe: Probe::Program(&["runc"]),
+        packages: &["runc"],
+        reason: "to start the server in a plain container",
+        required: true,
+    },
+];
+
+/// Installs what tests need and runs them all. Whether all passed.
+pub(crate) fn test(full: bool) -> bool {
+    let mut tally = Tally::new();
+    tally.step("what tests need", prepare);
+    source(&mut tally);
+    tally.counted("tests of every crate", || nextest_or_cargo("run the tests"));
+    tally.step("documentation tests", || {
+        let mut cargo = process::cargo();
+        cargo.args(["test", "--workspace", "--doc", "--quiet"]);
+        process::run("pass the documentation tests", &mut cargo)
+    });
+    match build::tested() {
+        Ok(binary) => {
+            tally.step("ordinary user, plain container, cured container", || {
+                container::container(&binary)
+            });
+            tally.step("OpenAPI documents and schemathesis", || {
+                conformance::conformance(&binary, full)
+            });
+            tally.step("load and crash", || {
+                load::load(&load::Arguments::with(&binary))
+            });
+        }
+        Err(error) => tally.step("build the server", || Err(error)),
+    }
+    if full {
+        tally.step("sandbox tests in an emulated machine", guest::guest);
+        tally.step("cold start against the baseline", || {
+            bench::bench(bench::FULL_REQUESTS, bench::RATIO_LIMIT)
+        });
+    }
+    tally.finish()
+}
+
+fn prepare() -> Result<()> {
+    if !process::is_root() {
+        println!("not root: the checks that need root will fail with their cure");
+    }
+    let mut needs = vec![build::COMPILER];
+    needs.extend(NEEDS);
+    needs.extend(venv::NEEDS);
+    apt::ensure(&needs)?;
+    venv::bin().map(drop)
+}
+
+/// The checks of the source alone.
+fn source(tally: &mut Tally) {
+    tally.step("formatting", || {
+        component("fmt", "rustfmt")?;
+        process::run(
+            "check the formatting (cure: `cargo fmt --all`)",
+            process::cargo().args(["fmt", "--all", "--check"]),
+        )
+    });
+    tally.step("clippy", || {
+        component("clippy", "clippy")?;
+        let mut clippy = process::cargo();
+        clippy.args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]);
+        process::run("pass clippy", &mut clippy)
+    });
+    tally.step("tidy", tidy::tidy);
+    if process::find("cargo-deny").is_none() {
+        tally.leave_out(
+            "licences and bans",
+            "cargo-deny is not installed (`cargo install --locked cargo-deny`)",
+        );
+    } else {
+        tally.step("licences and bans", || {
+            let mut deny = process::cargo();
+            // Advisories need a database from the network: a job of its own.
+            deny.args(["deny", "--offline", "check", "bans", "licenses", "sources"]);
+            process::run("pass cargo deny", &mut deny)
+        });
+    }
+}
+
+fn component(subcommand: &str, name: &str) -> Result<()> {
+    if !process::succeeds(process::cargo().args([subcommand, "--version"])) {
+        bail!("cargo has no `{subcommand}`; run `rustup component add {name}`, then try again");
+    }
+    Ok(())
+}
+
+fn nextest_or_cargo(what: &str) -> Result<Counts> {
+    if process::succeeds(process::cargo().args(["nextest", "--version"])) {
+        println!("{what} with nextest");
+        return counted(process::cargo().args([
+            "nextest",
+            "run",
+            "--workspace",
+            "--no-fail-fast",
+            "--status-level",
+            "slow",
+            "--color",
+            "never",
+        ]));
+    }
+    println!("{what} with cargo's own runner");
+    counted(process::cargo().args([
+        "test",
+        "--workspace",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--no-fail-fast",
+        "--color",
+        "never",
+    ]))
+}
+
+fn counted(command: &mut Command) -> Result<Counts> {
+    let (status, output) = process::tee("run the tests", command)?;
+    let counts = tally::runner_counts(&output);
+    if !status.success() && counts.failed == 0 {
+        bail!("the test runner ended with {status} before it counted a failure; see above");
+    }
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_that_dies_is_a_failure() {
+        let check = |script: &str| {
+            let mut shell = process::command("sh");
+            shell.args(["-c", script]);
+            counted(&mut shell)
+        };
+        let passing = check("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'");
+        assert_eq!(passing.expect("it passes").passed, 2);
+        let failing = check("echo 'test result: FAILED. 2 passed; 1 failed; 0 ignored'; exit 101");
+        assert_eq!(failing.expect("it counted").failed, 1);
+        assert!(check("echo 'error: could not compile'; exit 101").is_err());
+    }
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask up`: from a fresh clone to a running server.
+//!
+//! Ends by becoming the server, so that Ctrl-C and signals reach it directly.
+
+use std::os::unix::process::CommandExt;
+
+use anyhow::{Context, Result};
+
+use crate::apt::{self, Need, Probe};
+use crate::build;
+use crate::process;
+
+/// The languages: without one the server still runs and says so.
+const LANGUAGES: [Need; 2] = [
+    Need {
+        probe: Probe::Program(&["python3"]),
+        packages: &["python3"],
+        reason: "to run Python code",
+        required: false,
+    },
+    Need {
+        probe: Probe::Program(&["node", "nodejs"]),
+        packages: &["nodejs"],
+        reason: "to run JavaScript code",
+        required: false,
+    },
+];
+
+/// Installs what is missing, builds, and becomes the server.
+pub(crate) fn up(serve: &[String]) -> Result<()> {
+    let mut needs = vec![build::COMPILER];
+    needs.extend(LANGUAGES);
+    apt::ensure(&needs)?;
+    let binary = build::release()?;
+    let mut server = process::command(&binary);
+    server.arg("up").args(serve);
+    let error = server.exec();
+    Err(error).with_context(|| format!("failed to start {}", binary.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_language_stops_nothing() {
+        assert!(LANGUAGES.iter().all(|need| !need.required));
+    }
+}
