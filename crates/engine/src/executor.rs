@@ -122,7 +122,7 @@ fn spec(plan: &Plan, bounds: &Bounds) -> Spec {
             inodes: bounds.inodes,
             shm: bounds.shm,
             open_files: Bounds::OPEN_FILES,
-            lifetime: plan.wall_time + bounds.collect_time + 6 * STEP_TIMEOUT,
+            lifetime: plan.wall_time + bounds.collect_time + 4 * STEP_TIMEOUT,
         },
     }
 }

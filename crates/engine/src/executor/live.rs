@@ -20,8 +20,9 @@ use crate::config::Bounds;
 use crate::error::Error;
 use crate::workspace::{self, Collected};
 
-/// How long the sandbox may take over any one step of its own.
-pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the sandbox may take over any one step of its own. Long, because a
+/// machine that was given more runs than it has cores for is slow, not broken.
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the pipes of dead processes are read on: they hold 64 KiB each.
 const PIPE_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Commands up to this size, in bytes, are handed over at once: copying them
