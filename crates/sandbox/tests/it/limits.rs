@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("no_core_is_written", core),
     ("memory_behind_an_ended_thread_counts", headless),
     ("pages_shared_by_forks_count_once", shared_pages),
+    ("full_sockets_count", full_sockets),
     ("many_orphans_are_reaped_at_once", orphans),
 ];
 
@@ -224,4 +225,34 @@ print("reaped")
 "#;
     let done = run(&here.launcher, limits(), &python(code), secs(20));
     assert_eq!(done.stdout, "reaped\n", "{done:?}");
+}
+
+/// Memory that is in no process: full buffers of unix sockets.
+fn full_sockets(here: &Here) {
+    let small = sandbox::Limits {
+        memory: 64 * MIB,
+        ..limits()
+    };
+    let code = r#"
+import os, socket, time
+print("filling", flush=True)
+for _ in range(5): os.fork()
+kept = []
+try:
+    while True:
+        pair = socket.socketpair(); kept.append(pair)
+        for s in pair:
+            s.setblocking(False)
+            try:
+                while True: s.send(b"x" * 4096)
+            except BlockingIOError: pass
+except OSError: pass
+time.sleep(5)
+print("BREACH", flush=True)
+"#;
+    let done = run(&here.launcher, small, &python(code), secs(3));
+    assert_eq!(done.stdout.lines().next(), Some("filling"), "{done:?}");
+    assert!(!done.stdout.contains("BREACH"), "{done:?}");
+    let killed = done.usage.oom_kills > 0 || done.exit.is_some_and(|exit| exit.over_memory);
+    assert!(killed, "{done:?}");
 }
