@@ -55,8 +55,8 @@ fn start(
     tasks: Vec<OwnedFd>,
     go: OwnedFd,
 ) -> Result<Infallible, Error> {
-    for door in tasks {
-        cgroup::enter(&door)?;
+    for file in tasks {
+        cgroup::enter(&file)?;
     }
     let mut byte = [0u8; 1];
     let got = rustix::io::retry_on_intr(|| rustix::io::read(&go, &mut byte)).at(Step::Init)?;

@@ -262,27 +262,23 @@ impl Warden {
         let sources = mount::open(&spec.mounts)?;
         // The box keeps it alive; nobody else will ever be in it.
         let network = self.networks.take()?;
-        let cgroups = self.cgroups.as_ref();
-        let cgroup = cgroups
+        let cgroup = self
+            .cgroups
+            .as_ref()
             .map(|cgroups| cgroups.create(self.made, &spec.limits))
-            .transpose();
-        let started = match &cgroup {
-            Ok(cgroup) => self.start(slot, spec, socket, &sources, &network, cgroup.as_ref()),
-            Err(_) => Err(Error::new(Step::CgroupCreate, io::ErrorKind::Other)),
-        };
-        match (started, cgroup) {
-            (Ok((init, lifeline)), Ok(cgroup)) => Ok(Partial {
+            .transpose()?;
+        match self.start(slot, spec, socket, &sources, &network, cgroup.as_ref()) {
+            Ok((init, lifeline)) => Ok(Partial {
                 init,
                 lifeline,
                 cgroup,
                 slot,
                 deadline: Instant::now() + spec.limits.lifetime,
             }),
-            (Err(error), Ok(cgroup)) => {
+            Err(error) => {
                 self.release(cgroup);
                 Err(error)
             }
-            (_, Err(error)) => Err(error),
         }
     }
 

@@ -36,8 +36,11 @@ fn main() {
     };
     let root = rustix::process::geteuid().is_root();
     assert_eq!(isolation == Isolation::Full, root, "{support:#?}");
-    let mut trials: Vec<Trial> = [attacks::TESTS, lifecycle::TESTS, limits::TESTS]
-        .concat()
+    let mut tests = [attacks::TESTS, lifecycle::TESTS, limits::TESTS].concat();
+    if isolation == Isolation::Full {
+        tests.extend(limits::WITH_CGROUP);
+    }
+    let mut trials: Vec<Trial> = tests
         .into_iter()
         .map(|(name, test)| trial(name, &here, test))
         .collect();
