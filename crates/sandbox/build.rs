@@ -23,7 +23,27 @@ struct Group {
     names: Vec<String>,
     errno: Option<String>,
     #[serde(default)]
-    only_with_cgroup: bool,
+    from: Rung,
+}
+
+/// The rungs that make a difference to the filter, named as in `Isolation`.
+#[derive(Deserialize, Clone, Copy, Default)]
+#[serde(rename_all = "lowercase")]
+enum Rung {
+    #[default]
+    Landlock,
+    Namespaces,
+    Full,
+}
+
+impl Rung {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Landlock => "Isolation::Landlock",
+            Self::Namespaces => "Isolation::Namespaces",
+            Self::Full => "Isolation::Full",
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -31,6 +51,8 @@ struct Group {
 struct Conditional {
     name: String,
     reason: String,
+    #[serde(default)]
+    from: Rung,
     any: Vec<Vec<Condition>>,
 }
 
@@ -42,9 +64,13 @@ struct Condition {
     mask: u32,
     eq: Option<u32>,
     ne: Option<u32>,
-    /// Holds by itself where a cgroup accounts for memory.
-    #[serde(default)]
-    only_without_cgroup: bool,
+    /// Holds by itself from this rung on.
+    #[serde(default = "always_asked")]
+    below: Option<Rung>,
+}
+
+fn always_asked() -> Option<Rung> {
+    None
 }
 
 fn all_bits() -> u32 {
@@ -94,13 +120,9 @@ fn compile(policy: &Policy, numbers: &BTreeMap<String, u32>) -> String {
         }
     };
     for group in &policy.allow {
-        let rule = if group.only_with_cgroup {
-            "Rule::AllowWithCgroup"
-        } else {
-            "Rule::Allow"
-        };
         for name in &group.names {
-            add(name, &group.reason, rule.to_owned());
+            let rule = format!("Rule::Allow({})", group.from.code());
+            add(name, &group.reason, rule);
         }
     }
     for group in &policy.deny {
@@ -132,7 +154,7 @@ fn compile(policy: &Policy, numbers: &BTreeMap<String, u32>) -> String {
 }
 
 fn alternatives(conditional: &Conditional) -> String {
-    let mut out = String::from("Rule::AllowIf(&[");
+    let mut out = format!("Rule::AllowIf({}, &[", conditional.from.code());
     for all in &conditional.any {
         out.push_str("&[");
         for condition in all {
@@ -149,10 +171,14 @@ fn alternatives(conditional: &Conditional) -> String {
                 "{}: there are six arguments",
                 conditional.name
             );
+            let below = match condition.below {
+                Some(rung) => format!("Some({})", rung.code()),
+                None => "None".to_owned(),
+            };
             write!(
                 out,
-                "Condition {{ arg: {}, mask: {}, value: {value}, equal: {equal}, only_without_cgroup: {} }}, ",
-                condition.arg, condition.mask, condition.only_without_cgroup
+                "Condition {{ arg: {}, mask: {}, value: {value}, equal: {equal}, below: {below} }}, ",
+                condition.arg, condition.mask
             )
             .expect("writing to a string");
         }

@@ -1,9 +1,9 @@
 //! Starts the server where it has less than it would like: as an ordinary
-//! user, as root in a plain container with Docker's defaults, and in the same
-//! container with the cure that the server names.
+//! user, as root in a plain container with Docker's defaults, in the same
+//! container with the cure that the server names, and in one without rights.
 //!
-//! In the plain one it may serve, or refuse with a cure; with the cure it has
-//! to serve. Whatever it claims in `isolation` is put to the test by user code.
+//! It has to serve in the first three: at `uids` in the plain one, and higher
+//! with the cure. In the last it has to refuse and to name a cure. Whatever it claims in `isolation` is put to the test by user code.
 
 pub(crate) mod attack;
 mod seccomp;
@@ -43,7 +43,7 @@ const CURE_WORDS: [&str; 5] = [
 /// How a server ends that finds no sandbox: see the table of exit codes.
 const NO_SANDBOX: &str = "ended with exit status: 4 ";
 
-/// All three checks.
+/// All the checks.
 pub(crate) fn container(binary: &Path) -> Result<()> {
     ensure!(
         process::is_root(),
@@ -52,14 +52,29 @@ pub(crate) fn container(binary: &Path) -> Result<()> {
     apt::ensure(&[RUNC])?;
     ordinary::ordinary(binary)?;
     plain(binary)?;
-    cured(binary)
+    cured(binary)?;
+    dropped(binary)
 }
 
-/// The same container with the cure that the refusal names: it must help.
+/// The server as root in a container with Docker's defaults.
+fn plain(binary: &Path) -> Result<()> {
+    let told = serves(binary, Security::Default, "uids").context("in a plain container")?;
+    println!("plain container: serves at {told}");
+    Ok(())
+}
+
+/// The same container with the cure that the server names: it must help.
 fn cured(binary: &Path) -> Result<()> {
+    let told = serves(binary, Security::Cured, "namespaces").context("the cure does not help")?;
+    println!("cured container: serves at {told}");
+    Ok(())
+}
+
+/// Starts the server in a container and attacks it. Gives the rung.
+fn serves(binary: &Path, security: Security, least: &'static str) -> Result<String> {
     let home = Home::new()?;
     let token = home.token(binary)?;
-    let bundle = Bundle::new(&home, binary, Security::Cured)?;
+    let bundle = Bundle::new(&home, binary, security)?;
     let server = Server::spawn(&mut bundle.run()?, Some(token.clone()));
     let told = server.and_then(|server| {
         let pid = bundle.state_pid()?;
@@ -68,53 +83,37 @@ fn cured(binary: &Path) -> Result<()> {
             token,
             state: "/data".into(),
         };
-        inside_network(pid, move || attack::all(&target, "namespaces"))
+        inside_network(pid, move || attack::all(&target, least))
     });
     bundle.end()?;
-    println!(
-        "cured container: serves at {}",
-        told.context("the cure does not help")?
-    );
-    Ok(())
+    told
 }
 
-/// The server as root in a container with Docker's defaults: it refuses with
-/// the cure, or serves at `uids` or better once it has such a rung.
-fn plain(binary: &Path) -> Result<()> {
+/// A container whose root has no rights: nothing sound can be set up there.
+fn dropped(binary: &Path) -> Result<()> {
     let home = Home::new()?;
     let token = home.token(binary)?;
-    let bundle = Bundle::new(&home, binary, Security::Default)?;
-    match Server::spawn(&mut bundle.run()?, Some(token.clone())) {
-        Ok(server) => {
-            let pid = bundle.state_pid()?;
-            let target = attack::Target {
-                address: server.address,
-                token,
-                state: "/data".into(),
-            };
-            let told = inside_network(pid, move || attack::all(&target, "uids"))?;
-            println!("plain container: serves at {told}");
-            bundle.end()
-        }
-        Err(error) => {
-            let text = format!("{error:#}");
-            bundle.end()?;
-            refused_with_cure(&text)?;
-            println!("plain container: refuses, with the cure:\n{text}");
-            Ok(())
-        }
-    }
+    let bundle = Bundle::new(&home, binary, Security::Dropped)?;
+    let server = Server::spawn(&mut bundle.run()?, Some(token));
+    bundle.end()?;
+    let Err(error) = server else {
+        anyhow::bail!("the server serves in a container without capabilities");
+    };
+    let text = format!("{error:#}");
+    refused_with_cure(&text)?;
+    println!("container without capabilities: refuses, with the cure:\n{text}");
+    Ok(())
 }
 
 /// A refusal is an exit by itself, with words that say what to do.
 fn refused_with_cure(text: &str) -> Result<()> {
     ensure!(
         text.contains(NO_SANDBOX),
-        "the server should serve, or refuse as having no sandbox, in a plain container: {text}"
+        "the server should refuse as having no sandbox in this container: {text}"
     );
     ensure!(
         !text.contains("panicked"),
-        "the server panicked in a plain container: {text}"
+        "the server panicked in this container: {text}"
     );
     ensure!(
         CURE_WORDS.iter().any(|word| text.contains(word)),

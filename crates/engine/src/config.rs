@@ -1,5 +1,6 @@
 //! Every bound of the engine, with its default. Read once; then immutable.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `PATH`-like list in which interpreters are looked for.
     pub search_path: Vec<PathBuf>,
-    /// The least isolation that will do.
-    pub min_isolation: Isolation,
+    /// The least isolation that will do, and the most that is tried.
+    pub isolation: RangeInclusive<Isolation>,
     /// The bounds.
     pub bounds: Bounds,
 }

@@ -96,8 +96,9 @@ impl Engine {
     /// # Errors
     /// When no sound sandbox can be set up, or a manifest is wrong.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let (launcher, support) = sandbox::launch(config.min_isolation)?;
-        let registry = Registry::load(&config.data_dir, &config.search_path)?;
+        let (launcher, support) = sandbox::launch(config.isolation)?;
+        let shared = launcher.shared_directory();
+        let registry = Registry::load(&config.data_dir, &config.search_path, shared)?;
         let isolation = support
             .isolation
             .expect("a launcher is given only with the rung that held");

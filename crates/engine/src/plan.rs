@@ -82,7 +82,7 @@ pub(crate) fn plan(
             .unwrap_or(&interpreter.path)
             .to_string_lossy()
             .into_owned(),
-        support: manifest.support_dir(),
+        support: runtime.support_seen.to_string_lossy().into_owned(),
         source: manifest.source.clone(),
         args: job.draft.args,
     };
@@ -125,7 +125,7 @@ pub(crate) fn plan(
         version: interpreter.version.clone(),
         mounts: interpreter.mounts.clone(),
         links: interpreter.links.clone(),
-        support: (runtime.support.clone(), words.support.into()),
+        support: (runtime.support.clone(), runtime.support_seen.clone()),
         files: std::iter::once(source).chain(inputs).collect(),
         ignored: manifest.ignored.clone(),
         stages,

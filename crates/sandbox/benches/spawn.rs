@@ -13,7 +13,8 @@ const RUNS: usize = 200;
 #[expect(clippy::print_stdout, reason = "a benchmark's report")]
 fn main() {
     sandbox::enter();
-    let (launcher, support) = sandbox::launch(Isolation::Namespaces).expect("a sandbox");
+    let (launcher, support) =
+        sandbox::launch(Isolation::Namespaces..=Isolation::Full).expect("a sandbox");
     println!("isolation {:?}", support.isolation);
     for argv in [
         vec!["/bin/true"],

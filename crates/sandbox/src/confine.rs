@@ -2,11 +2,14 @@
 //!
 //! Runs in the process that becomes the box's init, after the warden has
 //! cloned it into fresh user, pid, mount, ipc, uts and network namespaces and
-//! into its cgroup, and before a byte of the user's is read. Every step holds
-//! or the box is given up; nothing is retried and no result is dropped.
+//! into its cgroup, and before a byte of the user's is read. Where there are
+//! no namespaces to be had, a uid of its own and Landlock stand in for them
+//! ([`in_place`]). Every step holds or the box is given up; nothing is retried
+//! and no result is dropped.
 
 use std::os::fd::OwnedFd;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags,
@@ -17,6 +20,9 @@ use crate::idmap::INSIDE;
 use crate::limits::Limits;
 use crate::mount::{self, Source};
 use crate::seccomp::Filter;
+use crate::spec::WORKSPACE;
+use crate::support::Isolation;
+use crate::uids::Room;
 use crate::{landlock, sys};
 
 /// Private address space beyond the memory limit, in bytes: Node 24 reserves
@@ -26,21 +32,55 @@ const RESERVED: u64 = 1024 * 1024 * 1024;
 const NICE: i32 = 10;
 /// Open files of a process where no cgroup accounts for their buffers.
 const UNACCOUNTED_OPEN_FILES: u64 = 256;
+/// The same where nobody can even count a box's sockets.
+const UNCOUNTED_OPEN_FILES: u64 = 64;
 
 /// What confinement needs to know.
 #[derive(Debug)]
 pub(crate) struct Confinement<'a> {
-    /// What the box sees of the host.
-    pub(crate) sources: &'a [Source],
+    /// The rung that the box is made on.
+    pub(crate) isolation: Isolation,
+    /// What keeps it apart from the rest of the machine.
+    pub(crate) walls: Walls<'a>,
     /// What it may use.
     pub(crate) limits: &'a Limits,
-    /// Whether a cgroup enforces memory and processes.
-    pub(crate) cgroup: bool,
     /// The system-call filter.
     pub(crate) filter: &'a Filter,
-    /// Whether supplementary groups can be dropped: not where only the
-    /// server's own ids are mapped, because then the kernel forbids it.
-    pub(crate) drop_groups: bool,
+}
+
+/// What keeps a box apart from the rest of the machine.
+#[derive(Debug)]
+pub(crate) enum Walls<'a> {
+    /// Namespaces of its own, which this process is in.
+    Namespaces {
+        /// What the box sees of the host.
+        sources: &'a [Source],
+        /// Whether supplementary groups can be dropped: not where only the
+        /// server's own ids are mapped, because then the kernel forbids it.
+        drop_groups: bool,
+    },
+    /// A uid of its own.
+    Uids {
+        /// What the box sees of the host.
+        sources: &'a [OwnedFd],
+        /// Its directories and ids.
+        room: &'a Room,
+    },
+}
+
+impl Confinement<'_> {
+    /// Whether a cgroup enforces memory and processes.
+    pub(crate) fn has_cgroup(&self) -> bool {
+        self.isolation == Isolation::Full
+    }
+
+    /// The box's directories, where it has no root of its own.
+    pub(crate) fn room(&self) -> Option<&Room> {
+        match self.walls {
+            Walls::Namespaces { .. } => None,
+            Walls::Uids { room, .. } => Some(room),
+        }
+    }
 }
 
 /// Confines this process for good. Gives the workspace directory.
@@ -48,23 +88,66 @@ pub(crate) struct Confinement<'a> {
 /// # Errors
 /// The step that failed.
 pub(crate) fn confine(with: &Confinement<'_>) -> Result<OwnedFd, Error> {
-    identity(with.drop_groups)?;
+    match &with.walls {
+        Walls::Namespaces {
+            sources,
+            drop_groups,
+        } => in_namespaces(with, sources, *drop_groups),
+        Walls::Uids { sources, room } => in_place(with, sources, room),
+    }
+}
+
+fn in_namespaces(
+    with: &Confinement<'_>,
+    sources: &[Source],
+    drop_groups: bool,
+) -> Result<OwnedFd, Error> {
+    identity(drop_groups)?;
     hostname()?;
-    if with.cgroup {
+    if with.has_cgroup() {
         // Before the limit on namespaces that comes with /proc.
         sys::unshare(UnshareFlags::NEWCGROUP).at(Step::CgroupNamespace)?;
     } else {
-        // Nothing caps its CPU: at least the server comes first.
-        rustix::process::setpriority_process(None, NICE).at(Step::Rlimits)?;
+        nice()?;
     }
-    let workspace = mount::enter(with.sources, with.limits)?;
+    let workspace = mount::enter(sources, with.limits)?;
     rlimits(with)?;
-    capabilities()?;
+    unprivileged_for_good()?;
+    no_capabilities()?;
     rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivs)?;
     private()?;
+    // The warden's death ends the box's pid namespace with its init.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Step::DeathSignal)?;
     landlock::enforce()?;
     with.filter.install().at(Step::Seccomp)?;
     Ok(workspace)
+}
+
+/// Without namespaces: what it may open is what Landlock says, whom it may
+/// signal is what its uid says, and there are no sockets with addresses.
+fn in_place(with: &Confinement<'_>, sources: &[OwnedFd], room: &Room) -> Result<OwnedFd, Error> {
+    nice()?;
+    rlimits(with)?;
+    // Orphans come to init, which ends them with their program.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).at(Step::Identity)?;
+    unprivileged_for_good()?;
+    room.become_init().at(Step::Identity)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    no_capabilities()?;
+    rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivs)?;
+    // No death signal: when the warden dies it is init that ends the programs.
+    private()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let workspace =
+        rustix::fs::open(room.seen(WORKSPACE), flags, Mode::empty()).at(Step::Workspace)?;
+    landlock::enforce_in_place(sources, room.writable())?;
+    with.filter.install().at(Step::Seccomp)?;
+    Ok(workspace)
+}
+
+/// Nothing caps its CPU: at least the server comes first.
+fn nice() -> Result<(), Error> {
+    rustix::process::setpriority_process(None, NICE).at(Step::Rlimits)
 }
 
 /// The box's own user. Its host side is nobody's (or, unprivileged, the server's).
@@ -86,10 +169,10 @@ fn hostname() -> Result<(), Error> {
 fn rlimits(with: &Confinement<'_>) -> Result<(), Error> {
     let limits = with.limits;
     // Each socket can hold kernel memory that nothing else bounds.
-    let open_files = if with.cgroup {
-        limits.open_files
-    } else {
-        limits.open_files.min(UNACCOUNTED_OPEN_FILES)
+    let open_files = match with.isolation {
+        Isolation::Full => limits.open_files,
+        Isolation::Namespaces => limits.open_files.min(UNACCOUNTED_OPEN_FILES),
+        Isolation::Uids | Isolation::Landlock => limits.open_files.min(UNCOUNTED_OPEN_FILES),
     };
     let mut wanted = vec![
         // Not 0: where core_pattern is a pipe, only 1 keeps the kernel from
@@ -103,26 +186,30 @@ fn rlimits(with: &Confinement<'_>) -> Result<(), Error> {
         (Resource::Rtprio, 0),
         (Resource::Sigpending, 1024),
     ];
-    if !with.cgroup {
-        // Stand-ins: the kernel counts processes by user namespace since 5.14,
-        // and RLIMIT_DATA bounds what one can take between two looks of the
-        // memory watcher. RLIMIT_AS would kill Node, which reserves far more
-        // than it uses.
-        wanted.push((Resource::Nproc, u64::from(limits.processes) + 1));
+    if !with.has_cgroup() {
+        // Stand-ins: the kernel counts processes by uid, in each user namespace
+        // since 5.14, and RLIMIT_DATA bounds what one can take between two
+        // looks of the memory watcher. RLIMIT_AS would kill Node, which
+        // reserves far more than it uses.
+        let init = u64::from(with.room().is_none());
+        wanted.push((Resource::Nproc, u64::from(limits.processes) + init));
         wanted.push((Resource::Data, limits.memory + RESERVED));
     }
     for (resource, most) in wanted {
+        // A container may have been given less, and root there may not raise it.
+        let ceiling = rustix::process::getrlimit(resource).maximum;
+        let most = Some(ceiling.map_or(most, |ceiling| ceiling.min(most)));
         let rlimit = Rlimit {
-            current: Some(most),
-            maximum: Some(most),
+            current: most,
+            maximum: most,
         };
         rustix::process::setrlimit(resource, rlimit).at(Step::Rlimits)?;
     }
     Ok(())
 }
 
-/// No capability in any set, nor a way back to one through uid 0 or exec.
-fn capabilities() -> Result<(), Error> {
+/// No way back to a capability through uid 0 or exec.
+fn unprivileged_for_good() -> Result<(), Error> {
     let locked = CapabilitiesSecureBits::NO_ROOT
         | CapabilitiesSecureBits::NO_ROOT_LOCKED
         | CapabilitiesSecureBits::NO_SETUID_FIXUP
@@ -139,6 +226,11 @@ fn capabilities() -> Result<(), Error> {
             other => other.at(Step::Capabilities)?,
         }
     }
+    Ok(())
+}
+
+/// No capability in any set.
+fn no_capabilities() -> Result<(), Error> {
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),
@@ -147,10 +239,9 @@ fn capabilities() -> Result<(), Error> {
     rustix::thread::set_capabilities(None, none).at(Step::Capabilities)
 }
 
-/// Out of reach of the program it will start, and dead when the warden is.
-/// After all changes of identity: each would undo both.
+/// Out of reach of the program it will start. After all changes of identity:
+/// each would undo it.
 fn private() -> Result<(), Error> {
     rustix::thread::set_name(c"init").at(Step::Private)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Private)?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Step::DeathSignal)
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Private)
 }

@@ -69,6 +69,9 @@ const CGROUP: &str = "start as root, or by systemd with Delegate=yes \
 const CONTAINER_CGROUP: &str = "give the container a writable cgroup of its own: \
     --cgroupns=private with a read-write /sys/fs/cgroup (--privileged is more than is needed)";
 
+const ROOT: &str = "start as root, with at least the capabilities that Docker gives by default \
+    (without --cap-drop and --user)";
+
 /// The layer a step belongs to, in words.
 pub(crate) fn layer(step: Step) -> &'static str {
     match step {
@@ -77,7 +80,8 @@ pub(crate) fn layer(step: Step) -> &'static str {
         | Step::CgroupLimit
         | Step::CgroupAttach
         | Step::CgroupRead => "cgroup",
-        Step::UserNamespace | Step::IdMap | Step::Clone | Step::Identity => "user namespace",
+        Step::Identity | Step::Room | Step::ClearAway => "uids",
+        Step::UserNamespace | Step::IdMap | Step::Clone => "user namespace",
         Step::NetworkNamespace | Step::Loopback => "network namespace",
         Step::MountNamespace
         | Step::OpenMount
@@ -121,6 +125,8 @@ pub(crate) fn of(step: Step, errno: i32, host: &Host) -> String {
         "user namespace" | "network namespace" | "mount namespace" => {
             "start as root, or allow user namespaces to this user"
         }
+        "uids" if errno == libc::EPERM => ROOT,
+        "uids" => "free or repair /tmp: boxes have their directories there",
         "seccomp" => "needs a kernel built with CONFIG_SECCOMP_FILTER",
         _ => "",
     };
@@ -181,5 +187,7 @@ mod tests {
         check(Step::CgroupRoot, libc::EROFS, &docker, "cgroupns");
         check(Step::Landlock, libc::ENOSYS, &plain, "5.13");
         check(Step::OpenMount, libc::ENOSYS, &plain, "5.12");
+        check(Step::Identity, libc::EPERM, &docker, "as root");
+        check(Step::Room, libc::ENOSPC, &docker, "/tmp");
     }
 }

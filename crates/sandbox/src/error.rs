@@ -76,6 +76,10 @@ steps! {
     Proc = "mount /proc",
     /// Making the workspace.
     Workspace = "make the workspace",
+    /// Making the directories of a box that has no root of its own.
+    Room = "make the box's directories",
+    /// Ending and deleting what a box without a root of its own left.
+    ClearAway = "clear away a dead box",
     /// Writing the box's `/etc`.
     Etc = "write /etc",
     /// Pivoting into the box's root.

@@ -15,6 +15,9 @@ pub struct Exit {
     pub memory_peak: u64,
     /// Whether the memory watcher killed it (only without cgroups).
     pub over_memory: bool,
+    /// Whether it was killed for what it wrote to its directories (only
+    /// without namespaces: elsewhere they are file systems with a size).
+    pub over_disk: bool,
 }
 
 /// Code or signal.

@@ -38,22 +38,6 @@ pub(crate) enum HostIds {
 }
 
 impl HostIds {
-    /// Picks a range that is mapped here and that neither passwd nor subuid knows.
-    ///
-    /// # Errors
-    /// [`Step::IdMap`] when the tables cannot be read or nothing is free.
-    pub(crate) fn range() -> Result<Self, Error> {
-        let map = fs::read_to_string("/proc/self/uid_map").at(Step::IdMap)?;
-        let users = format!("{}\n{}", table("/etc/passwd")?, table("/etc/group")?);
-        let delegated = format!("{}\n{}", table("/etc/subuid")?, table("/etc/subgid")?);
-        free_base(&map, &users, &delegated)
-            .map(|base| Self::Range { base })
-            .ok_or_else(|| {
-                Error::new(Step::IdMap, io::Error::from(io::ErrorKind::NotFound))
-                    .with("no free range of uids")
-            })
-    }
-
     /// Writes a new box's id maps. `pid` must still wait for them.
     ///
     /// # Errors
@@ -68,6 +52,18 @@ impl HostIds {
         fs::write(at("uid_map"), &line).at(Step::IdMap)?;
         fs::write(at("gid_map"), &line).at(Step::IdMap)
     }
+}
+
+/// First ids of ranges of [`SLOTS`] that are mapped here and that neither
+/// passwd nor subuid knows, best first.
+///
+/// # Errors
+/// [`Step::IdMap`] when the tables cannot be read.
+pub(crate) fn free_bases() -> Result<Vec<u32>, Error> {
+    let map = fs::read_to_string("/proc/self/uid_map").at(Step::IdMap)?;
+    let users = format!("{}\n{}", table("/etc/passwd")?, table("/etc/group")?);
+    let delegated = format!("{}\n{}", table("/etc/subuid")?, table("/etc/subgid")?);
+    Ok(bases(&map, &users, &delegated))
 }
 
 /// A table of ids; names in it may be in any encoding. Absent is empty.
@@ -94,8 +90,8 @@ pub(crate) fn enter_alone() -> Result<HostIds, Error> {
     Ok(HostIds::Shared)
 }
 
-/// Moves this process into a user namespace of its own, as 0 and with `range`
-/// from 1 up. Only a process that stays outside may map more than itself, so a
+/// Moves this process into a user namespace of its own, as 0 and with the
+/// [`SLOTS`] ids from `base` from 1 up. Only a process that stays outside may map more than itself, so a
 /// child does.
 ///
 /// The box's user must not be the container's root: the kernel exempts root
@@ -103,16 +99,13 @@ pub(crate) fn enter_alone() -> Result<HostIds, Error> {
 ///
 /// # Errors
 /// [`Step::UserNamespace`], [`Step::IdMap`].
-pub(crate) fn enter_with(range: &HostIds) -> Result<HostIds, Error> {
-    let HostIds::Range { base } = range else {
-        return enter_alone();
-    };
+pub(crate) fn enter_with(base: u32) -> Result<HostIds, Error> {
     let me = std::process::id();
     let (entered, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::IdMap)?;
     let child = match sys::fork().at(Step::IdMap)? {
         Child::Me => {
             drop(tell);
-            sys::exit_now(map_other(me, *base, &entered))
+            sys::exit_now(map_other(me, base, &entered))
         }
         Child::Pid(pid, _) => Pid::from_raw(pid),
     };
@@ -146,9 +139,9 @@ fn map_other(pid: u32, base: u32, entered: &OwnedFd) -> i32 {
     }
 }
 
-/// The first base from [`RESERVED`] up, else from the top of what is mapped
-/// down, whose [`SLOTS`] ids are mapped and known to nobody.
-fn free_base(uid_map: &str, passwd: &str, subids: &str) -> Option<u32> {
+/// The bases from [`RESERVED`] up, then from the top of what is mapped down,
+/// whose [`SLOTS`] ids are mapped and known to nobody.
+fn bases(uid_map: &str, passwd: &str, subids: &str) -> Vec<u32> {
     let extents: Vec<(u32, u32)> = uid_map
         .lines()
         .filter_map(|line| {
@@ -184,7 +177,8 @@ fn free_base(uid_map: &str, passwd: &str, subids: &str) -> Option<u32> {
     });
     // Ids below 65536 belong to the system's own users, present or to come.
     up.chain(down)
-        .find(|base| *base >= 65_536 && mapped(*base) && free(*base))
+        .filter(|base| *base >= 65_536 && mapped(*base) && free(*base))
+        .collect()
 }
 
 #[cfg(test)]
@@ -192,10 +186,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bases() {
+    fn bases_are_free_and_mapped() {
         let check = |map: &str, passwd: &str, subids: &str, expected: Option<u32>| {
             assert_eq!(
-                free_base(map, passwd, subids),
+                bases(map, passwd, subids).first().copied(),
                 expected,
                 "{map} {passwd} {subids}"
             );

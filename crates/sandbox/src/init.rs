@@ -2,12 +2,14 @@
 //!
 //! Single-threaded. Everything it reads from its socket it reads after
 //! lock-down, with no more rights than the program has. It never answers the
-//! program: what it reports comes from the kernel.
+//! program: what it reports comes from the kernel. Where there is no pid
+//! namespace it is no PID 1, but the one to whom the box's orphans come.
 
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
@@ -22,7 +24,9 @@ use crate::error::{At, Error, Step};
 use crate::exit::{Exit, How};
 use crate::protocol::{self, Frame, Received};
 use crate::spec::WORKSPACE;
+use crate::support::Isolation;
 use crate::sys::{self, Child};
+use crate::uids::Room;
 use crate::{cgroup, selftest, watch};
 
 /// A poll that does not wait.
@@ -115,7 +119,7 @@ impl Init<'_> {
                     protocol::send(self.socket, &reply, &[]).at(Step::Init)?;
                 }
                 Received::Frame(Frame::SelfTest, _) => {
-                    let findings = selftest::findings(self.with.limits, self.with.cgroup)?;
+                    let findings = selftest::findings(self.with)?;
                     kill_rest();
                     protocol::send(self.socket, &Frame::SelfTested(findings), &[])
                         .at(Step::Init)?;
@@ -151,26 +155,37 @@ impl Init<'_> {
         let stderr = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
         let started = Instant::now();
         let cpu_before = sys::children_cpu_time();
-        let pid = spawn(&command, stdin.as_ref(), &stdout.1, &stderr.1)?;
+        if let Some(room) = self.with.room() {
+            move_into(room, &mut command.env);
+        }
+        let pid = self.spawn(&command, stdin.as_ref(), [&stdout.1, &stderr.1])?;
         drop((stdin, stdout.1, stderr.1));
         let ends = [stdout.0.as_fd(), stderr.0.as_fd()];
         protocol::send(self.socket, &Frame::Started, &ends).at(Step::Init)?;
         drop((stdout.0, stderr.0));
-        let mut watcher = (!self.with.cgroup).then(|| watch::Watcher::new(self.with.limits.memory));
+        let limits = self.with.limits;
+        let mut watcher = match self.with.isolation {
+            Isolation::Full => None,
+            Isolation::Namespaces => Some(watch::Watcher::of_memory(limits)),
+            // The warden watches the memory: it sees whose processes are whose.
+            Isolation::Uids | Isolation::Landlock => {
+                Some(watch::Watcher::of_disk(limits, self.with.room()))
+            }
+        };
         let status = self.wait_for(pid, watcher.as_mut()).at(Step::Wait)?;
         let wall_time = started.elapsed();
         kill_rest();
+        let tripped = watcher.as_ref().and_then(watch::Watcher::tripped);
         Ok(Exit {
             how: how(status),
             wall_time,
             cpu_time: sys::children_cpu_time().saturating_sub(cpu_before),
             memory_peak: watcher.as_ref().map_or(0, watch::Watcher::peak),
-            over_memory: watcher.as_ref().is_some_and(watch::Watcher::tripped),
+            over_memory: tripped == Some(watch::What::Memory),
+            over_disk: tripped == Some(watch::What::Disk),
         })
     }
-}
 
-impl Init<'_> {
     /// Reaps everybody until `pid` ends.
     fn wait_for(
         &self,
@@ -193,7 +208,8 @@ impl Init<'_> {
                 Err(errno) => return Err(errno.into()),
             }
             if !fds[1].revents().is_empty() {
-                // The warden is dead, and nobody would ever end this box.
+                // The warden is dead, and nobody else would ever end this box.
+                kill_rest();
                 sys::exit_now(0);
             }
             if !fds[0].revents().is_empty() {
@@ -203,6 +219,88 @@ impl Init<'_> {
                 watcher.look();
             }
         }
+    }
+
+    /// Forks and execs the program; fails if it could not be started.
+    fn spawn(
+        &self,
+        command: &Command,
+        stdin: Option<&OwnedFd>,
+        output: [&OwnedFd; 2],
+    ) -> Result<Pid, Error> {
+        let strings = |list: &[Vec<u8>]| -> Result<Vec<CString>, Error> {
+            list.iter()
+                .map(|entry| CString::new(entry.as_slice()).at(Step::Command))
+                .collect()
+        };
+        let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
+        let (report, failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
+        let pid = match sys::fork().at(Step::Fork)? {
+            Child::Me => {
+                let error = match self.prepare(stdin, output) {
+                    Ok(()) => sys::exec(&argv, &env),
+                    Err(error) => error,
+                };
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                // If the pipe is gone so is init, and this process with it.
+                rustix::io::write(&failed, &errno.to_le_bytes()).ok();
+                sys::exit_now(127)
+            }
+            Child::Pid(pid, _) => pid,
+        };
+        drop(failed);
+        let mut errno = [0u8; 4];
+        let mut report = std::fs::File::from(report);
+        match report.read_exact(&mut errno) {
+            // Closed by exec: the program runs.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(Error::new(Step::Exec, error)),
+            Ok(()) => {
+                kill_rest();
+                let error = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
+                let name = String::from_utf8_lossy(command.argv.first().map_or(&[], Vec::as_slice));
+                return Err(Error::new(Step::Exec, error).with(name));
+            }
+        }
+        Pid::from_raw(pid)
+            .ok_or_else(|| Error::new(Step::Fork, io::Error::from(io::ErrorKind::InvalidData)))
+    }
+
+    /// Makes a child what its program will be.
+    fn prepare(&self, stdin: Option<&OwnedFd>, output: [&OwnedFd; 2]) -> io::Result<()> {
+        if let Some(room) = self.with.room() {
+            room.become_program()?;
+        }
+        rustix::process::setsid()?;
+        if let Some(stdin) = stdin {
+            rustix::stdio::dup2_stdin(stdin)?;
+        }
+        rustix::stdio::dup2_stdout(output[0])?;
+        rustix::stdio::dup2_stderr(output[1])?;
+        rustix::process::fchdir(&self.workspace)?;
+        sys::default_signals();
+        Ok(())
+    }
+}
+
+/// Where a box has no root of its own its directories have longer names: for
+/// a variable that names one of them, and for programs that make temporary files.
+fn move_into(room: &Room, env: &mut Vec<Vec<u8>>) {
+    let seen = |path: &str| room.seen(path).into_os_string().into_vec();
+    for entry in env.iter_mut() {
+        let Some(equals) = entry.iter().position(|byte| *byte == b'=') else {
+            continue;
+        };
+        for path in [WORKSPACE, "/tmp"] {
+            if entry.get(equals + 1..) == Some(path.as_bytes()) {
+                entry.truncate(equals + 1);
+                entry.extend(seen(path));
+                break;
+            }
+        }
+    }
+    if !env.iter().any(|entry| entry.starts_with(b"TMPDIR=")) {
+        env.push([b"TMPDIR=".to_vec(), seen("/tmp")].concat());
     }
 }
 
@@ -249,73 +347,6 @@ fn copy_in(workspace: BorrowedFd<'_>, file: &File) -> io::Result<()> {
     std::fs::File::from(fd).write_all(&file.content)
 }
 
-/// Forks and execs the program; fails if it could not be started.
-fn spawn(
-    command: &Command,
-    stdin: Option<&OwnedFd>,
-    stdout: &OwnedFd,
-    stderr: &OwnedFd,
-) -> Result<Pid, Error> {
-    let strings = |list: &[Vec<u8>]| -> Result<Vec<CString>, Error> {
-        list.iter()
-            .map(|entry| CString::new(entry.as_slice()).at(Step::Command))
-            .collect()
-    };
-    let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
-    let (report, failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
-    let pid = match sys::fork().at(Step::Fork)? {
-        Child::Me => {
-            let error = become_program(&argv, &env, stdin, stdout, stderr);
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            // If the pipe is gone so is init, and this process with it.
-            rustix::io::write(&failed, &errno.to_le_bytes()).ok();
-            sys::exit_now(127)
-        }
-        Child::Pid(pid, _) => pid,
-    };
-    drop(failed);
-    let mut errno = [0u8; 4];
-    let mut report = std::fs::File::from(report);
-    match report.read_exact(&mut errno) {
-        // Closed by exec: the program runs.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-        Err(error) => return Err(Error::new(Step::Exec, error)),
-        Ok(()) => {
-            kill_rest();
-            let error = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
-            let name = String::from_utf8_lossy(command.argv.first().map_or(&[], Vec::as_slice));
-            return Err(Error::new(Step::Exec, error).with(name));
-        }
-    }
-    Pid::from_raw(pid)
-        .ok_or_else(|| Error::new(Step::Fork, io::Error::from(io::ErrorKind::InvalidData)))
-}
-
-/// Returns only on failure.
-fn become_program(
-    argv: &[CString],
-    env: &[CString],
-    stdin: Option<&OwnedFd>,
-    stdout: &OwnedFd,
-    stderr: &OwnedFd,
-) -> io::Error {
-    let prepared = (|| -> io::Result<()> {
-        rustix::process::setsid()?;
-        if let Some(stdin) = stdin {
-            rustix::stdio::dup2_stdin(stdin)?;
-        }
-        rustix::stdio::dup2_stdout(stdout)?;
-        rustix::stdio::dup2_stderr(stderr)?;
-        std::env::set_current_dir(WORKSPACE)?;
-        sys::default_signals();
-        Ok(())
-    })();
-    match prepared {
-        Ok(()) => sys::exec(argv, env),
-        Err(error) => error,
-    }
-}
-
 /// Whether the other end of a pipe is closed.
 fn hung_up(pipe: &OwnedFd) -> io::Result<bool> {
     let mut fds = [PollFd::new(pipe, PollFlags::empty())];
@@ -323,16 +354,13 @@ fn hung_up(pipe: &OwnedFd) -> io::Result<bool> {
     Ok(ready > 0)
 }
 
-/// Kills and reaps everybody but this process. A fork in progress fails on
-/// the pending signal, so nobody slips through.
+/// Kills and reaps everybody but this process: all of them are its children,
+/// or become that when their parents die. A fork in progress fails on the
+/// pending signal, so nobody slips through.
 pub(crate) fn kill_rest() {
-    // ESRCH: there was nobody.
-    while sys::send_signal_to_all(libc::SIGKILL).is_ok() {
-        // ECHILD ends it: all are reaped.
-        while let Ok(_) | Err(rustix::io::Errno::INTR) = rustix::process::wait(WaitOptions::empty())
-        {
-        }
-    }
-    // Zombies are not signalled but must be reaped.
-    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+    // ESRCH: there was nobody. Beyond a pid namespace there always is somebody,
+    // whom it may not signal.
+    sys::send_signal_to_all(libc::SIGKILL).ok();
+    // ECHILD ends it: all are reaped.
+    while let Ok(_) | Err(rustix::io::Errno::INTR) = rustix::process::wait(WaitOptions::empty()) {}
 }

@@ -2,6 +2,8 @@
 //! by rules that hold even if a mount were wrong.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
@@ -14,24 +16,43 @@ use crate::spec::WORKSPACE;
 /// The newest kernel interface these rules know.
 const NEWEST: ABI = ABI::V6;
 
+/// Devices that every program may use.
+const DEVICES: [&str; 5] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+];
+
+type Rights = BitFlags<AccessFs>;
+
+/// Rights over what is only lent.
+fn lent() -> Rights {
+    AccessFs::from_read(NEWEST)
+}
+
+/// Rights over the box's own directories.
+fn own() -> Rights {
+    AccessFs::from_all(NEWEST) & !(AccessFs::MakeChar | AccessFs::MakeBlock)
+}
+
+/// Rights over devices.
+fn device() -> Rights {
+    AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev
+}
+
 /// What [`enforce`] allows, by path in the box's root. Nothing in `/proc` is
 /// written: a program could undo its own `oom_score_adj` there.
-fn box_rules() -> [(&'static str, BitFlags<AccessFs>); 9] {
-    let read = AccessFs::from_read(NEWEST);
-    let scratch = AccessFs::from_all(NEWEST) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
-    let device: BitFlags<AccessFs> =
-        AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev;
-    [
-        ("/", read),
-        (WORKSPACE, scratch),
-        ("/tmp", scratch),
-        ("/dev/shm", scratch),
-        ("/dev/null", device),
-        ("/dev/zero", device),
-        ("/dev/full", device),
-        ("/dev/random", device),
-        ("/dev/urandom", device),
-    ]
+fn box_rules() -> Vec<(&'static str, Rights)> {
+    let mut rules = vec![
+        ("/", lent()),
+        (WORKSPACE, own()),
+        ("/tmp", own()),
+        ("/dev/shm", own()),
+    ];
+    rules.extend(DEVICES.map(|path| (path, device())));
+    rules
 }
 
 /// Enforces the box's rules on this thread and all that it forks.
@@ -45,10 +66,50 @@ fn box_rules() -> [(&'static str, BitFlags<AccessFs>); 9] {
 /// [`Step::Landlock`] when the kernel does not enforce the file rules (before
 /// 5.13, or not enabled at boot).
 pub(crate) fn enforce() -> Result<(), Error> {
-    enforce_rules(&box_rules())
+    let mut rules = Vec::new();
+    for (path, rights) in box_rules() {
+        rules.push((PathFd::new(path).map_err(failed)?, rights));
+    }
+    enforce_rules(&rules)
 }
 
-fn enforce_rules(rules: &[(&str, BitFlags<AccessFs>)]) -> Result<(), Error> {
+/// Enforces the rules of a box without a root of its own: of all that the
+/// machine has it may open what is lent to it and its own directories.
+///
+/// # Errors
+/// As [`enforce`].
+pub(crate) fn enforce_in_place(
+    sources: &[OwnedFd],
+    writable: impl Iterator<Item = PathBuf>,
+) -> Result<(), Error> {
+    let file = AccessFs::from_file(NEWEST);
+    let mut rules = Vec::new();
+    for source in sources {
+        let found = rustix::fs::fstat(source)
+            .map_err(|errno| Error::new(Step::Landlock, io::Error::from(errno)))?;
+        let directory = rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir();
+        let rights = if directory { lent() } else { lent() & file };
+        let source = source
+            .try_clone()
+            .map_err(|error| Error::new(Step::Landlock, error))?;
+        rules.push((source, rights));
+    }
+    let by_path = writable.map(|path| (path, own()));
+    let devices = DEVICES.map(|path| (PathBuf::from(path), device()));
+    for (path, rights) in by_path.chain(devices) {
+        let fd = rustix::fs::open(
+            &path,
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(|errno| Error::new(Step::Landlock, io::Error::from(errno)))
+        .map_err(|error| error.with(path.display().to_string()))?;
+        rules.push((fd, rights));
+    }
+    enforce_rules(&rules)
+}
+
+fn enforce_rules(rules: &[(impl AsFd, Rights)]) -> Result<(), Error> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))
@@ -58,10 +119,9 @@ fn enforce_rules(rules: &[(&str, BitFlags<AccessFs>)]) -> Result<(), Error> {
         .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
         .and_then(Ruleset::create)
         .map_err(failed)?;
-    for (path, access) in rules {
-        let path = PathFd::new(path).map_err(failed)?;
+    for (path, rights) in rules {
         ruleset = ruleset
-            .add_rule(PathBeneath::new(path, *access))
+            .add_rule(PathBeneath::new(path, *rights))
             .map_err(failed)?;
     }
     let status = ruleset.restrict_self().map_err(failed)?;
@@ -92,8 +152,7 @@ mod tests {
         let (within, without) = (inside.clone(), outside.clone());
         let thread = std::thread::spawn(move || {
             let all = AccessFs::from_all(NEWEST);
-            let text = within.to_str().unwrap();
-            enforce_rules(&[(text, all)]).unwrap();
+            enforce_rules(&[(PathFd::new(&within).unwrap(), all)]).unwrap();
             let refused = |result: io::Result<()>| {
                 let error = result.expect_err("outside the rules");
                 assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");

@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,11 +22,10 @@ use crate::exit::Exit;
 use crate::limits::Usage;
 use crate::protocol::{self, Frame, Received};
 use crate::spec::Spec;
+use crate::support::Isolation;
 
 /// How the binary knows, by its own name, that it is a warden.
 pub(crate) const WARDEN_NAME: &str = "codex-server: warden";
-/// Argument of a warden that must have a cgroup.
-pub(crate) const WITH_CGROUP: &str = "cgroup";
 
 /// How long the warden may take to get ready.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +38,7 @@ pub struct Launcher {
     warden: Arc<Warden>,
     cgroup: String,
     own_uids: bool,
+    shared: Option<PathBuf>,
 }
 
 /// The warden's process. Dropping it ends the warden and waits for it, so that
@@ -74,7 +75,7 @@ impl Launcher {
     ///
     /// # Errors
     /// What the warden could not do, by step.
-    pub(crate) fn start(with_cgroup: bool) -> Result<Self, Error> {
+    pub(crate) fn start(rung: Isolation) -> Result<Self, Error> {
         let (ours, theirs) = protocol::pair().at(Step::StartWarden)?;
         // The running binary, even if the file was replaced since.
         #[expect(
@@ -84,7 +85,7 @@ impl Launcher {
         let mut command = std::process::Command::new("/proc/self/exe");
         let child = command
             .arg0(WARDEN_NAME)
-            .arg(if with_cgroup { WITH_CGROUP } else { "" })
+            .arg(rung.as_str())
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
@@ -97,11 +98,12 @@ impl Launcher {
             socket: ours,
             process: Mutex::new(child),
         };
-        let (cgroup, own_uids) = first_word(&warden.socket)?;
+        let (cgroup, own_uids, shared) = first_word(&warden.socket)?;
         Ok(Self {
             warden: Arc::new(warden),
             cgroup,
             own_uids,
+            shared: (!shared.as_os_str().is_empty()).then_some(shared),
         })
     }
 
@@ -129,6 +131,17 @@ impl Launcher {
         self.own_uids
     }
 
+    /// Where the caller may put what boxes are to see, on the rungs where a
+    /// box has no root of its own: there a [`Mount`](crate::Mount) is seen at
+    /// its source, and only what every user may pass and read is seen at all.
+    /// `None` where boxes see each mount at its target.
+    ///
+    /// The directory is the warden's: it goes with it.
+    #[must_use]
+    pub fn shared_directory(&self) -> Option<&Path> {
+        self.shared.as_deref()
+    }
+
     /// Asks for a box. Returns at once; its first event is [`Event::Ready`].
     ///
     /// # Errors
@@ -150,7 +163,7 @@ impl Launcher {
     }
 }
 
-fn first_word(socket: &OwnedFd) -> Result<(String, bool), Error> {
+fn first_word(socket: &OwnedFd) -> Result<(String, bool, PathBuf), Error> {
     let timeout = Timespec::try_from(START_TIMEOUT).ok();
     let mut fds = [PollFd::new(socket, PollFlags::IN)];
     let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, timeout.as_ref()))
@@ -162,7 +175,14 @@ fn first_word(socket: &OwnedFd) -> Result<(String, bool), Error> {
         ));
     }
     match protocol::receive(socket, false)? {
-        Received::Frame(Frame::Hello { cgroup, own_uids }, _) => Ok((cgroup, own_uids)),
+        Received::Frame(
+            Frame::Hello {
+                cgroup,
+                own_uids,
+                shared,
+            },
+            _,
+        ) => Ok((cgroup, own_uids, shared)),
         Received::Frame(
             Frame::Failed {
                 step,

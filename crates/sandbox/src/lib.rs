@@ -6,8 +6,8 @@
 //!   sends and receives frames;
 //! * the **warden**, single-threaded and started before the server has
 //!   threads, which holds the rights to make boxes and sees no user's data;
-//! * an **init** in each box, PID 1 there, which confines itself and only
-//!   then reads what to run.
+//! * an **init** in each box, PID 1 there where it has a pid namespace, which
+//!   confines itself and only then reads what to run.
 //!
 //! A program that times out, runs out of memory or crashes is an [`Exit`] or
 //! a [`Report`]; an [`Error`] always names a step of the sandbox that failed.
@@ -19,6 +19,7 @@
 #![warn(missing_docs)]
 
 mod cgroup;
+mod claim;
 mod command;
 mod confine;
 mod cure;
@@ -38,6 +39,7 @@ mod selftest;
 mod spec;
 mod support;
 mod sys;
+mod uids;
 mod warden;
 mod watch;
 
@@ -78,10 +80,10 @@ pub fn enter() {
         .next()
         .is_some_and(|name| name == launcher::WARDEN_NAME)
     {
-        let with_cgroup = args.next().is_some_and(|arg| arg == launcher::WITH_CGROUP);
-        let code = match std::io::stdin().as_fd().try_clone_to_owned() {
-            Ok(socket) => warden::run(socket, with_cgroup),
-            Err(_) => 1,
+        let rung = args.next().and_then(|arg| arg.to_str()?.parse().ok());
+        let code = match (rung, std::io::stdin().as_fd().try_clone_to_owned()) {
+            (Some(rung), Ok(socket)) => warden::run(socket, rung),
+            _ => 1,
         };
         std::process::exit(code);
     }

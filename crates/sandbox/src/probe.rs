@@ -2,6 +2,7 @@
 //! attacking it from inside, strongest rung first.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,20 +21,24 @@ use crate::support::{Isolation, Layer, Support};
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The rungs this server can build, strongest first.
-const BUILT: [Isolation; 2] = [Isolation::Full, Isolation::Namespaces];
+const BUILT: [Isolation; 3] = [Isolation::Full, Isolation::Namespaces, Isolation::Uids];
 
-/// Starts a warden on the strongest rung that holds.
+/// Starts a warden on the strongest of `rungs` that holds, weakest and
+/// strongest included.
 ///
 /// Must be called before this process has threads.
 ///
 /// # Errors
-/// A [`Refusal`] when nothing holds that is at least `least`.
-pub fn launch(least: Isolation) -> Result<(Launcher, Support), Refusal> {
-    let (launcher, support) = choose();
+/// A [`Refusal`] when none of them holds.
+pub fn launch(rungs: RangeInclusive<Isolation>) -> Result<(Launcher, Support), Refusal> {
+    let (launcher, support) = choose(*rungs.end());
     let found = support.isolation;
     match launcher {
-        Some(launcher) if found >= Some(least) => Ok((launcher, support)),
-        _ => Err(Refusal { least, support }),
+        Some(launcher) if found >= Some(*rungs.start()) => Ok((launcher, support)),
+        _ => Err(Refusal {
+            least: *rungs.start(),
+            support,
+        }),
     }
 }
 
@@ -74,12 +79,12 @@ impl fmt::Display for Refusal {
 /// What holds here. Starts and ends wardens of its own.
 #[must_use]
 pub fn probe() -> Support {
-    choose().1
+    choose(Isolation::Full).1
 }
 
-fn choose() -> (Option<Launcher>, Support) {
+fn choose(strongest: Isolation) -> (Option<Launcher>, Support) {
     let mut layers: Vec<Layer> = Vec::new();
-    for rung in BUILT {
+    for rung in BUILT.into_iter().filter(|rung| *rung <= strongest) {
         match attempt(rung) {
             Ok((launcher, found)) if found.iter().all(|layer| layer.holds) => {
                 layers.retain(|layer| !layer.holds);
@@ -133,8 +138,7 @@ fn failed(error: &Error) -> Layer {
 }
 
 fn attempt(rung: Isolation) -> Result<(Launcher, Vec<Layer>), Error> {
-    let with_cgroup = rung == Isolation::Full;
-    let launcher = Launcher::start(with_cgroup)?;
+    let launcher = Launcher::start(rung)?;
     let findings = attacked(&launcher)?;
     let mut layers = vec![Layer {
         name: "uid".to_owned(),
@@ -146,7 +150,7 @@ fn attempt(rung: Isolation) -> Result<(Launcher, Vec<Layer>), Error> {
         },
         cure: String::new(),
     }];
-    if with_cgroup {
+    if rung == Isolation::Full {
         layers.push(Layer {
             name: "cgroup".to_owned(),
             holds: true,

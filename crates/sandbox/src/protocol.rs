@@ -44,6 +44,9 @@ pub(crate) enum Frame {
     Hello {
         cgroup: String,
         own_uids: bool,
+        /// Where what boxes see is to be put, on the rungs where they see it
+        /// in place; else empty.
+        shared: PathBuf,
     },
     Create(Spec),
     Measure,
@@ -77,10 +80,15 @@ impl Frame {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
         match self {
-            Self::Hello { cgroup, own_uids } => {
+            Self::Hello {
+                cgroup,
+                own_uids,
+                shared,
+            } => {
                 out.u8(0);
                 out.bytes(cgroup.as_bytes());
                 out.u8(u8::from(*own_uids));
+                out.bytes(shared.as_os_str().as_bytes());
             }
             Self::Create(spec) => {
                 out.u8(1);
@@ -133,6 +141,7 @@ impl Frame {
             0 => Self::Hello {
                 cgroup: input.text()?,
                 own_uids: input.u8()? != 0,
+                shared: input.path()?,
             },
             1 => Self::Create(decode_spec(&mut input)?),
             2 => Self::Measure,
@@ -228,6 +237,7 @@ fn encode_exit(exit: &Exit, out: &mut Writer) {
     out.duration(exit.cpu_time);
     out.u64(exit.memory_peak);
     out.u8(u8::from(exit.over_memory));
+    out.u8(u8::from(exit.over_disk));
 }
 
 fn decode_exit(input: &mut Reader<'_>) -> Result<Exit, Error> {
@@ -242,6 +252,7 @@ fn decode_exit(input: &mut Reader<'_>) -> Result<Exit, Error> {
         cpu_time: input.duration()?,
         memory_peak: input.u64()?,
         over_memory: input.u8()? != 0,
+        over_disk: input.u8()? != 0,
     })
 }
 
@@ -462,11 +473,13 @@ mod tests {
             cpu_time: Duration::from_micros(2),
             memory_peak: 3,
             over_memory: true,
+            over_disk: true,
         };
         vec![
             Frame::Hello {
                 cgroup: "v1".to_owned(),
                 own_uids: true,
+                shared: PathBuf::from("/tmp/shared"),
             },
             Frame::Create(Spec {
                 mounts: vec![Mount::same("/usr/bin")],

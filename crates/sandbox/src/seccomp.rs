@@ -7,6 +7,7 @@
 
 use std::io;
 
+use crate::support::Isolation;
 use crate::sys;
 
 include!(concat!(env!("OUT_DIR"), "/policy.rs"));
@@ -14,11 +15,11 @@ include!(concat!(env!("OUT_DIR"), "/policy.rs"));
 /// What happens to one system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    Allow,
-    /// Allowed where a cgroup accounts for the memory it can hold, else EPERM.
-    AllowWithCgroup,
-    /// Allowed if every condition of one alternative holds, else EPERM.
-    AllowIf(&'static [&'static [Condition]]),
+    /// Allowed from this rung on, else EPERM.
+    Allow(Isolation),
+    /// Allowed from this rung on if every condition of one alternative holds,
+    /// else EPERM.
+    AllowIf(Isolation, &'static [&'static [Condition]]),
     Deny(i32),
 }
 
@@ -30,8 +31,14 @@ struct Condition {
     mask: u32,
     value: u32,
     equal: bool,
-    /// Not asked for where a cgroup accounts for memory.
-    only_without_cgroup: bool,
+    /// Asked for only below this rung; `None`: always.
+    below: Option<Isolation>,
+}
+
+impl Condition {
+    fn is_asked(&self, at: Isolation) -> bool {
+        self.below.is_none_or(|below| at < below)
+    }
 }
 
 /// One classic BPF instruction, laid out as the kernel's `struct sock_filter`.
@@ -71,17 +78,16 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Compiles the policy; `cgroup` says whether memory held by no process
-    /// is accounted for.
-    pub(crate) fn new(cgroup: bool) -> Self {
+    /// Compiles the policy for boxes of a rung: what no cgroup accounts for, or
+    /// no namespace holds, the filter must refuse.
+    pub(crate) fn new(at: Isolation) -> Self {
         let mut out = vec![
             load(ARCH),
             branch(JUMP_IF_EQUAL, NATIVE, 1, 0),
             ret_errno(libc::ENOSYS),
             load(NUMBER),
         ];
-        let ranges = ranges(cgroup);
-        tree(&ranges, cgroup, &mut out);
+        tree(&ranges(at), at, &mut out);
         Self { instructions: out }
     }
 
@@ -102,7 +108,7 @@ struct Range {
 }
 
 /// The whole number space cut into ranges; gaps get ENOSYS.
-fn ranges(cgroup: bool) -> Vec<Range> {
+fn ranges(at: Isolation) -> Vec<Range> {
     let unknown = Rule::Deny(libc::ENOSYS);
     let mut out: Vec<Range> = Vec::new();
     let mut push = |start: u32, rule: Rule| {
@@ -115,10 +121,11 @@ fn ranges(cgroup: bool) -> Vec<Range> {
         if *number > next {
             push(next, unknown);
         }
-        let rule = match (rule, cgroup) {
-            (Rule::AllowWithCgroup, true) => Rule::Allow,
-            (Rule::AllowWithCgroup, false) => Rule::Deny(libc::EPERM),
-            (rule, _) => *rule,
+        let rule = match *rule {
+            Rule::Allow(from) | Rule::AllowIf(from, _) if at < from => Rule::Deny(libc::EPERM),
+            // One range with its neighbours, whatever they were allowed from.
+            Rule::Allow(_) => Rule::Allow(at),
+            rule => rule,
         };
         push(*number, rule);
         next = number + 1;
@@ -128,37 +135,36 @@ fn ranges(cgroup: bool) -> Vec<Range> {
     out
 }
 
-fn tree(ranges: &[Range], cgroup: bool, out: &mut Vec<Instruction>) {
+fn tree(ranges: &[Range], at: Isolation, out: &mut Vec<Instruction>) {
     let [only] = ranges else {
         let (left, right) = ranges.split_at(ranges.len() / 2);
-        let at = out.len();
+        let here = out.len();
         out.push(branch(JUMP_IF_AT_LEAST, right[0].start, 0, 0));
-        tree(left, cgroup, out);
-        let skip = out.len() - at - 1;
+        tree(left, at, out);
+        let skip = out.len() - here - 1;
         if let Ok(short) = u8::try_from(skip) {
-            out[at].jt = short;
+            out[here].jt = short;
         } else {
             // Conditional jumps reach 255 instructions; a plain one reaches further.
-            out[at] = branch(JUMP_IF_AT_LEAST, right[0].start, 0, 1);
+            out[here] = branch(JUMP_IF_AT_LEAST, right[0].start, 0, 1);
             let far = u32::try_from(skip).expect("a filter has at most 4096 instructions");
-            out.insert(at + 1, jump(far));
+            out.insert(here + 1, jump(far));
         }
-        tree(right, cgroup, out);
+        tree(right, at, out);
         return;
     };
     match only.rule {
-        Rule::Allow => out.push(ret(RET_ALLOW)),
+        Rule::Allow(_) => out.push(ret(RET_ALLOW)),
         Rule::Deny(errno) => out.push(ret_errno(errno)),
-        Rule::AllowIf(any) => alternatives(any, cgroup, out),
-        Rule::AllowWithCgroup => unreachable!("ranges() resolves it"),
+        Rule::AllowIf(_, any) => alternatives(any, at, out),
     }
 }
 
-fn alternatives(any: &[&[Condition]], cgroup: bool, out: &mut Vec<Instruction>) {
+fn alternatives(any: &[&[Condition]], at: Isolation, out: &mut Vec<Instruction>) {
     for all in any {
         let all: Vec<&Condition> = all
             .iter()
-            .filter(|condition| !(cgroup && condition.only_without_cgroup))
+            .filter(|condition| condition.is_asked(at))
             .collect();
         // Each condition is LOAD, AND, JUMP; then RETURN ALLOW.
         let length = all.len() * 3 + 1;
@@ -262,7 +268,7 @@ mod tests {
     }
 
     /// What the table says, without any tree.
-    fn expected(cgroup: bool, number: u32, args: [u64; 6]) -> u32 {
+    fn expected(at: Isolation, number: u32, args: [u64; 6]) -> u32 {
         let eperm = RET_ERRNO | libc::EPERM.unsigned_abs();
         match TABLE
             .iter()
@@ -270,21 +276,15 @@ mod tests {
             .map(|(_, rule)| *rule)
         {
             None => RET_ERRNO | libc::ENOSYS.unsigned_abs(),
-            Some(Rule::Allow) => RET_ALLOW,
-            Some(Rule::AllowWithCgroup) => {
-                if cgroup {
-                    RET_ALLOW
-                } else {
-                    eperm
-                }
-            }
+            Some(Rule::Allow(from) | Rule::AllowIf(from, _)) if at < from => eperm,
+            Some(Rule::Allow(_)) => RET_ALLOW,
             Some(Rule::Deny(errno)) => RET_ERRNO | errno.unsigned_abs(),
-            Some(Rule::AllowIf(any)) => {
+            Some(Rule::AllowIf(_, any)) => {
                 let holds = |c: &Condition| {
                     let low = (args[usize::from(c.arg)] & 0xffff_ffff) as u32;
                     ((low & c.mask) == c.value) == c.equal
                 };
-                let holds = |c: &Condition| (cgroup && c.only_without_cgroup) || holds(c);
+                let holds = |c: &Condition| !c.is_asked(at) || holds(c);
                 if any.iter().any(|all| all.iter().all(holds)) {
                     RET_ALLOW
                 } else {
@@ -296,13 +296,13 @@ mod tests {
 
     #[test]
     fn every_number_gets_its_rule() {
-        for cgroup in [true, false] {
-            let filter = Filter::new(cgroup);
+        for at in Isolation::LADDER {
+            let filter = Filter::new(at);
             for number in (0..2048).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
                 for args in [[0; 6], [1; 6], [2; 6], [u64::MAX; 6]] {
                     assert_eq!(
                         simulate(&filter, NATIVE, number, args),
-                        expected(cgroup, number, args),
+                        expected(at, number, args),
                         "number {number} args {args:?}"
                     );
                 }
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn other_architectures_are_refused() {
-        let filter = Filter::new(true);
+        let filter = Filter::new(Isolation::Full);
         for arch in [0x4000_0003, 0x4000_0028, 0] {
             let got = simulate(&filter, arch, 0, [0; 6]);
             assert_eq!(got, RET_ERRNO | libc::ENOSYS.unsigned_abs());
@@ -321,15 +321,11 @@ mod tests {
 
     type Case = (&'static str, i64, [u64; 6], bool);
 
-    fn check(cgroup: bool, cases: &[Case]) {
-        let filter = Filter::new(cgroup);
+    fn check(at: Isolation, cases: &[Case]) {
+        let filter = Filter::new(at);
         for (name, number, args, allowed) in cases {
             let got = simulate(&filter, NATIVE, u32::try_from(*number).unwrap(), *args);
-            assert_eq!(
-                got == RET_ALLOW,
-                *allowed,
-                "{name}, cgroup {cgroup}: {got:#x}"
-            );
+            assert_eq!(got == RET_ALLOW, *allowed, "{name} at {at}: {got:#x}");
         }
     }
 
@@ -374,16 +370,35 @@ mod tests {
             ("shmget", libc::SYS_shmget, [0, 1, 0o1600, 0, 0, 0], false),
     ];
 
+    #[rustfmt::skip]
+    const WITHOUT_NAMESPACES: &[Case] = &[
+            ("unix socket", libc::SYS_socket, [1, 1, 0, 0, 0, 0], false),
+            ("tcp", libc::SYS_socket, [2, 1, 0, 0, 0, 0], false),
+            ("netlink route", libc::SYS_socket, [16, 3, 0, 0, 0, 0], false),
+            ("stream pair", libc::SYS_socketpair, [1, 0x80801, 0, 0, 0, 0], true),
+            ("packet pair", libc::SYS_socketpair, [1, 5, 0, 0, 0, 0], true),
+            ("datagram pair", libc::SYS_socketpair, [1, 0x80802, 0, 0, 0, 0], false),
+            ("raw pair", libc::SYS_socketpair, [1, 3, 0, 0, 0, 0], false),
+            ("connect", libc::SYS_connect, [0; 6], false),
+            ("bind", libc::SYS_bind, [0; 6], false),
+            ("truncate", libc::SYS_truncate, [0; 6], false),
+            ("ftruncate", libc::SYS_ftruncate, [0; 6], true),
+            ("memfd", libc::SYS_memfd_create, [0, 1, 0, 0, 0, 0], false),
+            ("pipe", libc::SYS_pipe2, [0; 6], true),
+    ];
+
     #[test]
     fn named_cases() {
-        check(true, CASES);
-        check(false, WITHOUT_CGROUP);
+        check(Isolation::Full, CASES);
+        check(Isolation::Namespaces, WITHOUT_CGROUP);
+        check(Isolation::Uids, WITHOUT_NAMESPACES);
+        check(Isolation::Landlock, WITHOUT_NAMESPACES);
     }
 
     /// Depth, not length, is what a call pays.
     #[test]
     fn no_call_runs_more_than_a_few_instructions() {
-        let filter = Filter::new(true);
+        let filter = Filter::new(Isolation::Full);
         let deepest = (0..600).map(|number| steps(&filter, number)).max().unwrap();
         assert!(deepest <= 40, "{deepest} steps");
         assert!(
@@ -395,11 +410,12 @@ mod tests {
     proptest! {
         #[test]
         fn random_calls_agree_with_the_table(
-            number in 0u32..600, args in prop::array::uniform6(any::<u64>()), cgroup: bool
+            number in 0u32..600, args in prop::array::uniform6(any::<u64>()),
+            at in prop::sample::select(Isolation::LADDER.to_vec())
         ) {
-            let filter = Filter::new(cgroup);
+            let filter = Filter::new(at);
             prop_assert_eq!(
-                simulate(&filter, NATIVE, number, args), expected(cgroup, number, args)
+                simulate(&filter, NATIVE, number, args), expected(at, number, args)
             );
         }
     }

@@ -1,16 +1,22 @@
-//! The memory watcher: stands in for the memory cgroup where there is none.
+//! Watchers that stand in for limits which the kernel does not hold here: of
+//! memory where there is no cgroup, of disk where there is no tmpfs.
 //!
-//! It runs in a box's init and adds up what `/proc` says of the box's own
-//! processes and file systems. It is coarser than a cgroup (a burst between
-//! two looks goes unseen up to `RLIMIT_DATA` a process), and says no more
-//! than it saw.
+//! They run in a box's init, and the memory watcher adds up what `/proc` says
+//! of the box's own processes and file systems; without a pid namespace the
+//! warden does that, by uid. All are coarser than the kernel (a burst between
+//! two looks goes unseen up to the rlimits of each process), and say no more
+//! than they saw.
 
 use std::fs;
-use std::time::Instant;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::time::Timespec;
 
+use crate::limits::Limits;
 use crate::sys;
+use crate::uids::Room;
 
 /// Between two looks: 20 ms.
 pub(crate) const INTERVAL: Timespec = Timespec {
@@ -18,62 +24,123 @@ pub(crate) const INTERVAL: Timespec = Timespec {
     tv_nsec: 20_000_000,
 };
 
+/// Least time between two looks of one watcher.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Sockets that are not counted: most programs have fewer.
 const FREE_SOCKETS: usize = 64;
 /// What a further one is counted for, in bytes: the kernel's usual
 /// `net.core.wmem_default`.
 const SOCKET_BUFFER: u64 = 212_992;
 
+/// What a watcher looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Memory,
+    Disk,
+}
+
 /// Watches one program.
 #[derive(Debug)]
 pub(crate) struct Watcher {
-    limit: u64,
+    what: What,
+    limits: Limits,
+    /// What may be written to, where that is watched.
+    directories: Vec<PathBuf>,
     peak: u64,
     tripped: bool,
     last: Option<Instant>,
+    /// From the end of a look to the next.
+    pause: Duration,
 }
 
 impl Watcher {
-    pub(crate) fn new(limit: u64) -> Self {
+    fn new(what: What, limits: &Limits, directories: Vec<PathBuf>) -> Self {
         Self {
-            limit,
+            what,
+            limits: *limits,
+            directories,
             peak: 0,
             tripped: false,
             last: None,
+            pause: PAUSE,
         }
     }
 
-    /// The most it saw, in bytes.
+    /// Watches the memory of all processes of this pid namespace but init.
+    pub(crate) fn of_memory(limits: &Limits) -> Self {
+        Self::new(What::Memory, limits, Vec::new())
+    }
+
+    /// Watches what is written to a box's directories.
+    pub(crate) fn of_disk(limits: &Limits, room: Option<&Room>) -> Self {
+        let directories = room.into_iter().flat_map(Room::writable).collect();
+        Self::new(What::Disk, limits, directories)
+    }
+
+    /// The most memory it saw, in bytes.
     pub(crate) fn peak(&self) -> u64 {
         self.peak
     }
 
-    /// Whether it killed the program.
-    pub(crate) fn tripped(&self) -> bool {
-        self.tripped
+    /// What the program was killed for, if it was.
+    pub(crate) fn tripped(&self) -> Option<What> {
+        self.tripped.then_some(self.what)
     }
 
     /// Looks, if it is time, and kills everybody when the limit is passed.
     pub(crate) fn look(&mut self) {
-        if self
-            .last
-            .is_some_and(|last| last.elapsed().as_millis() < 10)
-        {
+        if self.last.is_some_and(|last| last.elapsed() < self.pause) {
             return;
         }
+        let over = match self.what {
+            What::Memory => self.memory(),
+            What::Disk => self.disk(),
+        };
         self.last = Some(Instant::now());
-        let mut used = processes(resident_of) + file_systems() + socket_buffers();
-        if used > self.limit {
-            // Pages that forked processes share were counted once for each.
-            // The exact account walks every page, so it is taken only now.
-            used = processes(proportional_of) + file_systems() + socket_buffers();
-        }
-        self.peak = self.peak.max(used.min(self.limit.saturating_mul(2)));
-        if used > self.limit {
+        if over {
             self.tripped = true;
             // ESRCH: it ended by itself meanwhile.
             drop(sys::send_signal_to_all(libc::SIGKILL));
         }
+    }
+
+    fn memory(&mut self) -> bool {
+        let limit = self.limits.memory;
+        let mut used = processes(resident_of) + file_systems() + socket_buffers();
+        if used > limit {
+            // Pages that forked processes share were counted once for each.
+            // The exact account walks every page, so it is taken only now.
+            used = processes(proportional_of) + file_systems() + socket_buffers();
+        }
+        self.peak = self.peak.max(used.min(limit.saturating_mul(2)));
+        used > limit
+    }
+
+    fn disk(&mut self) -> bool {
+        let began = Instant::now();
+        let (mut bytes, mut entries) = (0, 0);
+        let mut left = self.directories.clone();
+        while let Some(directory) = left.pop() {
+            // Unreadable ones hide what is in them; the warden's eye on the
+            // whole disk is for those.
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                let Ok(found) = entry.metadata() else {
+                    continue;
+                };
+                bytes += found.blocks().saturating_mul(512);
+                entries += 1;
+                if found.is_dir() {
+                    left.push(entry.path());
+                }
+                if bytes > self.limits.workspace || entries > self.limits.inodes {
+                    return true;
+                }
+            }
+        }
+        // However many files there are, looking takes a tenth of the time at most.
+        self.pause = PAUSE.max(began.elapsed() * 10);
+        false
     }
 }
 
@@ -88,6 +155,53 @@ fn processes(of: fn(u32) -> u64) -> u64 {
         .filter(|pid| *pid > 1)
         .map(of)
         .sum()
+}
+
+/// Memory of all processes whose real uid is one of `uids`, for each, in bytes.
+/// Pages that forked processes share are counted for each of them: only a
+/// process of the same uid could tell.
+pub(crate) fn resident_by_uid(uids: &[u32]) -> Vec<u64> {
+    let mut used = vec![0; uids.len()];
+    each_process(|pid, uid, _| {
+        if let Some(at) = uids.iter().position(|known| *known == uid) {
+            used[at] += resident_of(pid);
+        }
+    });
+    used
+}
+
+/// Whether a process, other than this one, has this real uid and lives.
+pub(crate) fn is_anybody(uid: u32) -> bool {
+    let (mut found, me) = (false, std::process::id());
+    each_process(|pid, owner, dead| found |= owner == uid && pid != me && !dead);
+    found
+}
+
+/// Tells each process's id, its real uid, and whether it only waits to be reaped.
+fn each_process(mut tell: impl FnMut(u32, u32, bool)) {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return;
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    for pid in pids {
+        // Not by who owns the directory: root owns those of processes that made
+        // themselves unreadable.
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+        let uid = field("Uid:").and_then(|ids| ids.split_whitespace().next()?.parse().ok());
+        if let Some(uid) = uid {
+            let state = field("State:").map_or("", str::trim_start);
+            // A first thread that ended leaves a zombie with living threads behind it.
+            let dead = state.starts_with(['Z', 'X']) && threads(pid) <= 1;
+            tell(pid, uid, dead);
+        }
+    }
+}
+
+fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.flatten().count())
 }
 
 /// Private and shared-memory pages of a process.

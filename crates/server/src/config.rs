@@ -102,6 +102,8 @@ pub struct Config {
     pub rate: RateLimit,
     /// The least isolation that will do.
     pub min_isolation: Isolation,
+    /// The most isolation that is tried.
+    pub max_isolation: Isolation,
     /// Origins that browsers may call from; empty means CORS is off.
     pub cors_origins: Vec<String>,
     /// Largest request body in bytes.
@@ -136,6 +138,7 @@ impl Config {
             access: Access::Token,
             rate: RateLimit::PER_KEY,
             min_isolation: Isolation::Uids,
+            max_isolation: Isolation::Full,
             cors_origins: Vec::new(),
             body_limit: 10 * 1024 * 1024,
             client_timeout: Duration::from_secs(30),
@@ -164,7 +167,7 @@ impl Config {
         engine::Config {
             data_dir: self.home.clone(),
             search_path: self.search_path.clone(),
-            min_isolation: self.min_isolation,
+            isolation: self.min_isolation..=self.max_isolation,
             bounds: self.bounds,
         }
     }

@@ -50,6 +50,8 @@ const READ_ONLY: [&str; 5] = [
 pub(crate) enum Security {
     /// As Docker starts containers.
     Default,
+    /// The same with `--cap-drop ALL`: root in name only.
+    Dropped,
     /// As the server's cure says: `--security-opt seccomp=unconfined
     /// --security-opt systempaths=unconfined` (there is no AppArmor here).
     Cured,
@@ -61,11 +63,15 @@ const NAMESPACES: [&str; 5] = ["pid", "network", "ipc", "uts", "mount"];
 /// The configuration, with `data` of the host at `/data`.
 pub(crate) fn config(data: &Path, security: Security) -> Value {
     let mut config = default(data);
-    if security == Security::Cured
-        && let Some(linux) = config["linux"].as_object_mut()
-    {
-        for stands_in_the_way in ["seccomp", "maskedPaths", "readonlyPaths"] {
-            linux.remove(stands_in_the_way);
+    match security {
+        Security::Default => {}
+        Security::Dropped => config["process"]["capabilities"] = json!({}),
+        Security::Cured => {
+            if let Some(linux) = config["linux"].as_object_mut() {
+                for stands_in_the_way in ["seccomp", "maskedPaths", "readonlyPaths"] {
+                    linux.remove(stands_in_the_way);
+                }
+            }
         }
     }
     config

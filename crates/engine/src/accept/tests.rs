@@ -30,7 +30,11 @@ fn try_accept(draft: Draft) -> Result<Job, Invalid> {
 
 fn accept_within(draft: Draft, bounds: &Bounds) -> Result<Job, Invalid> {
     let data = tempfile::tempdir().unwrap();
-    accept(draft, bounds, &Registry::load(data.path(), &[]).unwrap())
+    accept(
+        draft,
+        bounds,
+        &Registry::load(data.path(), &[], None).unwrap(),
+    )
 }
 
 fn draft() -> Draft {

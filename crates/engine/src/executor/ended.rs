@@ -118,9 +118,13 @@ impl Ended {
             refused_processes: self.own.forks_refused,
         });
         let died = cut == Some(Cut::Died) && memory_kills == 0;
-        let warning = verdict
-            .warning
-            .or_else(|| died.then(|| "the box's init was killed with the program".to_owned()));
+        let over_disk = matches!(self.last, Last::Exited(exit) if exit.over_disk);
+        let said = match (died, over_disk) {
+            (true, _) => Some("the box's init was killed with the program"),
+            (_, true) => Some("the program was killed: it wrote more than its workspace holds"),
+            _ => None,
+        };
+        let warning = verdict.warning.or_else(|| said.map(str::to_owned));
         let outcome = StageOutcome {
             name,
             status: verdict.status,
@@ -203,6 +207,7 @@ mod tests {
             cpu_time: Duration::from_millis(5),
             memory_peak: 0,
             over_memory: false,
+            over_disk: false,
         });
         let check = |last, measured, expected: Option<u64>| {
             let (outcome, _) = ended(last, 0, measured).outcome("run".to_owned());
@@ -213,6 +218,29 @@ mod tests {
         check(killed, false, None);
         check(exited, true, Some(5));
         check(exited, false, Some(5));
+    }
+
+    #[test]
+    fn a_program_that_wrote_too_much_is_told_so() {
+        let exit = |over_disk| Exit {
+            how: How::Signalled(9),
+            wall_time: Duration::ZERO,
+            cpu_time: Duration::ZERO,
+            memory_peak: 0,
+            over_memory: false,
+            over_disk,
+        };
+        let check = |over_disk, warns: bool| {
+            let ended = ended(Last::Exited(exit(over_disk)), 0, false);
+            let (outcome, warning) = ended.outcome("run".to_owned());
+            assert_eq!(outcome.status, Status::Signalled);
+            assert_eq!(
+                warning.is_some_and(|text| text.contains("workspace")),
+                warns
+            );
+        };
+        check(true, true);
+        check(false, false);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::runtime::{Interpreter, Registry};
 
 fn planned(language: &str, interpreter: &str) -> Plan {
     let data = tempfile::tempdir().unwrap();
-    let registry = Registry::load(data.path(), &[]).unwrap();
+    let registry = Registry::load(data.path(), &[], None).unwrap();
     let draft = Draft {
         code: "the program".to_owned(),
         language: Some(language.to_owned()),

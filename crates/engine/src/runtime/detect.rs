@@ -32,6 +32,8 @@ pub(crate) struct Search<'a> {
     pub(crate) path: &'a [PathBuf],
     /// Directories that no box may see, nor any directory above them.
     pub(crate) private: &'a [PathBuf],
+    /// Whether boxes see everything in place, as users of this machine do.
+    pub(crate) in_place: bool,
 }
 
 /// An interpreter on this machine.
@@ -50,6 +52,18 @@ pub(crate) struct Interpreter {
     pub(crate) environment: BTreeMap<String, String>,
 }
 
+impl Interpreter {
+    /// The first directory on the way to it that not everybody may enter.
+    fn locked_up(&self) -> Option<PathBuf> {
+        let paths = self.mounts.iter().chain([&self.path]);
+        paths.flat_map(|path| path.ancestors()).find_map(|path| {
+            let found = std::fs::metadata(path).ok()?;
+            let open = !found.is_dir() || found.permissions().mode() & 0o001 != 0;
+            (!open).then(|| path.to_owned())
+        })
+    }
+}
+
 /// Tries the candidates in order of the search path; the first that is new enough wins.
 ///
 /// # Errors
@@ -63,7 +77,14 @@ pub(crate) fn detect(
     for candidate in candidates(&manifest.detect, search.path) {
         let tried = ask(&manifest.detect, &candidate, program, search.path, PATIENCE)
             .and_then(|report| Report::parse(&report))
-            .and_then(|report| report.accept(manifest, search.private));
+            .and_then(|report| report.accept(manifest, search.private))
+            .and_then(|found| match found.locked_up().filter(|_| search.in_place) {
+                Some(directory) => Err(format!(
+                    "is out of reach of other users, as which code runs here: {} is not for all to enter",
+                    directory.display()
+                )),
+                None => Ok(found),
+            });
         match tried {
             Ok(interpreter) => return Ok(interpreter),
             Err(complaint) => complaints.push(format!("{} {complaint}", candidate.display())),

@@ -41,8 +41,10 @@ struct Embedded;
 pub(crate) struct Runtime {
     /// What its folder says.
     pub(crate) manifest: Manifest,
-    /// Host directory of its support files, shown read-only at [`Manifest::support_dir`].
+    /// Host directory of its support files.
     pub(crate) support: PathBuf,
+    /// Where a box sees them, read-only.
+    pub(crate) support_seen: PathBuf,
     /// Keeps other servers from removing them.
     _in_use: Arc<fs::File>,
     /// Its interpreter, or why there is none.
@@ -86,10 +88,17 @@ pub(crate) struct Registry {
 impl Registry {
     /// Reads the embedded manifests, writes support files, finds interpreters.
     ///
+    /// `shared` is the sandbox's directory for what boxes see in place, on the
+    /// rungs where they see everything in place.
+    ///
     /// # Errors
     /// When a manifest is wrong or the data directory cannot be written. A
     /// missing interpreter is no error.
-    pub(crate) fn load(data_dir: &Path, search_path: &[PathBuf]) -> Result<Self, StartError> {
+    pub(crate) fn load(
+        data_dir: &Path,
+        search_path: &[PathBuf],
+        shared: Option<&Path>,
+    ) -> Result<Self, StartError> {
         let system = System::parse(&text("system.toml")?)
             .map_err(|problem| wrong("system.toml", problem))?;
         let private: Vec<PathBuf> = std::iter::once(data_dir.to_owned())
@@ -98,10 +107,11 @@ impl Registry {
         let search = Search {
             path: search_path,
             private: &private,
+            in_place: shared.is_some(),
         };
         let mut runtimes = Vec::new();
         for folder in folders() {
-            runtimes.push(load(&folder, &system, data_dir, search)?);
+            runtimes.push(load(&folder, &system, data_dir, shared, search)?);
         }
         // All that this server uses is locked by now.
         sweep(&data_dir.join("runtimes"), SystemTime::now());
@@ -195,6 +205,7 @@ fn load(
     folder: &str,
     system: &System,
     data_dir: &Path,
+    shared: Option<&Path>,
     search: Search<'_>,
 ) -> Result<Runtime, StartError> {
     let manifest = Manifest::parse(folder, &text(&format!("{folder}/runtime.toml"))?, system)
@@ -204,12 +215,13 @@ fn load(
     for name in &manifest.support {
         files.push((name.as_str(), text(&format!("{folder}/{name}"))?));
     }
-    let prepared = materialise(&data_dir.join("runtimes"), folder, &files)
+    let root = shared.unwrap_or(data_dir);
+    let prepared = materialise(&root.join("runtimes"), folder, &files)
         .and_then(|support| Ok((hold(&support, &files)?, support)));
     let (in_use, support) = prepared.map_err(|source| StartError::Io {
         step: format!(
             "write the support files of {folder} below {}",
-            data_dir.display()
+            root.display()
         ),
         source,
     })?;
@@ -217,9 +229,14 @@ fn load(
     if let Err(why) = &interpreter {
         tracing::warn!(language = folder, why, "not available");
     }
+    let support_seen = match shared {
+        Some(_) => support.clone(),
+        None => manifest.support_dir().into(),
+    };
     Ok(Runtime {
         manifest,
         support,
+        support_seen,
         _in_use: Arc::new(in_use),
         interpreter,
     })
@@ -481,7 +498,7 @@ mod tests {
     #[test]
     fn the_embedded_runtimes_load_without_any_interpreter() {
         let data = tempfile::tempdir().unwrap();
-        let registry = Registry::load(data.path(), &[]).unwrap();
+        let registry = Registry::load(data.path(), &[], None).unwrap();
         let languages = registry.languages();
         assert_eq!(languages[0].name, "python");
         assert_eq!(registry.default_runtime().manifest.name, "python");
@@ -514,7 +531,7 @@ mod tests {
     #[test]
     fn no_two_languages_claim_one_ending() {
         let data = tempfile::tempdir().unwrap();
-        let mut registry = Registry::load(data.path(), &[]).unwrap();
+        let mut registry = Registry::load(data.path(), &[], None).unwrap();
         registry.check().unwrap();
         registry.runtimes[1].manifest.extensions.push("py".into());
         let error = registry.check().unwrap_err().to_string();
@@ -525,7 +542,7 @@ mod tests {
     fn the_interpreters_of_this_machine_are_found() {
         let data = tempfile::tempdir().unwrap();
         let path: Vec<_> = std::env::split_paths(&std::env::var_os("PATH").unwrap()).collect();
-        let registry = Registry::load(data.path(), &path).unwrap();
+        let registry = Registry::load(data.path(), &path, None).unwrap();
         for word in ["python", "javascript"] {
             let found = registry.find(word).unwrap().interpreter.clone().unwrap();
             assert!(found.path.is_absolute() && found.path.exists(), "{found:?}");

@@ -3,12 +3,14 @@
 //! `runtimes/<language>/cases/<name>.toml`. What a case does not mention must
 //! not happen: no output, no files, exit code 0.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use engine::{Draft, DraftFile, Outcome, Output};
+use engine::{Draft, DraftFile, Isolation, Outcome, Output};
 use regex::bytes::Regex;
 use serde::Deserialize;
 
@@ -36,6 +38,8 @@ struct CaseFile {
     env: BTreeMap<String, String>,
     #[serde(default)]
     files: Vec<TextFile>,
+    /// The weakest isolation that it holds at.
+    from: Option<String>,
     /// Wall time in seconds.
     timeout: Option<u64>,
     memory_mb: Option<u64>,
@@ -116,7 +120,23 @@ fn stem(path: &Path) -> String {
         .into_owned()
 }
 
+/// What a path in a box is called everywhere: at the rungs where a box has no
+/// root of its own its directories have longer names.
+fn as_with_a_root(found: &str) -> Cow<'_, str> {
+    static LONG: LazyLock<regex::Regex> = LazyLock::new(|| {
+        regex::Regex::new("/tmp/codex-server-[0-9a-f]+/[0-9]+/(workspace|tmp)\\b")
+            .expect("a pattern")
+    });
+    LONG.replace_all(found, "/$1")
+}
+
 impl Case {
+    /// Whether it is to hold at this rung.
+    pub(crate) fn is_for(&self, rung: Isolation) -> bool {
+        let from = self.file.from.as_ref().map(|word| word.parse());
+        from.is_none_or(|from: Result<Isolation, String>| rung >= from.expect("a rung"))
+    }
+
     /// The case as a caller would ask for it.
     pub(crate) fn draft(&self) -> Draft {
         let case = &self.file;
@@ -207,13 +227,14 @@ type Wanted<'a> = (&'a Option<String>, &'a Vec<String>, &'a Option<String>);
 /// One stream against what is wanted of it; silence, where nothing is.
 fn stream(name: &str, output: &Output, (exact, contains, matches): Wanted<'_>) -> Option<String> {
     let found = String::from_utf8_lossy(&output.bytes);
+    let found = as_with_a_root(&found);
     let good = match (exact, matches) {
         (Some(exact), _) => found == exact.as_str(),
         (None, Some(pattern)) => {
             let whole = format!(r"\A(?:{pattern})\z");
             let pattern =
                 Regex::new(&whole).unwrap_or_else(|error| panic!("{name}_matches: {error}"));
-            pattern.is_match(&output.bytes)
+            pattern.is_match(found.as_bytes()) || pattern.is_match(&output.bytes)
         }
         (None, None) => contains.is_empty() == found.is_empty(),
     };

@@ -1,6 +1,8 @@
 //! Runs every language's cases through a real engine, in real sandboxes, and
 //! the scenarios that a case cannot show.
 //!
+//! Run as root it runs the cases on the rungs below as well.
+//!
 //! This binary owns `main`, because the warden is a re-execution of it, and
 //! speaks the language of test runners: each case is a test of its own. A
 //! language that is not installed fails its cases: nothing is skipped.
@@ -8,12 +10,13 @@
 mod case;
 mod scenario;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Bounds, Call, Config, Engine, Reply};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 
 use case::Case;
@@ -42,12 +45,42 @@ fn small() -> Bounds {
     }
 }
 
+/// Names the rung to test, where it is not to be the strongest that holds.
+const RUNG: &str = "ENGINE_TEST_RUNG";
+
+/// The rungs that root can stand on besides the strongest.
+const LOWER: [engine::Isolation; 2] = [engine::Isolation::Namespaces, engine::Isolation::Uids];
+
+/// Runs this binary again on a lower rung.
+#[expect(clippy::disallowed_methods, reason = "tests start processes")]
+fn again_at(rung: engine::Isolation) -> Result<(), Failed> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let status = std::process::Command::new(program)
+        .env(RUNG, rung.as_str())
+        .status()
+        .map_err(|error| error.to_string())?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("the cases at {rung}: {status}").into()),
+    }
+}
+
+fn rungs() -> RangeInclusive<engine::Isolation> {
+    match std::env::var(RUNG) {
+        Ok(rung) => {
+            let rung = rung.parse().expect("a rung");
+            rung..=rung
+        }
+        Err(_) => engine::Isolation::Namespaces..=engine::Isolation::Full,
+    }
+}
+
 /// Starts an engine, which must be before there is any thread.
 fn start(data: &Path, search_path: &[PathBuf], bounds: Bounds) -> Engine {
     Engine::start(Config {
         data_dir: data.to_owned(),
         search_path: search_path.to_owned(),
-        min_isolation: engine::Isolation::Namespaces,
+        isolation: rungs(),
         bounds,
     })
     .expect("an engine starts here")
@@ -76,17 +109,19 @@ fn main() {
     };
     let engine = start(data.path(), &path, patient);
     let wanted = arguments.filter.as_deref();
-    let engines = wanted
-        .is_none_or(|filter| SCENARIOS.contains(filter))
-        .then(|| Engines {
+    let first = std::env::var_os(RUNG).is_none();
+    let engines =
+        (first && wanted.is_none_or(|filter| SCENARIOS.contains(filter))).then(|| Engines {
             small: start(data.path(), &path, small()),
             bare: start(data.path(), &[], Bounds::default()),
             drained: start(data.path(), &path, Bounds::default()),
             cases: engine.clone(),
         });
     let runtime = Arc::new(Runtime::new().expect("a runtime can be built"));
+    let rung = engine.isolation();
     let mut trials: Vec<Trial> = cases
         .into_iter()
+        .filter(|case| case.is_for(rung))
         .map(|case| trial(case, engine.clone(), Arc::clone(&runtime)))
         .collect();
     if let Some(engines) = engines {
@@ -100,6 +135,11 @@ fn main() {
                 .collect();
             complain(&failed)
         }));
+    }
+    if first && rung == engine::Isolation::Full {
+        trials.extend(
+            LOWER.map(|rung| Trial::test(format!("cases_at_{rung}"), move || again_at(rung))),
+        );
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     runtime.block_on(engine.drain(Duration::from_secs(5)));

@@ -11,18 +11,22 @@ use sandbox::{How, Isolation};
 use crate::support::{limits, python, run};
 use crate::{Here, Test};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("host_files_are_not_there", host_files),
-    ("the_servers_secrets_are_not_there", secrets),
+pub(crate) const EVERYWHERE: &[Test] = &[
     ("no_descriptor_leaks_in", descriptors),
-    ("the_hosts_network_is_out_of_reach", network),
-    ("nobody_outside_can_be_signalled", signals),
-    ("inits_memory_and_limits_are_out_of_reach", init),
-    ("system_calls_are_refused_not_fatal", system_calls),
     (
         "a_symlink_in_the_way_of_an_input_is_not_followed",
         planted_symlink,
     ),
+];
+
+/// What needs namespaces, or tells of them.
+pub(crate) const IN_NAMESPACES: &[Test] = &[
+    ("host_files_are_not_there", host_files),
+    ("the_servers_secrets_are_not_there", secrets),
+    ("the_hosts_network_is_out_of_reach", network),
+    ("nobody_outside_can_be_signalled", signals),
+    ("inits_memory_and_limits_are_out_of_reach", init),
+    ("system_calls_are_refused_not_fatal", system_calls),
     ("the_next_tenant_sees_nothing_of_the_last", next_tenant),
     ("uid_and_groups_are_nobodys", identity),
     (

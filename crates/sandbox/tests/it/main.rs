@@ -1,18 +1,22 @@
 //! The sandbox on a real kernel. A missing kernel ability fails these tests.
 //!
 //! This binary owns `main`, because the warden is a re-execution of it. Run as
-//! root, it tests the rung `full` and then runs itself again as an ordinary
-//! user, who gets `namespaces`.
+//! root, it tests the rung `full` and then runs itself again: at `uids`, and as
+//! an ordinary user, who gets `namespaces`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacks;
+mod in_place;
 mod lifecycle;
 mod limits;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
 use sandbox::{Isolation, Launcher};
+
+/// Names the rung to test, where it is not to be the strongest that holds.
+pub(crate) const RUNG: &str = "SANDBOX_TEST_RUNG";
 
 /// Everything a test gets.
 #[derive(Debug, Clone)]
@@ -21,22 +25,48 @@ pub(crate) struct Here {
     pub(crate) isolation: Isolation,
 }
 
+/// Starts the warden of the rung that is tested.
+pub(crate) fn launch() -> (Launcher, sandbox::Support) {
+    let rungs = match std::env::var(RUNG) {
+        Ok(rung) => {
+            let rung = rung.parse().unwrap();
+            rung..=rung
+        }
+        Err(_) => Isolation::Namespaces..=Isolation::Full,
+    };
+    sandbox::launch(rungs).unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
 fn main() {
     sandbox::enter();
     let arguments = Arguments::from_args();
     if std::env::var_os(lifecycle::VICTIM).is_some() {
         lifecycle::be_a_victim();
     }
-    let least = Isolation::Namespaces;
-    let (launcher, support) = sandbox::launch(least).expect("a sandbox can be set up here");
+    let (launcher, support) = launch();
     let isolation = support.isolation.expect("launched");
     let here = Here {
         launcher,
         isolation,
     };
     let root = rustix::process::geteuid().is_root();
-    assert_eq!(isolation == Isolation::Full, root, "{support:#?}");
-    let mut tests = [attacks::TESTS, lifecycle::TESTS, limits::TESTS].concat();
+    let first = root && std::env::var_os(RUNG).is_none();
+    assert_eq!(isolation == Isolation::Full, first, "{support:#?}");
+    let mut tests = [
+        attacks::EVERYWHERE,
+        lifecycle::EVERYWHERE,
+        limits::EVERYWHERE,
+    ]
+    .concat();
+    tests.extend(match isolation {
+        Isolation::Full | Isolation::Namespaces => [
+            attacks::IN_NAMESPACES,
+            lifecycle::IN_NAMESPACES,
+            limits::IN_NAMESPACES,
+        ]
+        .concat(),
+        Isolation::Uids | Isolation::Landlock => in_place::TESTS.to_vec(),
+    });
     if isolation == Isolation::Full {
         tests.extend(limits::WITH_CGROUP);
     }
@@ -44,7 +74,11 @@ fn main() {
         .into_iter()
         .map(|(name, test)| trial(name, &here, test))
         .collect();
-    if root {
+    if first {
+        trials.push(Trial::test("everything_at_uids", || {
+            support::again_at(Isolation::Uids);
+            Ok(())
+        }));
         trials.push(Trial::test("everything_as_an_ordinary_user", || {
             support::again_as_an_ordinary_user();
             Ok(())

@@ -98,7 +98,12 @@ pub(crate) fn ready(launcher: &Launcher, limits: Limits) -> Running {
         mounts: mounts(),
         limits,
     };
-    let sandbox = launcher.create(&spec).unwrap();
+    ready_as(launcher, &spec)
+}
+
+/// The same, of any kind.
+pub(crate) fn ready_as(launcher: &Launcher, spec: &Spec) -> Running {
+    let sandbox = launcher.create(spec).unwrap();
     match event(&sandbox) {
         Ok(Event::Ready { workspace }) => Running { sandbox, workspace },
         other => panic!("no box: {other:?} {:?}", sandbox.report()),
@@ -194,6 +199,16 @@ pub(crate) fn victim(variable: &str, value: &str) -> std::process::Child {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap()
+}
+
+/// Runs this binary again on another rung than the strongest.
+#[expect(clippy::disallowed_methods, reason = "tests start processes")]
+pub(crate) fn again_at(rung: sandbox::Isolation) {
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .env(crate::RUNG, rung.as_str())
+        .status()
+        .unwrap();
+    assert!(status.success(), "at {rung}: {status}");
 }
 
 /// Runs all tests of this binary again as a user with no rights and no cgroup.

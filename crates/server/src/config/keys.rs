@@ -356,7 +356,18 @@ const RUN: &[Key] = &[
                 s.config.min_isolation = rung;
             }
         }),
-        "The least isolation that will do; the server refuses to start below it (uids and landlock are reserved and not built yet)",
+        "The least isolation that will do; the server refuses to start below it (landlock is reserved and not built yet)",
+    ),
+    key(
+        "max_isolation",
+        Reach::Engine,
+        "full",
+        Kind::Word(&["full", "namespaces", "uids"], |s, v| {
+            if let Ok(rung) = v.parse::<Isolation>() {
+                s.config.max_isolation = rung;
+            }
+        }),
+        "The strongest isolation to try: to see on this machine what a weaker host would give",
     ),
     key(
         "timeout",

@@ -51,6 +51,7 @@ fn find(directories: &[PathBuf]) -> Result<super::Interpreter, String> {
     let search = Search {
         path: directories,
         private: &[],
+        in_place: false,
     };
     detect(&manifest(), "the program", search)
 }

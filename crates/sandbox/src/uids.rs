@@ -1,0 +1,519 @@
+//! The rung without namespaces: boxes that are apart by uid, for root in a
+//! plain container.
+//!
+//! A box has two uids of its own. Its programs have the first; its init has
+//! the second as real and saved uid and the first as effective one, so that
+//! init can signal the programs and write their files, and they can do neither
+//! to init (kill(2) compares a sender with the real and saved uid of its
+//! target). What they may open is Landlock's to say, so the two directories of
+//! a box are the only ones that it writes to.
+//!
+//! Whatever is done to what a box left, killing and deleting, is done by a
+//! child that has become the box's own uid: nothing privileged ever walks a
+//! tree that a box has made.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+
+use crate::claim::{Claim, directory_of_ours};
+use crate::error::{At, Error, Step};
+use crate::spec::Mount;
+use crate::sys::{self, Child};
+use crate::{idmap, watch};
+
+/// Uids of a box: its programs' and its init's.
+const UIDS_A_BOX: u32 = 2;
+/// Most boxes alive at once.
+pub(crate) const SLOTS: u32 = idmap::SLOTS / UIDS_A_BOX;
+/// Uids below belong to the system's own users: nobody ever becomes one of them here.
+const LOWEST: u32 = 65_536;
+/// Between two tries to kill everybody, or to fork.
+const RETRY: Duration = Duration::from_millis(1);
+/// Tries to kill everybody of a uid, a millisecond apart: the kernel needs one,
+/// and a machine that swaps needs time.
+const KILL_TRIES: u32 = 5_000;
+/// Tries to fork.
+const FORK_TRIES: u32 = 500;
+/// Directories of a box that its programs may write to.
+const WRITABLE: [&str; 2] = ["workspace", "tmp"];
+/// Directory for what all boxes see, below the server's own.
+const SHARED: &str = "shared";
+
+/// Host files that a box may read although no runtime lends them: what tells
+/// of the machine's shape and nothing of its other processes. Those that exist.
+const READABLE: [&str; 7] = [
+    "/proc/cpuinfo",
+    "/proc/filesystems",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/uptime",
+    "/proc/sys/vm/overcommit_memory",
+    "/sys/devices/system/cpu",
+];
+
+/// What it takes to give boxes uids of their own.
+const NEEDED: CapabilitySet = CapabilitySet::SETUID
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::DAC_OVERRIDE);
+
+/// Uids for boxes, and a directory in which each has its own.
+#[derive(Debug)]
+pub(crate) struct Uids {
+    claim: Claim,
+}
+
+impl Uids {
+    /// Claims uids.
+    ///
+    /// # Errors
+    /// [`Step::Identity`] without the capabilities; [`Step::Room`] when no
+    /// directory can be made; [`Step::IdMap`] when no range is free.
+    pub(crate) fn claim() -> Result<Self, Error> {
+        let held = rustix::thread::capabilities(None).at(Step::Identity)?;
+        if !held.effective.contains(NEEDED) {
+            return Err(Error::new(Step::Identity, rustix::io::Errno::PERM)
+                .with("needs root with SETUID, SETGID, SETPCAP, CHOWN and DAC_OVERRIDE"));
+        }
+        let uids = Self {
+            claim: Claim::take()?,
+        };
+        directory_of_ours(&uids.shared(), 0o755).at(Step::Room)?;
+        Ok(uids)
+    }
+
+    /// What every box can see, at its own path, of what is put there. Only the
+    /// server and the warden write to it.
+    pub(crate) fn shared(&self) -> PathBuf {
+        self.claim.directory().join(SHARED)
+    }
+
+    /// Whether boxes have nearly filled the disk: the rest is for the machine.
+    pub(crate) fn disk_is_nearly_full(&self) -> bool {
+        is_nearly_full(self.claim.directory())
+    }
+
+    /// Makes the directories of a box.
+    ///
+    /// # Errors
+    /// [`Step::Room`]; `ENOSPC` when the disk is nearly full.
+    pub(crate) fn room(&self, slot: u32) -> Result<Room, Error> {
+        let directory = self.claim.directory();
+        if self.disk_is_nearly_full() {
+            let full = io::Error::from_raw_os_error(libc::ENOSPC);
+            let detail = format!("{} is nearly full: free some space", directory.display());
+            return Err(Error::new(Step::Room, full).with(detail));
+        }
+        let room = Room::of(&self.claim, slot);
+        directory_of_ours(&room.path, 0o711).at(Step::Room)?;
+        for name in WRITABLE {
+            let path = room.path.join(name);
+            directory_of_ours(&path, 0o700)
+                .and_then(|()| std::os::unix::fs::lchown(&path, Some(room.uid), Some(room.uid)))
+                .at(Step::Room)?;
+        }
+        Ok(room)
+    }
+}
+
+impl Drop for Uids {
+    fn drop(&mut self) {
+        // Nothing of a box's was ever in there. What stays, the next start finds.
+        fs::remove_dir_all(self.shared()).ok();
+    }
+}
+
+/// Ends and removes the boxes of a server that could not do it itself.
+///
+/// # Errors
+/// [`Step::ClearAway`], [`Step::Kill`].
+pub(crate) fn clear_leftovers(claim: &Claim) -> Result<(), Error> {
+    for entry in fs::read_dir(claim.directory()).at(Step::Room)? {
+        let name = entry.at(Step::Room)?.file_name();
+        let slot = name.to_str().and_then(|name| name.parse::<u32>().ok());
+        let Some(slot) = slot.filter(|slot| *slot < SLOTS) else {
+            continue;
+        };
+        let room = Room::of(claim, slot);
+        // One after the other: its init makes no more programs then.
+        for begin in [Room::kill_init, Room::kill, Room::clear] {
+            if begin(&room)?.end() != 0 {
+                let left = io::Error::other("something of a dead server's box is left");
+                return Err(left).at(Step::ClearAway);
+            }
+        }
+        room.remove()?;
+    }
+    match fs::remove_dir_all(claim.directory().join(SHARED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at(Step::ClearAway),
+        _ => Ok(()),
+    }
+}
+
+/// A box's own directory and uids.
+#[derive(Debug, Clone)]
+pub(crate) struct Room {
+    path: PathBuf,
+    /// Of its programs, and of all that they make.
+    pub(crate) uid: u32,
+    init_uid: u32,
+}
+
+impl Room {
+    fn of(claim: &Claim, slot: u32) -> Self {
+        let uid = claim.base() + slot * UIDS_A_BOX;
+        Self {
+            path: claim.directory().join(slot.to_string()),
+            uid,
+            init_uid: uid + 1,
+        }
+    }
+
+    /// What the box has for `/workspace` or `/tmp`.
+    pub(crate) fn seen(&self, path: &str) -> PathBuf {
+        self.path.join(path.trim_start_matches('/'))
+    }
+
+    /// The directories that its programs may write to.
+    pub(crate) fn writable(&self) -> impl Iterator<Item = PathBuf> {
+        WRITABLE.into_iter().map(|name| self.path.join(name))
+    }
+
+    /// Makes this process the box's init, with capabilities still to be dropped.
+    ///
+    /// # Errors
+    /// Whatever the kernel says; the process must then end.
+    pub(crate) fn become_init(&self) -> io::Result<()> {
+        let (own, program) = (Uid::from_raw(self.init_uid), Uid::from_raw(self.uid));
+        let group = Gid::from_raw(self.uid);
+        rustix::thread::set_thread_groups(&[])?;
+        rustix::thread::set_thread_res_gid(group, group, group)?;
+        rustix::thread::set_thread_res_uid(own, program, own)?;
+        Ok(())
+    }
+
+    /// Makes a child of the box's init one of its programs, for good.
+    ///
+    /// # Errors
+    /// Whatever the kernel says; the process must then end.
+    pub(crate) fn become_program(&self) -> io::Result<()> {
+        let uid = Uid::from_raw(self.uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        Ok(())
+    }
+
+    /// Starts to kill every program of the box.
+    ///
+    /// # Errors
+    /// [`Step::Kill`].
+    pub(crate) fn kill(&self) -> Result<Awaited, Error> {
+        let uid = self.uid;
+        fork_as(uid, move || kill_everybody(uid))
+    }
+
+    /// Starts to kill a box's init whose warden is gone.
+    fn kill_init(&self) -> Result<Awaited, Error> {
+        let uid = self.init_uid;
+        fork_as(uid, move || kill_everybody(uid))
+    }
+
+    /// Starts to delete all that its programs left. They must be dead.
+    ///
+    /// # Errors
+    /// [`Step::Kill`].
+    pub(crate) fn clear(&self) -> Result<Awaited, Error> {
+        let room = self.clone();
+        fork_as(self.uid, move || {
+            let cleared = room.writable().try_for_each(|path| clear(&path));
+            i32::from(cleared.is_err())
+        })
+    }
+
+    /// Removes the emptied directories.
+    ///
+    /// # Errors
+    /// [`Step::ClearAway`] when something is left in them.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        for path in self.writable().chain([self.path.clone()]) {
+            match fs::remove_dir(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).at(Step::ClearAway);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A child of the warden that will end.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    pub(crate) pid: i32,
+    /// Readable when it has ended.
+    pub(crate) fd: OwnedFd,
+    /// What it ended with, once it was reaped: -1 for a signal.
+    pub(crate) code: Option<i32>,
+}
+
+impl Awaited {
+    /// A child, and the descriptor that came with it.
+    pub(crate) fn with(pid: i32, fd: OwnedFd) -> Self {
+        Self {
+            pid,
+            fd,
+            code: None,
+        }
+    }
+
+    /// A child just forked.
+    ///
+    /// # Errors
+    /// [`Step::Clone`].
+    pub(crate) fn of(pid: i32) -> Result<Self, Error> {
+        let found = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH);
+        let fd = found
+            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+            .at(Step::Clone)?;
+        Ok(Self::with(pid, fd))
+    }
+
+    /// Waits for it and says what it ended with.
+    pub(crate) fn end(self) -> i32 {
+        self.code.unwrap_or_else(|| {
+            let waited = rustix::io::retry_on_intr(|| {
+                rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED)
+            });
+            // Somebody else has reaped it, who would have told here: not done.
+            let status = waited.ok().flatten();
+            status.and_then(|status| status.exit_status()).unwrap_or(-1)
+        })
+    }
+}
+
+/// Forks a child that becomes `uid` for good and ends with what `work` gives.
+fn fork_as(uid: u32, work: impl FnOnce() -> i32) -> Result<Awaited, Error> {
+    let mut tries = 0;
+    loop {
+        match sys::fork() {
+            Ok(Child::Me) => {
+                let code = if give_up_all_but(uid).is_ok() {
+                    work()
+                } else {
+                    2
+                };
+                sys::exit_now(code)
+            }
+            Ok(Child::Pid(pid, _)) => return Awaited::of(pid),
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries < FORK_TRIES => {
+                tries += 1;
+                std::thread::sleep(RETRY);
+            }
+            Err(error) => return Err(Error::new(Step::Kill, error)),
+        }
+    }
+}
+
+/// Becomes `uid`, without a capability: what follows signals everybody it may.
+fn give_up_all_but(uid: u32) -> io::Result<()> {
+    if uid < LOWEST {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    sys::close_range(3, u32::MAX)?;
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(group, group, group)?;
+    rustix::thread::set_thread_res_uid(user, user, user)?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none)?;
+    let held = rustix::thread::capabilities(None)?;
+    let became = rustix::process::getuid() == user && rustix::process::geteuid() == user;
+    if became && held.effective.is_empty() && held.permitted.is_empty() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+/// Kills until nobody of `uid`, which is this process's own, is left.
+fn kill_everybody(uid: u32) -> i32 {
+    for _ in 0..KILL_TRIES {
+        // Succeeds whenever there are other processes at all, so that says nothing.
+        sys::send_signal_to_all(libc::SIGKILL).ok();
+        if !watch::is_anybody(uid) {
+            return 0;
+        }
+        std::thread::sleep(RETRY);
+    }
+    1
+}
+
+/// Deletes all that is below `path`, which nobody changes any more, however
+/// deep it is and whatever its modes: directories are moved up to `path` and
+/// emptied there.
+fn clear(path: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::chmod(path, Mode::RWXU)?;
+    let top = rustix::fs::open(path, flags, Mode::empty())?;
+    let mut moved = 0_u64;
+    loop {
+        let entries = entries(&top)?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        for (name, kind) in entries {
+            if kind != FileType::Directory {
+                rustix::fs::unlinkat(&top, &name, AtFlags::empty())?;
+                continue;
+            }
+            rustix::fs::chmodat(&top, &name, Mode::RWXU, AtFlags::empty())?;
+            let below = rustix::fs::openat(&top, &name, flags, Mode::empty())?;
+            for (inner, kind) in self::entries(&below)? {
+                if kind != FileType::Directory {
+                    rustix::fs::unlinkat(&below, &inner, AtFlags::empty())?;
+                    continue;
+                }
+                // To move a directory is to write its `..`.
+                rustix::fs::chmodat(&below, &inner, Mode::RWXU, AtFlags::empty())?;
+                loop {
+                    moved += 1;
+                    let free = format!("moved-{moved}");
+                    let flags = rustix::fs::RenameFlags::NOREPLACE;
+                    match rustix::fs::renameat_with(&below, &inner, &top, free, flags) {
+                        Ok(()) => break,
+                        Err(rustix::io::Errno::EXIST) => {}
+                        Err(errno) => return Err(errno.into()),
+                    }
+                }
+            }
+            rustix::fs::unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
+        }
+    }
+}
+
+fn entries(directory: &OwnedFd) -> io::Result<Vec<(std::ffi::CString, FileType)>> {
+    let mut found = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_owned();
+        if name.as_c_str() == c"." || name.as_c_str() == c".." {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => {
+                let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(stat.st_mode)
+            }
+            known => known,
+        };
+        found.push((name, kind));
+    }
+    Ok(found)
+}
+
+/// Opens what a box may read: what `mounts` lend, which it sees where the host
+/// has it, and what tells of the machine.
+///
+/// # Errors
+/// [`Step::OpenMount`] with the path.
+pub(crate) fn open(mounts: &[Mount]) -> Result<Vec<OwnedFd>, Error> {
+    let mut opened = Vec::new();
+    for mount in mounts {
+        let name = |error: Error| error.with(mount.source.display().to_string());
+        if mount.source != mount.target {
+            let elsewhere = io::Error::from(io::ErrorKind::Unsupported);
+            return Err(name(Error::new(Step::OpenMount, elsewhere)));
+        }
+        let found = fs::symlink_metadata(&mount.source)
+            .at(Step::OpenMount)
+            .map_err(name)?;
+        // Where a link leads is lent, or not, by its own name.
+        if !found.is_symlink() {
+            opened.push(open_path(&mount.source).at(Step::OpenMount).map_err(name)?);
+        }
+    }
+    let readable = READABLE.into_iter().map(Path::new);
+    for path in readable.filter(|path| path.exists()) {
+        opened.push(open_path(path).at(Step::OpenMount)?);
+    }
+    Ok(opened)
+}
+
+fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Whether a file system has less than a twentieth free, or 512 MiB of a large one.
+fn is_nearly_full(directory: &Path) -> bool {
+    const MOST: u64 = 512 << 20;
+    rustix::fs::statvfs(directory).is_ok_and(|stat| {
+        let floor = (stat.f_blocks / 20).saturating_mul(stat.f_frsize);
+        stat.f_bavail.saturating_mul(stat.f_frsize) < floor.min(MOST)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn anything_a_program_can_leave_is_deleted() {
+        let top = tempfile::tempdir().unwrap();
+        let place = |path: &str| top.path().join(path);
+        fs::create_dir_all(place("a/b/c")).unwrap();
+        fs::create_dir_all(place("moved-1/moved-2")).unwrap();
+        fs::write(place("a/b/c/file"), "x").unwrap();
+        fs::write(place("a/moved-3"), "x").unwrap();
+        std::os::unix::fs::symlink("/", place("a/root")).unwrap();
+        std::os::unix::fs::symlink("missing", place("dangling")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            place("a/fifo"),
+            FileType::Fifo,
+            Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        for path in ["a/b/c", "a/b", "a"] {
+            fs::set_permissions(place(path), fs::Permissions::from_mode(0o0)).unwrap();
+        }
+        clear(top.path()).unwrap();
+        assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
+    }
+
+    /// Deeper than any path that a system call takes.
+    #[test]
+    fn depth_is_no_refuge() {
+        let top = tempfile::tempdir().unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at = rustix::fs::open(top.path(), flags, Mode::empty()).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, "deeper", Mode::RWXU).unwrap();
+            at = rustix::fs::openat(&at, "deeper", flags, Mode::empty()).unwrap();
+        }
+        clear(top.path()).unwrap();
+        assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn nobody_becomes_a_user_of_the_system() {
+        for uid in [0, 1, 1000, 65_534, 65_535] {
+            assert!(give_up_all_but(uid).is_err(), "{uid}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Making a box: what it takes from the host, its processes, its ids.
+//!
+//! What fails on the way leaves no process, no directory and no cgroup.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use super::ground::Ground;
+use super::live::{LiveBox, Phase, Seen};
+use super::{Warden, log};
+use crate::cgroup::Cgroup;
+use crate::confine::{Confinement, Walls};
+use crate::error::{At, Error, Step};
+use crate::idmap::HostIds;
+use crate::spec::Spec;
+use crate::sys::{self, Child, CloneFlags};
+use crate::uids::{self, Awaited, Room};
+use crate::{init, mount};
+
+/// Added to a box's badness: the kernel should take it before the server.
+const OOM_SCORE: &str = "500";
+
+/// Namespaces that a box is born into; its network namespace is joined before.
+const NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS) as u64;
+
+impl Warden {
+    /// Makes a box. Gives its monitor back when that fails.
+    pub(super) fn create(
+        &mut self,
+        spec: &Spec,
+        socket: &OwnedFd,
+        monitor: OwnedFd,
+    ) -> Result<(), (Error, OwnedFd)> {
+        let Some(slot) = self.free.pop() else {
+            let none = io::Error::from_raw_os_error(libc::EAGAIN);
+            return Err((Error::new(Step::Clone, none).with("no free slot"), monitor));
+        };
+        self.made += 1;
+        let made = match &self.ground {
+            Ground::Namespaces { .. } => self.create_in_namespaces(slot, spec, socket),
+            Ground::Uids(_) => self.create_in_place(slot, spec, socket),
+        };
+        match made {
+            Ok(made) => {
+                self.boxes.push(LiveBox {
+                    phase: Phase::Alive,
+                    awaited: Some(made.init),
+                    _lifeline: made.lifeline,
+                    monitor,
+                    cgroup: made.cgroup,
+                    room: made.room,
+                    slot,
+                    deadline: Instant::now() + spec.limits.lifetime,
+                    killed: false,
+                    seen: Seen::up_to(spec.limits.memory),
+                });
+                Ok(())
+            }
+            Err(error) => {
+                self.free.push(slot);
+                Err((error, monitor))
+            }
+        }
+    }
+
+    fn create_in_namespaces(
+        &mut self,
+        slot: u32,
+        spec: &Spec,
+        socket: &OwnedFd,
+    ) -> Result<Made, Error> {
+        let sources = mount::open(&spec.mounts)?;
+        let Ground::Namespaces {
+            host_ids, networks, ..
+        } = &mut self.ground
+        else {
+            unreachable!("create() looked");
+        };
+        // The box keeps it alive; nobody else will ever be in it.
+        networks.take()?.join()?;
+        let host_ids = &*host_ids;
+        let cgroup = self
+            .cgroups
+            .as_ref()
+            .map(|cgroups| cgroups.create(self.made, &spec.limits))
+            .transpose()?;
+        let with = Confinement {
+            isolation: self.isolation,
+            walls: Walls::Namespaces {
+                sources: &sources,
+                drop_groups: matches!(host_ids, HostIds::Range { .. }),
+            },
+            limits: &spec.limits,
+            filter: &self.filter,
+        };
+        let needed = sources.iter().filter_map(mount::Source::fd).collect();
+        let map = |pid| host_ids.map(pid, slot);
+        match start(&with, needed, socket, cgroup.as_ref(), map) {
+            Ok((init, lifeline)) => Ok(Made {
+                init,
+                lifeline,
+                cgroup,
+                room: None,
+            }),
+            Err(error) => {
+                self.release(cgroup);
+                Err(error)
+            }
+        }
+    }
+
+    fn create_in_place(&self, slot: u32, spec: &Spec, socket: &OwnedFd) -> Result<Made, Error> {
+        let Ground::Uids(ids) = &self.ground else {
+            unreachable!("create() looked");
+        };
+        let sources = uids::open(&spec.mounts)?;
+        let room = ids.room(slot)?;
+        let with = Confinement {
+            isolation: self.isolation,
+            walls: Walls::Uids {
+                sources: &sources,
+                room: &room,
+            },
+            limits: &spec.limits,
+            filter: &self.filter,
+        };
+        match start(&with, sources.iter().collect(), socket, None, |_| Ok(())) {
+            Ok((init, lifeline)) => Ok(Made {
+                init,
+                lifeline,
+                cgroup: None,
+                room: Some(room),
+            }),
+            Err(error) => {
+                // Nobody was ever in it.
+                if let Err(error) = room.remove() {
+                    log(&error);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A box before its monitor is known.
+struct Made {
+    init: Awaited,
+    lifeline: OwnedFd,
+    cgroup: Option<Cgroup>,
+    room: Option<Room>,
+}
+
+/// Clones the box and lets it go on once its ids are there. Gives its init and
+/// its lifeline. Leaves no process when it fails.
+fn start(
+    with: &Confinement<'_>,
+    needed: Vec<&OwnedFd>,
+    socket: &OwnedFd,
+    cgroup: Option<&Cgroup>,
+    map_ids: impl FnOnce(i32) -> Result<(), Error>,
+) -> Result<(Awaited, OwnedFd), Error> {
+    let tasks = cgroup.map(Cgroup::tasks).transpose()?.unwrap_or_default();
+    let (go, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::Clone)?;
+    let child = match with.walls {
+        Walls::Namespaces { .. } => {
+            let flags = CloneFlags {
+                namespaces: NAMESPACES,
+            };
+            sys::clone_box(flags, cgroup.and_then(Cgroup::clone_into))
+        }
+        // clone3 is refused in plain containers.
+        Walls::Uids { .. } => sys::fork(),
+    };
+    let init = match child.at(Step::Clone)? {
+        Child::Me => become_init(with, needed, socket, tasks, go),
+        Child::Pid(pid, Some(fd)) => Awaited::with(pid, fd),
+        Child::Pid(pid, None) => Awaited::of(pid)?,
+    };
+    drop(go);
+    let released = offer_to_oom_killer(init.pid)
+        .and_then(|()| map_ids(init.pid))
+        .and_then(|()| rustix::io::write(&ready, &[1]).at(Step::Clone));
+    match released {
+        Ok(_) => Ok((init, ready)),
+        Err(error) => {
+            // It waits for a byte that never comes.
+            match rustix::process::pidfd_send_signal(&init.fd, Signal::KILL) {
+                Ok(()) => drop(init.end()),
+                Err(errno) => log(&Error::new(Step::Kill, errno)),
+            }
+            Err(error)
+        }
+    }
+}
+
+/// When the whole machine runs out of memory, a box is to die before the server.
+fn offer_to_oom_killer(pid: i32) -> Result<(), Error> {
+    std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE).at(Step::OomScore)
+}
+
+/// In the clone: forgets all of the warden that the box does not need.
+fn become_init(
+    with: &Confinement<'_>,
+    needed: Vec<&OwnedFd>,
+    socket: &OwnedFd,
+    tasks: Vec<OwnedFd>,
+    go: OwnedFd,
+) -> ! {
+    let mut needed: Vec<u32> = needed
+        .into_iter()
+        .chain(&tasks)
+        .chain([socket, &go])
+        .map(|fd| fd.as_raw_fd().unsigned_abs())
+        .collect();
+    needed.sort_unstable();
+    let mut from = 3;
+    for fd in needed.into_iter().chain([u32::MAX]) {
+        // 0, 1 and 2 are replaced once the box is confined.
+        if sys::close_range(from.min(fd), fd.saturating_sub(1)).is_err() && from < fd {
+            sys::exit_now(3);
+        }
+        from = fd.saturating_add(1);
+    }
+    init::run(with, socket, tasks, go)
+}

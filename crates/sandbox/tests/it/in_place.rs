@@ -1,0 +1,449 @@
+//! The rung without namespaces: what a program can name, it cannot touch.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sandbox::How;
+
+use crate::support::{MIB, limits, millis, python, ready, run, run_in, secs};
+use crate::{Here, Test};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("files_of_the_host_can_be_named_but_not_opened", host_files),
+    ("no_socket_with_an_address", sockets),
+    ("nobody_else_can_be_signalled_or_changed", others),
+    ("boxes_are_strangers_to_each_other", neighbours),
+    ("identity_is_given_up_for_good", identity),
+    ("dangerous_system_calls_are_refused", system_calls),
+    ("home_and_temporary_files_are_the_boxs_own", own_directories),
+    ("what_is_written_is_bounded", disk),
+    ("nothing_is_left_of_what_a_program_hid", hidden),
+    ("a_cut_run_can_still_be_read", cut),
+    ("the_shared_directory_is_lent_in_place", shared),
+    ("a_mount_elsewhere_is_refused", elsewhere),
+];
+
+const WALL: Duration = Duration::from_secs(20);
+
+fn check(here: &Here, code: &str, expected: &[&str]) {
+    let done = run(&here.launcher, limits(), &python(code), WALL);
+    let found: Vec<&str> = done.stdout.lines().collect();
+    assert_eq!(found, expected, "stderr: {}", done.stderr);
+    assert_eq!(done.exit.expect("it ended").how, How::Exited(0));
+}
+
+/// Readable and writable by everybody: only the sandbox stands in the way.
+fn canary() -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"CANARY").unwrap();
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o666)).unwrap();
+    file
+}
+
+fn host_files(here: &Here) {
+    let canary = canary();
+    let code = format!(
+        r#"
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+path = {:?}
+def attack(name, call):
+    try: print("BREACH", name, call())
+    except OSError as e: print(name, e.strerror)
+attack("read", lambda: open(path).read())
+attack("write", lambda: open(path, "a").write("x"))
+attack("truncate", lambda: os.truncate(path, 0))
+attack("open truncating", lambda: os.open(path, os.O_RDONLY | os.O_TRUNC))
+attack("link", lambda: os.link(path, "mine"))
+attack("rename", lambda: os.rename(path, "mine"))
+attack("unlink", lambda: os.unlink(path))
+attack("new file", lambda: open("/tmp/new-file-of-a-box", "w"))
+attack("new directory", lambda: os.mkdir("/var/tmp/new-directory-of-a-box"))
+os.symlink(path, "sym")
+attack("through a link", lambda: open("sym").read())
+for name in ("/", "/etc", "/root", "/home", "/proc", "/sys", "/dev", "/tmp", ".."):
+    attack(name, lambda: os.listdir(name))
+for name in ("/etc/passwd", "/proc/self/environ", "/proc/1/status", "/proc/self/mem", "/dev/tty", "/proc/version"):
+    attack(name, lambda: open(name, "rb").read(1))
+print(len(open("/proc/meminfo").read()) > 0, open("/dev/zero", "rb").read(1))
+"#,
+        canary.path().display().to_string(),
+    );
+    let done = run(&here.launcher, limits(), &python(&code), WALL);
+    assert!(!done.stdout.contains("BREACH"), "{}", done.stdout);
+    let refused = done
+        .stdout
+        .lines()
+        .filter(|line| {
+            [
+                "Permission denied",
+                "Operation not permitted",
+                "Invalid cross-device link",
+                "No such device or address",
+            ]
+            .iter()
+            .any(|why| line.ends_with(why))
+        })
+        .count();
+    assert_eq!(refused, 25, "{} {}", done.stdout, done.stderr);
+    assert!(done.stdout.ends_with("True b'\\x00'\n"), "{}", done.stdout);
+    assert_eq!(fs::read(canary.path()).unwrap(), b"CANARY");
+}
+
+fn sockets(here: &Here) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let place = |name: &str| directory.path().join(name);
+    let _tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _stream = UnixListener::bind(place("stream")).unwrap();
+    let datagrams = UnixDatagram::bind(place("datagrams")).unwrap();
+    for name in ["stream", "datagrams"] {
+        fs::set_permissions(place(name), fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let code = format!(
+        r#"
+import asyncio, os, socket, subprocess
+for name, make in [("tcp", lambda: socket.socket()), ("udp", lambda: socket.socket(2, 2)), ("six", lambda: socket.socket(10)),
+                   ("unix", lambda: socket.socket(1)), ("raw", lambda: socket.socket(2, 3, 1)), ("netlink", lambda: socket.socket(16, 3, 0)),
+                   ("alg", lambda: socket.socket(38, 5)), ("vsock", lambda: socket.socket(40, 1)),
+                   ("datagrams", lambda: socket.socketpair(1, 2)), ("raw pair", lambda: socket.socketpair(1, 3))]:
+    try: print("BREACH", name, make())
+    except OSError as e: print(name, e.strerror)
+for kind in (1, 5):
+    a, b = socket.socketpair(1, kind)
+    for name, call in [("connect", lambda: a.connect({stream:?})), ("bind", lambda: a.bind("mine")), ("listen", lambda: a.listen())]:
+        try: print("BREACH", name, call())
+        except OSError as e: print(name, e.strerror)
+    try: a.sendto(b"x", {datagrams:?})
+    except OSError: pass
+    a.send(b"through")
+    while (got := b.recv(100)) == b"x": pass
+    print(got[-7:])
+async def main():
+    p = await asyncio.create_subprocess_exec("/bin/echo", "child", stdout=subprocess.PIPE)
+    print((await p.communicate())[0])
+asyncio.run(main())
+"#,
+        stream = place("stream").display().to_string(),
+        datagrams = place("datagrams").display().to_string(),
+    );
+    let refused = |name: &str| format!("{name} Operation not permitted");
+    let mut expected: Vec<String> = [
+        "tcp",
+        "udp",
+        "six",
+        "unix",
+        "raw",
+        "netlink",
+        "alg",
+        "vsock",
+        "datagrams",
+        "raw pair",
+    ]
+    .map(refused)
+    .to_vec();
+    for _ in 0..2 {
+        expected.extend(["connect", "bind", "listen"].map(refused));
+        expected.push("b'through'".to_owned());
+    }
+    expected.push("b'child\\n'".to_owned());
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    check(here, &code, &expected);
+    datagrams.set_nonblocking(true).unwrap();
+    assert!(datagrams.recv(&mut [0; 8]).is_err(), "the host heard a box");
+}
+
+fn others(here: &Here) {
+    let code = format!(
+        r#"
+import os, resource, signal
+me, init, server, warden = os.getpid(), os.getppid(), {}, {}
+def attack(name, call):
+    try: print("BREACH", name, call())
+    except OSError as e: print(name, e.strerror)
+for name, pid in [("init", init), ("server", server), ("warden", warden), ("one", 1)]:
+    for sig in (0, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP):
+        attack(name, lambda: os.kill(pid, sig))
+    attack(name + " limits", lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, 1)))
+    attack(name + " memory", lambda: open(f"/proc/{{pid}}/mem", "rb"))
+    attack(name + " environment", lambda: open(f"/proc/{{pid}}/environ", "rb"))
+    attack(name + " root", lambda: os.listdir(f"/proc/{{pid}}/root"))
+    attack(name + " executable", lambda: os.readlink(f"/proc/{{pid}}/exe"))
+    attack(name + " descriptor", lambda: os.readlink(f"/proc/{{pid}}/fd/0"))
+os.kill(-1, 0)
+print("alive")
+"#,
+        std::process::id(),
+        here.launcher.warden_id(),
+    );
+    let done = run(&here.launcher, limits(), &python(&code), WALL);
+    assert!(!done.stdout.contains("BREACH"), "{}", done.stdout);
+    assert_eq!(
+        done.stdout.lines().count(),
+        41,
+        "{} {}",
+        done.stdout,
+        done.stderr
+    );
+    assert!(done.stdout.ends_with("alive\n"), "{}", done.stdout);
+    // A signal to everybody reaches nobody but the program's own.
+    let code = "import os\nif os.fork() == 0:\n  import time; time.sleep(60)\nos.kill(-1, 9)\nprint('sent')";
+    let done = run(&here.launcher, limits(), &python(code), WALL);
+    assert_eq!(done.stdout, "sent\n", "{}", done.stderr);
+    assert!(here.launcher.is_alive());
+}
+
+fn neighbours(here: &Here) {
+    let first = ready(&here.launcher, limits());
+    let leave = "import os\nopen('secret', 'w').write('CANARY')\nos.chmod('secret', 0o666)\nos.chmod('.', 0o777)\nprint(os.getcwd(), os.getuid(), os.getpid())";
+    let done = run_in(&first, &python(leave), WALL);
+    let told: Vec<&str> = done.stdout.split_whitespace().collect();
+    let [directory, uid, pid] = told[..] else {
+        panic!("{done:?}")
+    };
+    let look = format!(
+        r#"
+import os
+print(os.getuid() != {uid})
+for name, call in [("read", lambda: open({directory:?} + "/secret").read()), ("list", lambda: os.listdir({directory:?})),
+                   ("write", lambda: open({directory:?} + "/x", "w")), ("above", lambda: os.listdir({directory:?} + "/../..")),
+                   ("set-id", lambda: os.setuid({uid})), ("signal", lambda: os.kill({pid}, 0))]:
+    try: print("BREACH", name, call())
+    except OSError as e: print(name, e.strerror)
+"#
+    );
+    check(
+        here,
+        &look,
+        &[
+            "True",
+            "read Permission denied",
+            "list Permission denied",
+            "write Permission denied",
+            "above Permission denied",
+            "set-id Operation not permitted",
+            "signal No such process",
+        ],
+    );
+    drop(first);
+}
+
+fn identity(here: &Here) {
+    check(
+        here,
+        r#"
+import ctypes, os
+uid = os.getuid()
+print(uid >= 65536, os.getresuid() == (uid,) * 3, os.getresgid() == (uid,) * 3, os.getgroups())
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.prctl(39, 0, 0, 0, 0), libc.prctl(21, 0, 0, 0, 0), [c for c in range(64) if libc.prctl(23, c, 0, 0, 0) == 1])
+for other in (0, uid + 1, uid + 2, uid - 2):
+    for call in (os.setuid, os.setgid, os.seteuid):
+        try: print("BREACH", call(other))
+        except OSError as e: print(e.strerror)
+# A set-id file of one's own leads nowhere.
+import shutil, subprocess
+shutil.copy("/usr/bin/id", "id"); os.chmod("id", 0o6755)
+print(subprocess.run(["./id", "-u"], capture_output=True, text=True).stdout.strip() == str(uid))
+"#,
+        &[
+            &["True True True []", "1 2 []"][..],
+            &["Operation not permitted"; 12],
+            &["True"],
+        ]
+        .concat(),
+    );
+}
+
+fn system_calls(here: &Here) {
+    check(
+        here,
+        r#"
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *args):
+    r = libc.syscall(*args)
+    print(name, "BREACH" if r >= 0 else os.strerror(ctypes.get_errno()))
+init = os.getppid()
+call("unshare", 272, 0x10000000)
+call("mount", 165, 0, 0, 0, 0, 0)
+call("chroot", 161, b".")
+call("ptrace", 101, 16, init, 0, 0)
+call("vm_readv", 310, init, 0, 0, 0, 0, 0)
+call("memfd", 319, b"x", 0)
+call("shmget", 29, 0, 4096, 0o1600)
+call("semget", 64, 0, 1, 0o1600)
+call("mq_open", 240, b"/x", 0o102, 0o600, 0)
+call("keyctl", 250, 0, 0, 0, 0, 0)
+call("bpf", 321, 0, 0, 0)
+call("io_uring", 425, 1, 0)
+call("inotify", 294, 0)
+call("mknod", 133, b"device", 0o20600, 0x103)
+print(os.mkfifo("fifo"))
+"#,
+        &[
+            "unshare Operation not permitted",
+            "mount Operation not permitted",
+            "chroot Operation not permitted",
+            "ptrace Operation not permitted",
+            "vm_readv Operation not permitted",
+            "memfd Operation not permitted",
+            "shmget Operation not permitted",
+            "semget Operation not permitted",
+            "mq_open Operation not permitted",
+            "keyctl Operation not permitted",
+            "bpf Operation not permitted",
+            "io_uring Function not implemented",
+            "inotify Operation not permitted",
+            "mknod Permission denied",
+            "None",
+        ],
+    );
+}
+
+fn own_directories(here: &Here) {
+    let mut command = python(
+        r#"
+import os, tempfile
+home = os.environ["HOME"]
+print(os.environ["HERE"] == os.getcwd(), home == tempfile.gettempdir(), home != "/tmp", os.environ["LIST"])
+with tempfile.NamedTemporaryFile() as f: f.write(b"x"); print(f.name.startswith(home))
+open(os.path.expanduser("~/settings"), "w").write("x"); print(os.listdir(home))
+"#,
+    );
+    for variable in ["HOME=/tmp", "HERE=/workspace", "LIST=/tmp:/workspace"] {
+        command.env.push(variable.as_bytes().to_vec());
+    }
+    let done = run(&here.launcher, limits(), &command, WALL);
+    assert_eq!(
+        done.stdout, "True True True /tmp:/workspace\nTrue\n['settings']\n",
+        "{}",
+        done.stderr
+    );
+}
+
+fn disk(here: &Here) {
+    let check = |code: &str| {
+        let done = run(&here.launcher, limits(), &python(code), secs(20));
+        assert_eq!(done.stdout, "writing\n", "{done:?}");
+        let exit = done.exit.expect("it was killed, not timed out");
+        assert!(exit.over_disk && exit.how == How::Signalled(9), "{exit:?}");
+    };
+    check(
+        "import time\nprint('writing')\nfor n in range(100):\n  open(f'{n}', 'wb').write(b'x' * (1 << 20)); time.sleep(0.02)\ntime.sleep(15)\nprint('BREACH')",
+    );
+    check(
+        "import os, time\nprint('writing')\nfor n in range(3000): os.mkdir(f'{n}')\ntime.sleep(15)\nprint('BREACH')",
+    );
+    // One file is bounded by the kernel, and that is an ordinary error.
+    let code = "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nn = 0\ntry:\n  with open('one', 'wb') as f:\n    while True: n += f.write(b'x' * (1 << 20))\nexcept OSError as e: print(e.strerror)";
+    let small = sandbox::Limits {
+        workspace: 4 * MIB,
+        ..limits()
+    };
+    let done = run(&here.launcher, small, &python(code), WALL);
+    assert_eq!(done.stdout, "File too large\n", "{done:?}");
+}
+
+/// What a server of this rung has below its directory.
+fn rooms(here: &Here) -> Vec<PathBuf> {
+    let shared = here.launcher.shared_directory().expect("this rung has one");
+    let base = shared.parent().unwrap();
+    fs::read_dir(base)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path != shared)
+        .collect()
+}
+
+fn gone(path: &Path) -> bool {
+    for _ in 0..300 {
+        if !path.exists() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+fn hidden(here: &Here) {
+    let code = r#"
+import os
+print(os.getcwd(), flush=True)
+os.mkdir("locked"); open("locked/file", "w").close(); os.mkdir("locked/more"); os.chmod("locked/more", 0); os.chmod("locked", 0)
+for n in range(1000):
+    os.mkdir("deeper"); os.chdir("deeper")
+os.symlink("/", "root"); os.mkfifo("fifo")
+if os.fork() == 0:
+    os.setsid()
+    while True: pass
+"#;
+    let mut before = Vec::new();
+    for _ in 0..3 {
+        let done = run(&here.launcher, limits(), &python(code), WALL);
+        let directory = PathBuf::from(done.stdout.trim());
+        assert!(directory.is_absolute(), "{done:?}");
+        assert!(gone(directory.parent().unwrap()), "{}", directory.display());
+        before.push(directory);
+    }
+    assert!(rooms(here).len() < 64, "{:?}", rooms(here));
+}
+
+fn cut(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let done = run_in(
+        &running,
+        &python("open('kept', 'w').write('result')\nprint('up')\nwhile True: pass"),
+        millis(500),
+    );
+    assert!(done.exit.is_none() && done.stdout == "up\n", "{done:?}");
+    let flags = rustix::fs::OFlags::RDONLY;
+    let file = rustix::fs::openat(&running.workspace, "kept", flags, rustix::fs::Mode::empty());
+    assert_eq!(
+        std::io::read_to_string(fs::File::from(file.unwrap())).unwrap(),
+        "result"
+    );
+}
+
+fn shared(here: &Here) {
+    let directory = here.launcher.shared_directory().unwrap();
+    let file = directory.join("lent-in-a-test.txt");
+    fs::write(&file, "lent").unwrap();
+    let mut spec = sandbox::Spec {
+        mounts: crate::support::mounts(),
+        limits: limits(),
+    };
+    spec.mounts.push(sandbox::Mount::same(&file));
+    let running = crate::support::ready_as(&here.launcher, &spec);
+    let code = format!(
+        "import os\npath = {:?}\nprint(open(path).read())\nfor call in (lambda: open(path, 'w'), lambda: os.listdir(os.path.dirname(path))):\n  try: print('BREACH', call())\n  except OSError as e: print(e.strerror)",
+        file.display().to_string()
+    );
+    let done = run_in(&running, &python(&code), WALL);
+    fs::remove_file(file).unwrap();
+    assert_eq!(
+        done.stdout, "lent\nPermission denied\nPermission denied\n",
+        "{}",
+        done.stderr
+    );
+}
+
+fn elsewhere(here: &Here) {
+    let spec = sandbox::Spec {
+        mounts: vec![sandbox::Mount {
+            source: "/usr".into(),
+            target: "/opt/usr".into(),
+        }],
+        limits: limits(),
+    };
+    let sandbox = here.launcher.create(&spec).unwrap();
+    assert!(crate::support::event(&sandbox).is_err());
+    let error = sandbox.report().unwrap_err();
+    assert_eq!(error.step, sandbox::Step::OpenMount, "{error:?}");
+}
