@@ -123,9 +123,27 @@ fn install(packages: &[&str]) -> Result<()> {
     }
 }
 
+/// Downloads a package into an empty directory, without installing it.
+pub(crate) fn download(package: &str, directory: &Path) -> Result<()> {
+    if process::find("apt-get").is_none() {
+        bail!("this system has no apt-get; install what Debian calls {package}");
+    }
+    let again = || apt_get_in(directory, &["download", package]);
+    // Lists that are old, or not there at all, are made anew by root alone.
+    match again() {
+        Err(_) if process::is_root() => apt_get(&["update"]).and_then(|()| again()),
+        result => result,
+    }
+}
+
 fn apt_get(arguments: &[&str]) -> Result<()> {
+    apt_get_in(process::root(), arguments)
+}
+
+fn apt_get_in(directory: &Path, arguments: &[&str]) -> Result<()> {
     let mut command: Command = process::command("apt-get");
     command
+        .current_dir(directory)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("LC_ALL", "C")
         .args([

@@ -1,5 +1,6 @@
-//! The OpenAPI documents against an independent validator, and a live server
-//! against its own document with schemathesis.
+//! The OpenAPI documents against an independent validator, a live server
+//! against its own document with schemathesis, and its metrics against
+//! Prometheus' own tool.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,8 +8,10 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::live::{Home, Server};
+use crate::load::HELLO;
 use crate::openapi;
 use crate::process;
+use crate::promtool;
 use crate::venv;
 
 /// What must never happen, whatever is sent.
@@ -48,6 +51,7 @@ pub(crate) fn conformance(binary: &Path, full: bool) -> Result<()> {
         command.args(["--seed", seed]).current_dir(home.path());
         process::run("pass schemathesis", &mut command)?;
     }
+    check_metrics(&server)?;
     let health = server.client().get("/health")?;
     ensure!(
         health.status == 200,
@@ -55,6 +59,25 @@ pub(crate) fn conformance(binary: &Path, full: bool) -> Result<()> {
         health.status
     );
     Ok(())
+}
+
+/// After all those requests every metric has something to show.
+fn check_metrics(server: &Server) -> Result<()> {
+    for (language, code, printed) in HELLO {
+        let answer = server.client().execute(language, code)?;
+        ensure!(
+            answer.json()?["output"] == printed,
+            "{language} answered {}",
+            answer.text()
+        );
+    }
+    let metrics = server.client().get("/metrics")?;
+    ensure!(
+        metrics.status == 200,
+        "/metrics answered {}",
+        metrics.status
+    );
+    promtool::check(&metrics.body)
 }
 
 fn validate(tools: &Path, document: &Path) -> Result<()> {

@@ -23,6 +23,7 @@ mod load;
 mod openapi;
 mod ordinary;
 mod process;
+mod promtool;
 mod tally;
 mod test;
 mod tidy;

@@ -15,6 +15,7 @@ use crate::container;
 use crate::guest;
 use crate::load;
 use crate::process;
+use crate::promtool;
 use crate::tally::{self, Counts, Tally};
 use crate::tidy;
 use crate::venv;
@@ -77,6 +78,7 @@ fn prepare() -> Result<()> {
     needs.extend(NEEDS);
     needs.extend(venv::NEEDS);
     apt::ensure(&needs)?;
+    promtool::find()?;
     venv::bin().map(drop)
 }
 

@@ -1,19 +1,31 @@
 //! Keeps a bounded part of what a program writes: the head and the tail.
 //!
-//! Reading never stops before the stream ends, so a program is never blocked
-//! or killed for writing much. What was kept lives outside the reading future:
-//! cancel that, and the output up to then is still there.
+//! Reading never stops before the stream ends, so a program is never killed
+//! for writing much; it is only slowed when nobody has a use for what it writes.
+//! What was kept lives outside the reading future: cancel that, and the output
+//! up to then is still there.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::events::{Sink, Stream};
 use crate::outcome::Output;
+use crate::pace::Pace;
 
 /// Bytes asked of the stream at once: a pipe's default capacity.
 const CHUNK: usize = 64 * 1024;
+
+/// Where a stream's bytes go besides the capture, and how fast they are read.
+#[derive(Debug, Clone)]
+pub(crate) struct Tap {
+    pub(crate) stream: Stream,
+    pub(crate) sink: Option<Sink>,
+    pub(crate) pace: Pace,
+}
 
 /// What is kept of one stream. Clones share it.
 #[derive(Debug, Clone)]
@@ -36,16 +48,31 @@ impl Capture {
         }
     }
 
-    /// Reads to the end of the stream. May be dropped at any time.
+    /// Reads to the end of the stream, or until a pause is due: then again
+    /// after that. May be dropped at any time.
     ///
     /// # Errors
     /// When reading fails; what came before is kept.
-    pub(crate) async fn read_from(&self, mut stream: impl AsyncRead + Unpin) -> io::Result<()> {
+    pub(crate) async fn read_from(
+        &self,
+        stream: &mut (impl AsyncRead + Unpin),
+        tap: &Tap,
+    ) -> io::Result<Option<Duration>> {
         let mut chunk = vec![0; CHUNK];
         loop {
-            match stream.read(&mut chunk).await? {
-                0 => return Ok(()),
-                count => self.lock().push(&chunk[..count]),
+            let count = stream.read(&mut chunk).await?;
+            if count == 0 {
+                return Ok(None);
+            }
+            let bytes = &chunk[..count];
+            let discarded = self.lock().push(bytes);
+            let left_out = match &tap.sink {
+                Some(sink) => sink.output(tap.stream, bytes).await,
+                None => count,
+            };
+            let pause = tap.pace.read(count, discarded.min(left_out));
+            if pause.is_some() {
+                return Ok(pause);
             }
         }
     }
@@ -72,7 +99,9 @@ struct Kept {
 }
 
 impl Kept {
-    fn push(&mut self, bytes: &[u8]) {
+    /// Keeps what is to be kept; how many bytes that cost, old or new ones.
+    fn push(&mut self, bytes: &[u8]) -> usize {
+        let before = self.head.len() + self.tail.len();
         self.total = self.total.saturating_add(bytes.len() as u64);
         let (first, rest) = bytes.split_at(bytes.len().min(self.head_limit - self.head.len()));
         let wanted = self.head.len() + first.len();
@@ -91,6 +120,7 @@ impl Kept {
             self.tail.reserve_exact(capacity - self.tail.len());
         }
         self.tail.extend(rest);
+        before + bytes.len() - (self.head.len() + self.tail.len())
     }
 
     fn take(&mut self) -> Output {
@@ -166,13 +196,26 @@ mod tests {
     use proptest::prelude::{Strategy, any, proptest};
     use tokio::io::AsyncWriteExt;
 
-    use super::{Capture, Output, marker};
+    use super::{Capture, Output, Tap, marker};
+    use crate::events::Stream;
+    use crate::pace::Pace;
+
+    fn tap() -> Tap {
+        Tap {
+            stream: Stream::Stdout,
+            sink: None,
+            pace: Pace::new(1 << 30),
+        }
+    }
 
     fn capture(limit: usize, chunks: &[Vec<u8>]) -> Output {
         let capture = Capture::new(limit);
+        let (mut written, mut discarded) = (0, 0);
         for chunk in chunks {
-            capture.lock().push(chunk);
+            discarded += capture.lock().push(chunk);
+            written += chunk.len();
             let kept = capture.lock();
+            assert_eq!(kept.head.len() + kept.tail.len(), written - discarded);
             assert!(
                 kept.head.capacity() + kept.tail.capacity() <= limit,
                 "memory above the limit"
@@ -261,25 +304,30 @@ mod tests {
 
     #[tokio::test]
     async fn output_survives_the_reader_s_cancellation() {
-        let (mut writer, reader) = tokio::io::duplex(64);
+        let (mut writer, mut reader) = tokio::io::duplex(64);
         let capture = Capture::new(1000);
         writer.write_all(b"before the kill").await.unwrap();
-        let read = tokio::time::timeout(Duration::from_millis(50), capture.read_from(reader)).await;
+        let read = tokio::time::timeout(
+            Duration::from_millis(50),
+            capture.read_from(&mut reader, &tap()),
+        )
+        .await;
         assert!(read.is_err());
         assert_eq!(capture.finish().bytes, b"before the kill");
     }
 
     #[tokio::test]
     async fn the_stream_is_drained_to_its_end() {
-        let (mut writer, reader) = tokio::io::duplex(16);
+        let (mut writer, mut reader) = tokio::io::duplex(16);
         let capture = Capture::new(8);
         let write = async move {
             for _ in 0..1000 {
                 writer.write_all(b"x").await.unwrap();
             }
         };
-        let (read, ()) = tokio::join!(capture.read_from(reader), write);
-        read.unwrap();
+        let tap = tap();
+        let (read, ()) = tokio::join!(capture.read_from(&mut reader, &tap), write);
+        assert_eq!(read.unwrap(), None, "nothing to pause for");
         let output = capture.finish();
         assert_eq!(output.total, 1000);
         assert_eq!(

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use sandbox::Isolation;
 
+use crate::events::EventBounds;
+
 const MIB: u64 = 1024 * 1024;
 
 /// The engine's configuration.
@@ -39,6 +41,15 @@ pub struct Bounds {
     pub cpu_millis: u32,
     /// Output kept of each stream, in bytes: three quarters head, one quarter tail.
     pub output: usize,
+    /// Bytes of output a second that are read though they are not kept, after
+    /// four seconds' worth; more than 0.
+    pub output_rate: u64,
+    /// Output of a streamed run that waits for its reader, in bytes.
+    pub stream_buffer: usize,
+    /// Output told of a streamed run, in bytes.
+    pub stream_total: u64,
+    /// How long a streamed run may be held up by its reader, in all.
+    pub stream_wait: Duration,
     /// Size of workspace and `/tmp` together, in bytes.
     pub workspace: u64,
     /// Inodes of workspace and `/tmp` together.
@@ -103,6 +114,18 @@ impl Bounds {
     pub const ARGS_BYTES_MAX: usize = 512 * 1024;
 }
 
+impl Bounds {
+    /// What holds for the events of a streamed run.
+    #[must_use]
+    pub fn events(&self) -> EventBounds {
+        EventBounds {
+            buffer: self.stream_buffer,
+            total: self.stream_total,
+            wait: self.stream_wait,
+        }
+    }
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -114,6 +137,10 @@ impl Default for Bounds {
             processes: None,
             cpu_millis: 1000,
             output: 1024 * 1024,
+            output_rate: 16 * MIB,
+            stream_buffer: 256 * 1024,
+            stream_total: 16 * MIB,
+            stream_wait: Duration::from_millis(500),
             workspace: 256 * MIB,
             inodes: 20_000,
             shm: 64 * MIB,

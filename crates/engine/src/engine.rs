@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox::{Launcher, Support};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::accept::accept;
 use crate::admission::Admission;
 use crate::config::{Bounds, Config};
 use crate::error::{Error, StartError};
-use crate::executor::{self, Place};
+use crate::events::Sink;
+use crate::executor::{self, Followers, Place};
 use crate::job::{Draft, Invalid, Job};
+use crate::metrics::Metrics;
 use crate::outcome::{Isolation, Outcome};
-use crate::plan::plan;
+use crate::plan::{Plan, plan};
 use crate::runtime::Registry;
 
 /// How long killed runs may take to be gone when the server drains.
@@ -81,6 +85,7 @@ pub(crate) struct Inner {
     /// Makes boxes.
     pub(crate) launcher: Launcher,
     admission: Admission,
+    metrics: Metrics,
     /// Counts the calls in progress.
     calls: TaskTracker,
     /// Ends the calls that outlast a drain's grace.
@@ -105,6 +110,7 @@ impl Engine {
         Ok(Self {
             inner: Arc::new(Inner {
                 admission: Admission::new(&config.bounds),
+                metrics: Metrics::new(),
                 bounds: config.bounds,
                 registry,
                 support,
@@ -129,10 +135,25 @@ impl Engine {
     /// # Errors
     /// Only our own failures; see [`Error`].
     pub async fn call(&self, call: Call) -> Result<Reply, Error> {
+        self.answer(call, None).await
+    }
+
+    /// [`Engine::call`], telling a sink what happens until then. The sink
+    /// never fails a call: one that nobody reads is left alone.
+    ///
+    /// # Errors
+    /// As of [`Engine::call`].
+    pub async fn call_streaming(&self, call: Call, sink: Sink) -> Result<Reply, Error> {
+        self.answer(call, Some(sink)).await
+    }
+
+    async fn answer(&self, call: Call, sink: Option<Sink>) -> Result<Reply, Error> {
         let _call = self.inner.calls.token();
         match call {
             Call::Execute(job) => {
-                let outcome = self.inner.execute(*job).await?;
+                // At this level it is there as long as anything is logged at all.
+                let span = tracing::error_span!("run", run_id = job.id());
+                let outcome = self.inner.execute(*job, sink).instrument(span).await?;
                 Ok(Reply::Outcome(Box::new(outcome)))
             }
         }
@@ -169,6 +190,12 @@ impl Engine {
         self.inner.launcher.is_alive()
     }
 
+    /// What it counts and measures of its runs.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
     /// How busy the engine is now.
     #[must_use]
     pub fn load(&self) -> Load {
@@ -200,17 +227,52 @@ impl Engine {
 
 impl Inner {
     /// Plans a job, waits for a place and runs it there.
-    async fn execute(&self, job: Job) -> Result<Outcome, Error> {
+    async fn execute(&self, job: Job, sink: Option<Sink>) -> Result<Outcome, Error> {
+        let (language, patience) = (job.language.clone(), job.queue_wait);
+        let (plan, place) = self.admit(job, patience).await?;
+        let mut measured = self.metrics.begin(&language, self.isolation);
+        let followers = Followers {
+            sink,
+            measured: &mut measured,
+        };
+        let ended = executor::run(self, plan, place, &self.kill, followers).await;
+        measured.ended(&ended);
+        if let Ok(outcome) = &ended {
+            let status = outcome.status.as_str();
+            tracing::debug!(language, status, "a run has ended");
+        }
+        ended
+    }
+
+    /// What is to be done for a job, and the place to do it in.
+    async fn admit(&self, job: Job, patience: Duration) -> Result<(Plan, Place), Error> {
         let runtime = self
             .registry
             .find(&job.language)
             .expect("a job's language was found in this registry when it was accepted");
-        let patience = job.queue_wait;
-        let plan = plan(job, runtime, runtime.interpreter()?, &self.bounds);
-        let place = Place {
-            _permit: self.admission.enter(patience).await?,
-            _call: self.calls.token(),
+        let begun = Instant::now();
+        let admitted = async {
+            let plan = plan(job, runtime, runtime.interpreter()?, &self.bounds);
+            let place = Place {
+                _permit: self.admission.enter(patience).await?,
+                _call: self.calls.token(),
+            };
+            Ok((plan, place))
         };
-        executor::run(self, plan, place, &self.kill).await
+        let admitted = admitted.await;
+        let waited = begun.elapsed();
+        match &admitted {
+            Ok(_) => self.metrics.queued(waited),
+            // Whoever was sent away at once has not waited.
+            Err(error) => {
+                let waited = if waited < patience {
+                    Duration::ZERO
+                } else {
+                    patience
+                };
+                self.metrics.refused(error, waited);
+            }
+        }
+        admitted
     }
 }

@@ -17,8 +17,12 @@ use crate::admission::Permit;
 use crate::config::Bounds;
 use crate::engine::Inner;
 use crate::error::Error;
+use crate::events::{Sink, Started};
+use crate::metrics::Measured;
 use crate::outcome::{Isolation, Outcome, StageOutcome, Status, Usage};
+use crate::pace::Pace;
 use crate::plan::{Plan, Stage};
+use ended::Captures;
 use live::{Clock, Live, STEP_TIMEOUT};
 
 /// What a run holds until its box is dead: its place, and its call in the count
@@ -27,6 +31,14 @@ use live::{Clock, Live, STEP_TIMEOUT};
 pub(crate) struct Place {
     pub(crate) _permit: Permit,
     pub(crate) _call: TaskTrackerToken,
+}
+
+/// Who follows a run while it goes on.
+#[derive(Debug)]
+pub(crate) struct Followers<'a> {
+    /// Gets the output as it comes, where somebody asked for that.
+    pub(crate) sink: Option<Sink>,
+    pub(crate) measured: &'a mut Measured,
 }
 
 /// Runs `plan` and tells what became of it, also when `kill` ended it.
@@ -38,11 +50,18 @@ pub(crate) async fn run(
     plan: Plan,
     place: Place,
     kill: &CancellationToken,
+    followers: Followers<'_>,
 ) -> Result<Outcome, Error> {
     let bounds = &inner.bounds;
     let spec = spec(&plan, bounds);
-    let measured = inner.isolation == Isolation::Full;
-    let live = Live::create(&inner.launcher, &spec, measured, Arc::new(place)).await?;
+    let counted = inner.isolation == Isolation::Full;
+    let live = Live::create(&inner.launcher, &spec, counted, Arc::new(place)).await?;
+    let Followers { sink, measured } = followers;
+    measured.step("prepare");
+    if let Some(sink) = &sink {
+        sink.started(started(&plan, inner.isolation));
+    }
+    let pace = Pace::new(bounds.output_rate);
     let mut clock = Clock::new(plan.wall_time);
     let mut inputs: Vec<File> = plan
         .files
@@ -64,8 +83,9 @@ pub(crate) async fn run(
             Vec::new()
         };
         let command = command(stage, files);
+        let captures = Captures::new(bounds.output, sink.clone(), pace.clone());
         let (command, ended) = live
-            .stage(command, &mut clock, bounds.output, before, kill)
+            .stage(command, &mut clock, captures, before, kill)
             .await?;
         if stages.is_empty() {
             inputs = command.files;
@@ -79,7 +99,9 @@ pub(crate) async fn run(
             break;
         }
     }
+    measured.step("run");
     let collected = live.collect(inputs, plan.ignored, *bounds).await?;
+    measured.step("collect");
     warnings.extend(collected.warnings);
     // The answer need not wait for the kernel to take the box apart.
     drop(live);
@@ -95,6 +117,15 @@ pub(crate) async fn run(
         warnings,
         started: plan.started,
     })
+}
+
+fn started(plan: &Plan, isolation: Isolation) -> Started {
+    Started {
+        id: plan.id.clone(),
+        language: plan.language.clone(),
+        version: plan.version.clone(),
+        isolation,
+    }
 }
 
 /// The box for a plan: the largest of what its stages may use.

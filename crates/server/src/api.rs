@@ -4,6 +4,7 @@
 //! wire, and nothing here knows of HTTP routing, headers or sockets.
 
 pub mod error;
+pub mod event;
 mod execute;
 mod fit;
 mod health;

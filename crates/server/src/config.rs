@@ -112,6 +112,8 @@ pub struct Config {
     pub client_timeout: Duration,
     /// Time from the request of a ChatGPT Action to its answer.
     pub action_timeout: Duration,
+    /// The longest silence of a streamed answer, which a comment then breaks.
+    pub stream_keep_alive: Duration,
     /// How long running jobs are waited for at shutdown.
     pub drain_grace: Duration,
     /// Connections at once.
@@ -143,6 +145,7 @@ impl Config {
             body_limit: 10 * 1024 * 1024,
             client_timeout: Duration::from_secs(30),
             action_timeout: Duration::from_secs(40),
+            stream_keep_alive: Duration::from_secs(15),
             drain_grace: Duration::from_secs(8),
             connections: 1024,
             log_format: LogFormat::Text,

@@ -20,9 +20,11 @@ use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
 use crate::api::{Code, Problem};
 use crate::app::App;
 
+mod accept;
 mod access_log;
 mod actions;
 mod body;
+mod events;
 mod execute;
 mod failures;
 mod frame;
@@ -31,6 +33,7 @@ mod health;
 mod host;
 mod languages;
 mod limits;
+mod metrics;
 pub mod openapi;
 mod pages;
 mod peer;
@@ -48,11 +51,13 @@ const CORS_AGE: Duration = Duration::from_secs(3600);
 struct Shared {
     app: Arc<App>,
     failures: failures::Failures,
+    metrics: metrics::Metrics,
 }
 
 /// All routes with all layers.
 fn router(app: Arc<App>) -> Router {
     let shared = Arc::new(Shared {
+        metrics: metrics::Metrics::of(&app.engine),
         app,
         failures: failures::Failures::default(),
     });
@@ -70,6 +75,7 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/execute", execute)
         .route("/health", get(health::health))
         .route("/languages", get(languages::languages))
+        .route("/metrics", get(metrics::metrics))
         .route("/", get(pages::index))
         .route("/privacy", get(pages::privacy))
         .route("/openapi.json", get(schema::json))
@@ -89,14 +95,18 @@ fn layered(routes: Router, shared: &Arc<Shared>) -> Router {
     } else {
         gated.layer(cors(origins))
     };
-    framed(shared_with_browsers, shared.app.config.client_timeout)
+    let around = frame::Around {
+        patience: shared.app.config.client_timeout,
+        metrics: shared.metrics.clone(),
+    };
+    framed(shared_with_browsers, around)
 }
 
 /// The two layers that nothing gets around.
-fn framed(router: Router, patience: Duration) -> Router {
+fn framed(router: Router, around: frame::Around) -> Router {
     router
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(patience, frame::frame))
+        .layer(middleware::from_fn_with_state(around, frame::frame))
 }
 
 async fn nowhere() -> Problem {
@@ -219,7 +229,11 @@ mod tests {
         async fn boom() {
             panic!("secret words");
         }
-        let router = framed(Router::new().route("/", get(boom)), Duration::from_secs(1));
+        let around = frame::Around {
+            patience: Duration::from_secs(1),
+            metrics: metrics::Metrics::new(),
+        };
+        let router = framed(Router::new().route("/", get(boom)), around);
         for _ in 0..2 {
             let request = Request::new(Body::empty());
             let response = tower::ServiceExt::oneshot(router.clone(), request).await;

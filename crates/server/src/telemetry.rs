@@ -1,10 +1,15 @@
 //! Log lines on standard error, as text or JSON. Never a token, never code:
 //! those who log have to keep them out, there is no filter here.
 
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{LogFormat, Settings};
+
+mod json;
 
 /// Starts logging for the rest of the process. A second call changes nothing.
 ///
@@ -12,18 +17,33 @@ use crate::config::{LogFormat, Settings};
 /// When `RUST_LOG` is not a list of filter directives; the message says so.
 pub fn start(settings: &Settings) -> Result<(), String> {
     let filter = filter(settings)?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match settings.config.log_format {
-        LogFormat::Text => lines.with_ansi(false).compact().try_init(),
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init(),
-    };
+    let subscriber = subscriber(settings.config.log_format, filter, std::io::stderr);
+    let started = subscriber.try_init();
     // Somebody has set up logging before, as tests do: theirs stays.
     drop(started);
     Ok(())
+}
+
+/// Writes the lines that `filter` lets pass, each with what is known of the
+/// request and the run that it belongs to.
+fn subscriber<W>(
+    format: LogFormat,
+    filter: EnvFilter,
+    writer: W,
+) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(false);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with((format == LogFormat::Json).then_some(json::Keep));
+    match format {
+        LogFormat::Text => Box::new(registry.with(lines.compact())),
+        LogFormat::Json => Box::new(registry.with(lines.event_format(json::Lines))),
+    }
 }
 
 fn filter(settings: &Settings) -> Result<EnvFilter, String> {
@@ -45,7 +65,9 @@ fn filter(settings: &Settings) -> Result<EnvFilter, String> {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+#[cfg(test)]
+mod filters {
     use super::*;
 
     #[test]

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use sandbox::How;
 use tokio::net::unix::pipe;
+use tokio::time::sleep;
 
-use crate::capture::Capture;
+use crate::capture::{Capture, Tap};
+use crate::events::{Sink, Stream};
 use crate::outcome::{StageOutcome, Usage};
+use crate::pace::Pace;
 use crate::verdict::{End, verdict};
 
 /// Both streams of a stage.
@@ -17,13 +20,28 @@ use crate::verdict::{End, verdict};
 pub(super) struct Captures {
     stdout: Capture,
     stderr: Capture,
+    sink: Option<Sink>,
+    pace: Pace,
 }
 
 impl Captures {
-    pub(super) fn new(limit: usize) -> Self {
+    /// Keeps so many bytes of each stream, and tells them to the sink.
+    pub(super) fn new(limit: usize, sink: Option<Sink>, pace: Pace) -> Self {
+        if let Some(sink) = &sink {
+            sink.draining(false);
+        }
         Self {
             stdout: Capture::new(limit),
             stderr: Capture::new(limit),
+            sink,
+            pace,
+        }
+    }
+
+    /// The program is dead: what its pipes still hold waits for no reader.
+    pub(super) fn drain(&self) {
+        if let Some(sink) = &self.sink {
+            sink.draining(true);
         }
     }
 
@@ -35,12 +53,27 @@ impl Captures {
     ) -> impl Future<Output = ()> + use<> {
         let captures = self.clone();
         async move {
-            let read = async |capture: &Capture, fd| -> io::Result<()> {
-                capture.read_from(pipe::Receiver::from_owned_fd(fd)?).await
+            let read = async |stream, capture: &Capture, fd| -> io::Result<()> {
+                let tap = Tap {
+                    stream,
+                    sink: captures.sink.clone(),
+                    pace: captures.pace.clone(),
+                };
+                let mut fd: OwnedFd = fd;
+                loop {
+                    let mut pipe = pipe::Receiver::from_owned_fd(fd)?;
+                    let Some(pause) = capture.read_from(&mut pipe, &tap).await? else {
+                        return Ok(());
+                    };
+                    // Not watched meanwhile: the kernel would wake us at each
+                    // single write, and with small ones that is all we did.
+                    fd = pipe.into_nonblocking_fd()?;
+                    sleep(pause).await;
+                }
             };
             let both = tokio::join!(
-                read(&captures.stdout, stdout),
-                read(&captures.stderr, stderr)
+                read(Stream::Stdout, &captures.stdout, stdout),
+                read(Stream::Stderr, &captures.stderr, stderr)
             );
             for error in [both.0, both.1].into_iter().filter_map(Result::err) {
                 tracing::warn!(%error, "failed to read a program's output");
@@ -172,6 +205,7 @@ mod tests {
 
     use super::{Captures, Cut, Ended, Last, since};
     use crate::outcome::Status;
+    use crate::pace::Pace;
 
     fn account(cpu_millis: u64, oom_kills: u64) -> sandbox::Usage {
         sandbox::Usage {
@@ -184,7 +218,8 @@ mod tests {
 
     fn ended(last: Last, oom_kills: u64, measured: bool) -> Ended {
         let (now, before) = (account(30, 1 + oom_kills), account(10, 1));
-        Ended::new(Captures::new(10), last, now, before, measured)
+        let captures = Captures::new(10, None, Pace::new(1));
+        Ended::new(captures, last, now, before, measured)
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::Place;
 use super::ended::{Captures, Cut, Ended, Last};
@@ -73,13 +74,15 @@ impl Drop for Live {
         doors.sandbox.kill().ok();
         // Without a runtime nobody is left who could want the place.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
+            let gone = async move {
                 // An error is the box's end too: it, or the warden, is gone.
                 if timeout(STEP_TIMEOUT, doors.gone()).await.is_err() {
                     tracing::error!("a killed box was not dead in time");
                 }
                 drop(place);
-            });
+            };
+            // So that the log says whose box it was.
+            runtime.spawn(gone.in_current_span());
         }
     }
 }
@@ -121,13 +124,12 @@ impl Live {
         &self,
         command: Command,
         clock: &mut Clock,
-        output: usize,
+        captures: Captures,
         before: sandbox::Usage,
         kill: &CancellationToken,
     ) -> Result<(Command, Ended), Error> {
         let handed_over = Instant::now();
         let command = self.exec(command).await?;
-        let captures = Captures::new(output);
         let ended =
             |last, account| Ended::new(captures.clone(), last, account, before, self.measured);
         let (stdout, stderr) = match self.start(clock, kill).await? {
@@ -172,6 +174,7 @@ impl Live {
                 (Last::Killed { cut, wall_time }, account)
             }
         };
+        captures.drain();
         if !read && timeout(PIPE_DRAIN_TIMEOUT, reading).await.is_err() {
             tracing::warn!("a dead program's output did not end");
         }

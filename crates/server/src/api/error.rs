@@ -36,6 +36,8 @@ pub enum Code {
     NotFound,
     /// The address exists, the method does not.
     MethodNotAllowed,
+    /// The client takes none of the forms that an answer has.
+    NotAcceptable,
     /// The client took too long to send its request.
     RequestTimeout,
     /// The request body is over the limit.
@@ -61,12 +63,13 @@ struct Row {
 
 impl Code {
     /// Every code, in order of status.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
+        Self::NotAcceptable,
         Self::RequestTimeout,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
@@ -106,6 +109,12 @@ impl Code {
                 "method-not-allowed",
                 "Method not allowed",
                 "The address exists, but not for this method; the Allow header lists the ones that work.",
+            ),
+            Self::NotAcceptable => (
+                406,
+                "not-acceptable",
+                "Not acceptable",
+                "The Accept header takes none of the forms in which this address answers.",
             ),
             Self::RequestTimeout => (
                 408,

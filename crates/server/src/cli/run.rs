@@ -1,5 +1,5 @@
 //! `run`: one program through the engine, without a server. The program's
-//! output passes through untouched; what we have to say goes to standard
+//! output passes through untouched, while it runs; what we have to say goes to standard
 //! error, and our own failures exit with a code no program is likely to use.
 
 use std::fs::{self, File};
@@ -15,6 +15,8 @@ use crate::api::ExecuteResponse;
 use crate::config::{Env, value};
 use crate::exit_code::Exit;
 use crate::{output, telemetry};
+
+mod live;
 
 #[derive(Debug, Args)]
 #[command(
@@ -86,7 +88,10 @@ fn start(args: RunArgs, env: &Env) -> Result<Exit, Failure> {
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let Some(outcome) = runtime.block_on(call(&engine, draft))? else {
+    let called = runtime.block_on(call(&engine, draft, !args.json));
+    // Printing may still wait for whoever reads us; nobody waits for that.
+    runtime.shutdown_background();
+    let Some(outcome) = called? else {
         output::note("interrupted");
         return Ok(Exit::Interrupted);
     };
@@ -99,7 +104,9 @@ fn start(args: RunArgs, env: &Env) -> Result<Exit, Failure> {
         output::text(&text)?;
         return Ok(Exit::Success);
     }
-    show(&outcome, args.save.as_deref())?;
+    for remark in remarks(&outcome, args.save.as_deref()) {
+        output::note(&format!("codex-server: {remark}"));
+    }
     if outcome.status == Status::Cancelled {
         output::note("interrupted");
         return Ok(Exit::Interrupted);
@@ -109,7 +116,8 @@ fn start(args: RunArgs, env: &Env) -> Result<Exit, Failure> {
 
 /// Runs the draft to its end, or to Ctrl-C: then the outcome is what there was
 /// until then. `None` when there was nothing yet, or nobody waits any longer.
-async fn call(engine: &Engine, draft: Draft) -> Result<Option<Outcome>, Failure> {
+/// Where wanted, output is printed while the program runs.
+async fn call(engine: &Engine, draft: Draft, print: bool) -> Result<Option<Outcome>, Failure> {
     let job = engine.accept(draft).map_err(|invalid| {
         let flag = match invalid.field.as_str() {
             "timeout" => " --max-timeout moves the limit.",
@@ -118,7 +126,19 @@ async fn call(engine: &Engine, draft: Draft) -> Result<Option<Outcome>, Failure>
         };
         Failure::text(Exit::Usage, format!("{invalid}{flag}"))
     })?;
-    let mut call = std::pin::pin!(engine.call(Call::Execute(Box::new(job))));
+    let call = Call::Execute(Box::new(job));
+    let (sink, printed) = if print {
+        let live::Printing { sink, ended } = live::start(tokio::runtime::Handle::current())?;
+        (Some(sink), Some(ended))
+    } else {
+        (None, None)
+    };
+    let mut call = std::pin::pin!(async {
+        match sink {
+            Some(sink) => engine.call_streaming(call, sink).await,
+            None => engine.call(call).await,
+        }
+    });
     let replied = tokio::select! {
         reply = &mut call => reply,
         _ = tokio::signal::ctrl_c() => tokio::select! {
@@ -127,6 +147,13 @@ async fn call(engine: &Engine, draft: Draft) -> Result<Option<Outcome>, Failure>
             _ = tokio::signal::ctrl_c() => return Ok(None),
         },
     };
+    if let Some(printed) = printed {
+        tokio::select! {
+            // A thread that panicked has said so.
+            printed = printed => printed.unwrap_or(Ok(()))?,
+            _ = tokio::signal::ctrl_c() => return Ok(None),
+        }
+    }
     match replied {
         Ok(Reply::Outcome(outcome)) => Ok(Some(*outcome)),
         Err(engine::Error::Draining) => Ok(None),
@@ -221,17 +248,6 @@ fn language_of(file: &Path, languages: &[Language]) -> Result<String, Failure> {
         })
 }
 
-fn show(outcome: &Outcome, saved: Option<&Path>) -> Result<(), Failure> {
-    for stage in &outcome.stages {
-        output::bytes(&stage.stdout.bytes)?;
-        output::error_bytes(&stage.stderr.bytes)?;
-    }
-    for remark in remarks(outcome, saved) {
-        output::note(&format!("codex-server: {remark}"));
-    }
-    Ok(())
-}
-
 /// Puts the files that the program left into a directory, over older ones.
 fn save(outcome: &Outcome, directory: &Path) -> Result<(), Failure> {
     for file in &outcome.files {
@@ -278,16 +294,6 @@ fn remarks(outcome: &Outcome, saved: Option<&Path>) -> Vec<String> {
         && outcome.status == Status::Signalled
     {
         remarks.push(format!("ended by signal {signal}"));
-    }
-    for stage in &outcome.stages {
-        for (name, stream) in [("output", &stage.stdout), ("error output", &stage.stderr)] {
-            if stream.truncated {
-                remarks.push(format!(
-                    "{name} was cut: it wrote {} bytes in all",
-                    stream.total
-                ));
-            }
-        }
     }
     if !outcome.files.is_empty() {
         let files: Vec<String> = outcome
@@ -398,13 +404,12 @@ mod tests {
         assert_eq!(exit_code(&outcome), 124);
         let expected = [
             "stopped after 0.0 s; --timeout gives it more time",
-            "output was cut: it wrote 9 bytes in all",
             "it left files, which --save DIR keeps: plot.png (3 bytes)",
             "a child was killed",
         ];
         assert_eq!(remarks(&outcome, None), expected);
         assert!(
-            remarks(&outcome, Some(Path::new("out")))[2]
+            remarks(&outcome, Some(Path::new("out")))[1]
                 .starts_with("files put into out: plot.png")
         );
     }

@@ -11,6 +11,8 @@ use engine::{Bounds, Isolation};
 use crate::config::{Access, LogFormat, Settings, value};
 use crate::public_url;
 
+mod output;
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -162,7 +164,16 @@ fn number(value: u64) -> u32 {
 }
 
 /// Every setting, in the order of the documentation.
-pub const KEYS: &[&[Key]] = &[PLACES, ADDRESS, ACCESS, LOG, RUN, BOX, LIMITS];
+pub const KEYS: &[&[Key]] = &[
+    PLACES,
+    ADDRESS,
+    ACCESS,
+    LOG,
+    RUN,
+    BOX,
+    LIMITS,
+    output::OUTPUT,
+];
 
 /// Every setting, flat.
 pub fn all() -> impl Iterator<Item = &'static Key> {
@@ -558,13 +569,6 @@ const LIMITS: &[Key] = &[
             |s, v| s.config.bounds.collect_time = v,
         ),
         "How long the files of a run are looked for; what is found later is left out, with a warning",
-    ),
-    key(
-        "max_output",
-        Reach::NoFlag,
-        "1 MiB",
-        Kind::Bytes(KIB, 64 * MIB, |s, v| s.config.bounds.output = size(v)),
-        "Output kept of each stream: three quarters head, one quarter tail",
     ),
 ];
 

@@ -8,7 +8,7 @@ use engine::Bounds;
 use crate::config::keys::{KEYS, Key, Kind, Reach};
 
 /// The titles of the groups in [`KEYS`].
-const TITLES: [&str; 7] = [
+const TITLES: [&str; 8] = [
     "Places",
     "Address",
     "Access",
@@ -16,6 +16,7 @@ const TITLES: [&str; 7] = [
     "Runs",
     "The box of a run",
     "What requests may hold",
+    "Output",
 ];
 
 /// The settings as Markdown.

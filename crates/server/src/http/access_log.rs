@@ -1,11 +1,19 @@
 //! One line for each request, whatever becomes of it. Never the token, the
 //! code, the query, or an address that matched no route.
 
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, Method, header};
+use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
+use tracing::Span;
+
+use super::metrics::Metrics;
 
 /// Characters of a user agent that are logged.
 const USER_AGENT_CHARS: usize = 200;
@@ -35,29 +43,38 @@ impl Note {
     }
 }
 
+/// Marks an answer, in its extensions, that lasts as long as its body: the
+/// line is written at the body's end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogAtEnd;
+
 /// A request in progress. Dropped without [`Record::finish`], it logs that
 /// the client went away.
 #[derive(Debug)]
 pub(super) struct Record {
     method: Method,
-    path: String,
+    /// The route's template, where the address matched one.
+    path: Option<String>,
     user_agent: String,
-    request_id: String,
     note: Note,
+    metrics: Metrics,
+    /// Carries the request id.
+    span: Span,
     begun: Instant,
     finished: bool,
 }
 
 impl Record {
     /// Begins the record of a request.
-    pub(super) fn begin(request: &Request, request_id: &str, note: Note) -> Self {
+    pub(super) fn begin(request: &Request, note: Note, metrics: Metrics, span: Span) -> Self {
         let path = request.extensions().get::<MatchedPath>();
         Self {
             method: request.method().clone(),
-            path: path.map_or("-", MatchedPath::as_str).to_owned(),
+            path: path.map(|path| path.as_str().to_owned()),
             user_agent: user_agent(request.headers()),
-            request_id: request_id.to_owned(),
             note,
+            metrics,
+            span,
             begun: Instant::now(),
             finished: false,
         }
@@ -69,20 +86,40 @@ impl Record {
         self.write(status);
     }
 
+    /// Writes the line of an answer: now, or when its body has been sent.
+    pub(super) fn follow(self, response: Response) -> Response {
+        let status = response.status().as_u16();
+        if response.extensions().get::<LogAtEnd>().is_none() {
+            self.finish(status);
+            return response;
+        }
+        let record = Some(self);
+        response.map(|body| {
+            Body::new(Followed {
+                body,
+                record,
+                status,
+            })
+        })
+    }
+
     fn write(&self, status: u16) {
-        let duration_ms = self.begun.elapsed().as_secs_f64() * 1e3;
+        let took = self.begun.elapsed().as_secs_f64();
+        let path = self.path.as_deref();
+        self.metrics.request(&self.method, path, status, took);
+        let duration_ms = took * 1e3;
+        let _entered = self.span.enter();
         let notes = &self.note.0;
         tracing::info!(
             target: "access",
             method = %self.method,
-            path = %self.path,
+            path = %path.unwrap_or("-"),
             status,
             duration_ms = (duration_ms * 1e3).round() / 1e3,
             key = notes.key.get().map_or("-", String::as_str),
             run = notes.run.get().map_or("-", String::as_str),
             // Quoted in text, so that a client cannot write fields of its own.
             user_agent = self.user_agent.as_str(),
-            request_id = %self.request_id,
             "request"
         );
     }
@@ -94,6 +131,44 @@ impl Drop for Record {
             self.note.run("cancelled");
             self.write(CLIENT_GONE);
         }
+    }
+}
+
+/// A body that ends its request's record.
+#[derive(Debug)]
+struct Followed {
+    body: Body,
+    record: Option<Record>,
+    status: u16,
+}
+
+impl HttpBody for Followed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let whole = match &frame {
+            // Nobody may ask again after the last part.
+            Some(Ok(_)) => self.body.is_end_stream(),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if whole && let Some(record) = self.record.take() {
+            record.finish(self.status);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

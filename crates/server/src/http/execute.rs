@@ -1,4 +1,5 @@
-//! `POST /execute`: runs code and waits for what becomes of it.
+//! `POST /execute`: runs code and waits for what becomes of it, or hands the
+//! run to [`events`](super::events) to be told while it goes on.
 //!
 //! Dropping the handler's future, which happens when the client goes away,
 //! drops the call to the engine and so kills the run.
@@ -8,11 +9,15 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
 use engine::{Call, Draft, Outcome, Reply};
 use tokio::time::Instant;
 
+use super::accept::{self, Form};
 use super::access_log::Note;
+use super::events::Streamed;
 use super::frame::{Arrived, RequestId};
+use super::stream::Socket;
 use super::{Shared, actions, body, chain, require_json};
 use crate::api::{Code, ExecuteRequest, ExecuteResponse, Problem, fit, parse_object};
 
@@ -25,14 +30,24 @@ use crate::api::{Code, ExecuteRequest, ExecuteResponse, Problem, fit, parse_obje
     operation_id = "executeCode",
     tag = "execution",
     request_body = ExecuteRequest,
-    responses((status = 200, description = "The code ran, to whatever end", body = ExecuteResponse)),
+    responses((
+        status = 200,
+        description = "The code ran, to whatever end",
+        content((ExecuteResponse = "application/json"), (String = "text/event-stream")),
+    )),
 )]
 pub(super) async fn execute(
     State(shared): State<Arc<Shared>>,
     request: Request,
-) -> Result<Json<ExecuteResponse>, Problem> {
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     require_json(&parts.headers)?;
+    let is_action = actions::is_action(&parts.headers);
+    let form = if is_action {
+        Form::Json
+    } else {
+        accept::form(&parts.headers)?
+    };
     let config = &shared.app.config;
     let body = body::read(
         &parts.headers,
@@ -46,7 +61,6 @@ pub(super) async fn execute(
     let mut warnings = std::mem::take(&mut request.warnings);
     let engine = &shared.app.engine;
     let mut draft = Draft::try_from(request)?;
-    let is_action = actions::is_action(&parts.headers);
     let limit = config.action_timeout;
     let arrived = parts.extensions.get::<Arrived>();
     let deadline =
@@ -55,21 +69,32 @@ pub(super) async fn execute(
         let left = deadline.saturating_duration_since(Instant::now());
         warnings.extend(actions::fit_time(&mut draft, engine.bounds(), limit, left));
     }
-    let call = engine.call(Call::Execute(Box::new(engine.accept(draft)?)));
+    let job = engine.accept(draft)?;
+    if form == Form::Events {
+        let id = parts.extensions.get::<RequestId>();
+        let streamed = Streamed {
+            engine: engine.clone(),
+            keep_alive: config.stream_keep_alive,
+            warnings,
+            request_id: id.map_or_else(String::new, |id| id.0.clone()),
+            note: parts.extensions.get::<Note>().cloned(),
+            socket: parts.extensions.get::<Arc<Socket>>().cloned(),
+            metrics: shared.metrics.clone(),
+        };
+        return streamed.answer(job).await;
+    }
+    let call = engine.call(Call::Execute(Box::new(job)));
     let replied = if is_action {
         let answered = tokio::time::timeout_at(deadline, call).await;
         answered.map_err(|_| too_late(limit))?
     } else {
         call.await
     };
-    let Reply::Outcome(outcome) = replied.map_err(|error| {
-        let id = parts.extensions.get::<RequestId>();
-        failed(&error, id.map_or("-", |id| id.0.as_str()))
-    })?;
+    let Reply::Outcome(outcome) = replied.map_err(|error| failed(&error))?;
     if let Some(note) = parts.extensions.get::<Note>() {
         note.run(outcome.status.as_str());
     }
-    Ok(Json(respond(*outcome, warnings, is_action)))
+    Ok(Json(respond(*outcome, warnings, is_action)).into_response())
 }
 
 fn respond(outcome: Outcome, warnings: Vec<String>, is_action: bool) -> ExecuteResponse {
@@ -83,12 +108,12 @@ fn respond(outcome: Outcome, warnings: Vec<String>, is_action: bool) -> ExecuteR
 }
 
 /// Says to the caller what it may know, and to the log the rest.
-fn failed(error: &engine::Error, request_id: &str) -> Problem {
+pub(super) fn failed(error: &engine::Error) -> Problem {
     let problem = Problem::from(error);
     if problem.code == Code::Internal {
-        tracing::error!(request_id, error = %chain(error), "failed to run a job");
+        tracing::error!(error = %chain(error), "failed to run a job");
     } else {
-        tracing::debug!(request_id, error = %chain(error), "refused a job");
+        tracing::debug!(error = %chain(error), "refused a job");
     }
     problem
 }

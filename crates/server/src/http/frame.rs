@@ -11,9 +11,11 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument as _;
 
 use super::access_log::{Note, Record};
 use super::body::Lent;
+use super::metrics::Metrics;
 use crate::api::error::whole_seconds;
 use crate::api::{Code, Problem};
 
@@ -35,16 +37,27 @@ pub(super) struct Arrived(pub(super) Instant);
 #[derive(Debug, Clone)]
 pub(super) struct Panic(pub(super) String);
 
-/// Wraps every request. What a handler leaves of a body is read for at most
-/// the state's time.
+/// What the layer knows of the server.
+#[derive(Debug, Clone)]
+pub(super) struct Around {
+    /// How long what a handler leaves of a body is read.
+    pub(super) patience: Duration,
+    pub(super) metrics: Metrics,
+}
+
+/// Wraps every request.
 pub(super) async fn frame(
-    State(patience): State<Duration>,
+    State(around): State<Around>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let id = request_id(request.headers());
     let note = Note::default();
-    let record = Record::begin(&request, &id, note.clone());
+    // Every line that is logged on the way, the engine's too, carries the id.
+    // At this level the span is there as long as anything is logged at all.
+    let span = tracing::error_span!("request", request_id = %id);
+    let metrics = around.metrics;
+    let record = Record::begin(&request, note.clone(), metrics.clone(), span.clone());
     let extensions = request.extensions_mut();
     extensions.insert(RequestId(id.clone()));
     extensions.insert(Arrived(Instant::now()));
@@ -53,18 +66,20 @@ pub(super) async fn frame(
     let lent = Lent::new(&parts.headers, body);
     let request = Request::from_parts(parts, lent.body());
 
-    let response = next.run(request).await;
+    let response = next.run(request).instrument(span.clone()).await;
     if let Some(Panic(message)) = response.extensions().get() {
-        tracing::error!(request_id = %id, message, "a handler panicked");
+        span.in_scope(|| tracing::error!(message, "a handler panicked"));
     }
-    let mut response = render(response, &id);
+    let (mut response, problem) = render(response, &id);
+    if let Some(code) = problem {
+        metrics.problem(code);
+    }
     // A client that was too slow once is not waited for again.
     if response.status() != StatusCode::REQUEST_TIMEOUT {
-        lent.discard(patience).await;
+        lent.discard(around.patience).await;
     }
     secure(response.headers_mut(), &id);
-    record.finish(response.status().as_u16());
-    response
+    record.follow(response)
 }
 
 /// The client's own id when it is a sane one, else a new one.
@@ -94,13 +109,14 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Writes down the problem of a response, or of a bare status of the router's.
-fn render(mut response: Response, id: &str) -> Response {
+/// Writes down the problem of a response, or of a bare status of the router's,
+/// and says which one it is.
+fn render(mut response: Response, id: &str) -> (Response, Option<Code>) {
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
         None => match bare_problem(&response) {
             Some(problem) => problem,
-            None => return response,
+            None => return (response, None),
         },
     };
     let json =
@@ -123,7 +139,7 @@ fn render(mut response: Response, id: &str) -> Response {
         headers.insert(header::RETRY_AFTER, whole_seconds(wait).into());
     }
     *response.body_mut() = Body::from(json);
-    response
+    (response, Some(problem.code))
 }
 
 /// The problem behind an error status that no handler of ours made. JSON is

@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 
 use super::access_log::Note;
 use super::failures::{REFUSALS, WINDOW};
-use super::frame::RequestId;
 use super::host::{self, Rules};
 use super::peer::client_ip;
 use super::serve::Connection;
@@ -57,9 +56,7 @@ pub(super) async fn gate(
     }
     if !is_open_path(request.uri().path()) {
         let peer = connection.peer.ip();
-        let id = request.extensions().get::<RequestId>();
-        let id = id.map_or_else(|| "-".to_owned(), |id| id.0.clone());
-        match admit(&shared, peer, request.headers(), &id).await {
+        match admit(&shared, peer, request.headers()).await {
             Ok(principal) => {
                 if let Some(note) = request.extensions().get::<Note>() {
                     note.key(&principal.key);
@@ -115,12 +112,7 @@ fn check_place(shared: &Shared, connection: Connection, request: &Request) -> Re
 }
 
 /// Finds out who is calling, or answers why not.
-async fn admit(
-    shared: &Shared,
-    peer: IpAddr,
-    headers: &HeaderMap,
-    request_id: &str,
-) -> Result<Principal, Response> {
+async fn admit(shared: &Shared, peer: IpAddr, headers: &HeaderMap) -> Result<Principal, Response> {
     if shared.app.config.access == Access::Open {
         return Ok(Principal {
             key: OPEN_KEY.to_owned(),
@@ -138,7 +130,7 @@ async fn admit(
             Ok(Ok(principal)) => return Ok(principal),
             Ok(Err(denied)) => denied,
             Err(error) => {
-                tracing::error!(request_id, error = %chain(&error), "failed to check a token");
+                tracing::error!(error = %chain(&error), "failed to check a token");
                 return Err(Problem::internal().into_response());
             }
         },

@@ -27,6 +27,15 @@ const SCHEME: &str = "BearerAuth";
 /// Bytes in a MiB.
 const MIB: u64 = 1024 * 1024;
 
+/// What a streamed answer consists of.
+const EVENTS: &str = "Server-sent events with an `id`, an `event` and JSON as `data`: `queued` {running, waiting} after a while without a place, `start` {id, language, version, isolation}, `stdout` and `stderr` {text} as the program writes, `dropped` {stream, bytes} where the reader was too slow, `truncated` {limit} where no more output is streamed, and at last `end` with the whole ExecuteResponse, or `error` with a Problem.";
+
+/// Such an answer.
+const EVENTS_EXAMPLE: &str = concat!(
+    "id: 1\nevent: start\ndata: {\"id\":\"019b7c1e-5a3f-7c10-8a51-0242ac120002\",\"language\":\"python\",\"version\":\"3.11.2\",\"isolation\":\"full\"}\n\n",
+    "id: 2\nevent: stdout\ndata: {\"text\":\"4\\n\"}\n\n",
+);
+
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(
@@ -37,6 +46,7 @@ const MIB: u64 = 1024 * 1024;
         super::execute::execute,
         super::health::health,
         super::languages::languages,
+        super::metrics::metrics,
         super::pages::index,
         super::pages::privacy,
         super::schema::json,
@@ -94,6 +104,11 @@ pub fn document_within(base_url: &str, access: Access, bounds: &Bounds) -> Value
         SCHEME: { "type": "http", "scheme": "bearer" },
     });
     bound(&mut document, bounds);
+    let answers = &mut document["paths"]["/execute"]["post"]["responses"]["200"]["content"];
+    answers["text/event-stream"] = json!({
+        "schema": { "type": "string", "description": EVENTS },
+        "example": EVENTS_EXAMPLE,
+    });
     let paths = document["paths"].as_object_mut();
     for (path, item) in paths.into_iter().flatten() {
         for (_, operation) in item.as_object_mut().into_iter().flatten() {
@@ -131,32 +146,35 @@ fn complete(path: &str, operation: &mut Value, access: Access) {
     }
     let responses = &mut operation["responses"];
     let mut ok_headers = headers(&["X-Request-Id"]);
-    if guarded {
+    let runs_code = path == "/execute";
+    if runs_code {
         ok_headers.append(&mut headers(&["RateLimit", "RateLimit-Policy"]));
     }
     responses["200"]["headers"] = Value::Object(ok_headers);
-    for code in refusals(guarded, access) {
+    for code in refusals(guarded, runs_code, access) {
         responses[code.status().to_string()] = refusal(code);
     }
 }
 
 /// The problems that an operation can end in.
-fn refusals(guarded: bool, access: Access) -> Vec<Code> {
-    let of_all = [Code::InvalidRequest, Code::Internal];
-    if !guarded {
-        return of_all.to_vec();
+fn refusals(guarded: bool, runs_code: bool, access: Access) -> Vec<Code> {
+    let mut codes = vec![Code::InvalidRequest, Code::Internal];
+    if guarded {
+        // Too many wrong tokens are limited too.
+        codes.push(Code::Forbidden);
+        if access == Access::Token {
+            codes.extend([Code::Unauthorized, Code::RateLimited]);
+        }
     }
-    let mut codes = vec![
-        Code::Forbidden,
-        Code::RequestTimeout,
-        Code::BodyTooLarge,
-        Code::UnsupportedMediaType,
-        Code::RateLimited,
-        Code::Unavailable,
-    ];
-    codes.extend(of_all);
-    if access == Access::Token {
-        codes.push(Code::Unauthorized);
+    if runs_code {
+        codes.extend([
+            Code::NotAcceptable,
+            Code::RequestTimeout,
+            Code::BodyTooLarge,
+            Code::UnsupportedMediaType,
+            Code::RateLimited,
+            Code::Unavailable,
+        ]);
     }
     codes
 }

@@ -48,7 +48,7 @@ pub struct Connection {
 /// The client closed its side before its answer was ready.
 #[derive(Debug, thiserror::Error)]
 #[error("the client went away")]
-struct ClientGone;
+pub(super) struct ClientGone;
 
 /// Serves `app` on `listener` until `shutdown` resolves, then refuses new
 /// calls and waits for the running ones, at most `drain_grace`.
@@ -187,6 +187,8 @@ async fn answer(
 ) -> Result<axum::response::Response, ClientGone> {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(connection));
+    // For an answer that goes on after this function has given it.
+    request.extensions_mut().insert(Arc::clone(&socket));
     tokio::select! {
         answered = router.oneshot(request) => {
             let answered: Result<_, Infallible> = answered;

@@ -327,6 +327,26 @@ fn run_exits_as_the_program_does() {
 }
 
 #[test]
+fn run_prints_while_the_program_runs_and_cuts_nothing() {
+    let home = Home::new();
+    let code = "import sys\nfor i in range(600_000): print(i)\nprint('end', file=sys.stderr)";
+    let done = home.run(&["run", "-c", code]);
+    assert!(done.stdout.lines().eq((0..600_000).map(|i| i.to_string())));
+    assert_eq!(done.stderr, "end\n");
+
+    let code = "import time; print('first', flush=True); time.sleep(20)";
+    let mut command = home.command(&["run", "--timeout", "25", "-c", code]);
+    let said = home.path().with_file_name("said-early");
+    command.stdout(std::fs::File::create(&said).unwrap());
+    let run = Server::of(command.stderr(Stdio::piped()).spawn().unwrap());
+    wait_for("the first line", || {
+        std::fs::read_to_string(&said).unwrap() == "first\n"
+    });
+    run.signal("-INT");
+    assert_eq!(run.wait().0, Some(130), "it ran on until then");
+}
+
+#[test]
 fn run_prints_what_the_api_would_answer() {
     let home = Home::new();
     let code = "import sys; open('a.bin', 'wb').write(b'\\xff'); print(1); sys.exit(3)";

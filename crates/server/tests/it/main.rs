@@ -4,10 +4,13 @@
 mod bad_input;
 mod clients;
 mod connection;
+mod events;
 mod http;
 mod importer;
+mod metrics;
 mod openapi;
 mod rules;
+mod streaming;
 mod support;
 
 #[path = "../shared/processes.rs"]

@@ -140,7 +140,8 @@ fn tokens_are_asked_for_only_where_needed() {
     for (path, item) in whole["paths"].as_object().expect("paths") {
         for (_, operation) in item.as_object().expect("operations") {
             let guarded = operation["security"] != json!([]);
-            assert_eq!(guarded, path == "/execute", "{path}");
+            let expected = ["/execute", "/metrics"].contains(&path.as_str());
+            assert_eq!(guarded, expected, "{path}");
             assert_eq!(operation["responses"].get("401").is_some(), guarded);
         }
     }
@@ -169,9 +170,24 @@ fn every_reference_leads_somewhere() {
     assert_eq!(
         statuses,
         [
-            "200", "400", "401", "403", "408", "413", "415", "429", "500", "503"
+            "200", "400", "401", "403", "406", "408", "413", "415", "429", "500", "503"
         ]
     );
+}
+
+#[test]
+fn only_the_whole_document_tells_of_events() {
+    let content = |document: &Value| {
+        let ok = document["paths"]["/execute"]["post"]["responses"]["200"].clone();
+        let content = ok["content"].as_object().expect("content").clone();
+        content.keys().cloned().collect::<Vec<_>>()
+    };
+    let whole = document(EXAMPLE_URL, Access::Token);
+    assert_eq!(content(&whole), ["application/json", "text/event-stream"]);
+    let actions = actions_document(EXAMPLE_URL, Access::Token);
+    assert_eq!(content(&actions), ["application/json"]);
+    let refusals = &actions["paths"]["/execute"]["post"]["responses"];
+    assert!(refusals.get("406").is_none());
 }
 
 #[test]

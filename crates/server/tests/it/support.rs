@@ -197,9 +197,35 @@ impl TestServer {
         assert!(sent.expect("run kill").success());
     }
 
+    /// Kills the process that makes the server's boxes.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a signal needs the kill command: tests have no system calls"
+    )]
+    pub(crate) fn kill_warden(&self) {
+        let server = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children"));
+        let children = children.expect("read /proc");
+        let is_warden = |pid: &&str| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.starts_with("codex-server: warden"))
+        };
+        let mut children = children.split_whitespace();
+        let warden = children.find(is_warden).expect("a warden");
+        let sent = std::process::Command::new("kill")
+            .args(["-KILL", warden])
+            .status();
+        assert!(sent.expect("run kill").success());
+    }
+
     /// Waits for the server to end, and says whether it ended well.
     pub(crate) fn ended_well(&mut self) -> bool {
         wait_for("the server's end", || self.child.try_wait().ok()?).success()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Runs that are in progress now.

@@ -104,6 +104,8 @@ fn operation(whole: &Value, from: &Value) -> Value {
 
 fn responses(whole: &Value, from: &Value) -> Value {
     let all = from.as_object().into_iter().flatten();
+    // An action is always answered with JSON.
+    let all = all.filter(|(status, _)| *status != "406");
     let flat = all.map(|(status, response)| {
         let mut flat = json!({ "description": cut(&response["description"]) });
         let body = &response["content"]["application/json"]["schema"];

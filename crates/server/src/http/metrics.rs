@@ -1,0 +1,244 @@
+//! `GET /metrics`: what the server counts, in Prometheus' text form.
+//!
+//! A label is never a caller's own text: routes are templates, methods and
+//! statuses those we know. So the number of series is bounded.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
+use engine::{Engine, Stream};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use super::{Shared, chain};
+use crate::api::{Code, Problem};
+
+mod process;
+
+/// The media type of the text form.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// Why making a metric cannot fail.
+const FIXED: &str = "names and labels are fixed, well formed and unique";
+
+/// The route of a request that matched none.
+const NOWHERE: &str = "unmatched";
+
+/// All metrics of a server. Cheap to clone; all clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    problems: IntCounterVec,
+    streams: IntGauge,
+    dropped: IntCounterVec,
+    live: IntGauge,
+    capacity: IntGauge,
+    waiting: IntGauge,
+    queue: IntGauge,
+    healthy: IntGauge,
+}
+
+/// A stream that is open until this is dropped.
+#[derive(Debug)]
+pub(super) struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// Those of a server with this engine.
+    pub(super) fn of(engine: &Engine) -> Self {
+        let metrics = Self::new();
+        let registry = &metrics.registry;
+        engine.metrics().register(registry).expect(FIXED);
+        for stream in Stream::ALL {
+            // What is counted from nought shows its first rise too.
+            metrics.dropped(stream, 0);
+        }
+        let info = |name, help, label, value: &str| {
+            let info = gauges(registry, name, help, &[label]);
+            info.with_label_values(&[value]).set(1);
+        };
+        info(
+            "codex_build_info",
+            "The version that runs; always 1.",
+            "version",
+            env!("CARGO_PKG_VERSION"),
+        );
+        info(
+            "codex_isolation_info",
+            "The isolation that every run gets; always 1.",
+            "isolation",
+            engine.isolation().as_str(),
+        );
+        metrics
+    }
+
+    /// Those of HTTP alone.
+    pub(super) fn new() -> Self {
+        let registry = Registry::new();
+        let gauge = |name, help| {
+            let gauge = IntGauge::new(name, help).expect(FIXED);
+            registry.register(Box::new(gauge.clone())).expect(FIXED);
+            gauge
+        };
+        Self {
+            requests: counters(
+                &registry,
+                "codex_http_requests_total",
+                "Requests by route, method and status; 499 is a client that went away.",
+                &["route", "method", "status"],
+            ),
+            seconds: seconds(&registry),
+            problems: counters(
+                &registry,
+                "codex_http_problems_total",
+                "Refused and failed requests by kind of problem, the last word of its `type`.",
+                &["problem"],
+            ),
+            streams: gauge("codex_streams_open", "Runs whose output is being streamed."),
+            dropped: counters(
+                &registry,
+                "codex_stream_dropped_bytes_total",
+                "Bytes of output left out of streams whose readers were too slow.",
+                &["stream"],
+            ),
+            live: gauge("codex_runs_live", "Runs in progress."),
+            capacity: gauge("codex_runs_capacity", "Runs possible at once."),
+            waiting: gauge("codex_queue_length", "Jobs that wait for a place."),
+            queue: gauge("codex_queue_capacity", "Jobs that may wait for a place."),
+            healthy: gauge(
+                "codex_sandbox_healthy",
+                "Whether boxes can be made: 1, or 0 once the sandbox broke down.",
+            ),
+            registry,
+        }
+    }
+
+    /// A request was answered, or its client went away.
+    pub(super) fn request(&self, method: &Method, route: Option<&str>, status: u16, took: f64) {
+        let (method, route) = (known(method), route.unwrap_or(NOWHERE));
+        let labels = [route, method, &status.to_string()];
+        self.requests.with_label_values(&labels).inc();
+        let labels = [route, method];
+        self.seconds.with_label_values(&labels).observe(took);
+    }
+
+    /// A request was refused, or failed.
+    pub(super) fn problem(&self, code: Code) {
+        self.problems.with_label_values(&[code.slug()]).inc();
+    }
+
+    /// A stream is opened.
+    pub(super) fn stream(&self) -> Open {
+        self.streams.inc();
+        Open(self.streams.clone())
+    }
+
+    /// Bytes were left out of a stream.
+    pub(super) fn dropped(&self, stream: Stream, bytes: u64) {
+        let labels = [stream.as_str()];
+        self.dropped.with_label_values(&labels).inc_by(bytes);
+    }
+
+    /// All of it as text, with the engine's load of this moment.
+    fn text(&self, engine: &Engine) -> Result<String, prometheus::Error> {
+        let load = engine.load();
+        let wide = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.live.set(wide(load.running));
+        self.capacity.set(wide(load.capacity));
+        self.waiting.set(wide(load.waiting));
+        self.queue.set(wide(engine.bounds().queue));
+        self.healthy.set(i64::from(engine.healthy()));
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Metrics
+///
+/// Requests, runs, queue, durations and the server's own use of resources, in Prometheus' text form.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "getMetrics",
+    tag = "server",
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
+)]
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let mut text = shared.metrics.text(&shared.app.engine).map_err(|error| {
+        tracing::error!(error = %chain(&error), "failed to write the metrics");
+        Problem::internal()
+    })?;
+    let started = shared.app.started.as_duration().as_secs_f64();
+    text.push_str(&process::text(started));
+    Ok(([(header::CONTENT_TYPE, TEXT)], text).into_response())
+}
+
+/// A method's name, where it is one that clients have any business with.
+fn known(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let counters = IntCounterVec::new(Opts::new(name, help), labels).expect(FIXED);
+    registry.register(Box::new(counters.clone())).expect(FIXED);
+    counters
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect(FIXED);
+    registry.register(Box::new(gauges.clone())).expect(FIXED);
+    gauges
+}
+
+fn seconds(registry: &Registry) -> HistogramVec {
+    let options = HistogramOpts::new(
+        "codex_http_request_seconds",
+        "Time from a request's headers to the end of its answer, by route and method.",
+    );
+    let options = options.buckets(engine::SECONDS.to_vec());
+    let seconds = HistogramVec::new(options, &["route", "method"]).expect(FIXED);
+    registry.register(Box::new(seconds.clone())).expect(FIXED);
+    seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_of_a_caller_s_invention_share_a_label() {
+        let metrics = Metrics::new();
+        for name in ["GET", "BREW", "PROPFIND", "X"] {
+            let method = Method::from_bytes(name.as_bytes()).expect("a method");
+            metrics.request(&method, None, 404, 0.001);
+        }
+        let text = TextEncoder::new()
+            .encode_to_string(&metrics.registry.gather())
+            .expect("text");
+        for (method, count) in [("GET", 1), ("other", 3)] {
+            let line = format!(
+                "codex_http_requests_total{{method=\"{method}\",route=\"unmatched\",status=\"404\"}} {count}\n"
+            );
+            assert!(text.contains(&line), "{text}");
+        }
+        assert!(!text.contains("BREW"));
+    }
+}
