@@ -11,6 +11,7 @@
 
 mod apt;
 mod bench;
+mod browser;
 mod build;
 mod census;
 mod conformance;
@@ -84,6 +85,12 @@ enum Command {
         #[arg(long)]
         binary: Option<PathBuf>,
     },
+    /// Look at the server's pages and files with a real browser.
+    Browser {
+        /// Binary to check; built in the dev profile when left out.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+    },
     /// Check the OpenAPI documents and probe a live server with schemathesis.
     Conformance {
         /// A long run.
@@ -118,6 +125,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Load(arguments) => load::load(&arguments)?,
         Command::Guest => guest::guest()?,
         Command::Container { binary } => container::container(&build::or_debug(binary)?)?,
+        Command::Browser { binary } => browser::browser(&build::or_debug(binary)?)?,
         Command::Conformance { full, binary } => {
             conformance::conformance(&build::or_debug(binary)?, full)?;
         }

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::apt::{self, Need, Probe};
 use crate::bench;
+use crate::browser;
 use crate::build;
 use crate::conformance;
 use crate::container;
@@ -55,6 +56,7 @@ pub(crate) fn test(full: bool) -> bool {
             tally.step("OpenAPI documents and schemathesis", || {
                 conformance::conformance(&binary, full)
             });
+            tally.step("pages and files in a browser", || browser::browser(&binary));
             tally.step("load and crash", || {
                 load::load(&load::Arguments::with(&binary))
             });
@@ -76,6 +78,7 @@ fn prepare() -> Result<()> {
     }
     let mut needs = vec![build::COMPILER];
     needs.extend(NEEDS);
+    needs.push(browser::BROWSER);
     needs.extend(venv::NEEDS);
     apt::ensure(&needs)?;
     promtool::find()?;

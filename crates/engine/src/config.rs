@@ -153,7 +153,7 @@ impl Default for Bounds {
             env: 128,
             args_bytes: 128 * 1024,
             files_in: 100,
-            files_in_bytes: 8 * MIB,
+            files_in_bytes: 32 * MIB,
             files_out: 20,
             file_out_bytes: 10 * MIB,
             files_out_bytes: 32 * MIB,

@@ -165,6 +165,13 @@ impl Engine {
         self.inner.registry.languages()
     }
 
+    /// Whether some language has a file of its own of that name, which no input
+    /// may therefore have.
+    #[must_use]
+    pub fn is_reserved(&self, name: &str) -> bool {
+        self.inner.registry.is_reserved(name)
+    }
+
     /// What the sandbox holds here.
     #[must_use]
     pub fn support(&self) -> &Support {

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod event;
 mod execute;
+mod file_ref;
 mod fit;
 mod health;
 mod json;
@@ -14,8 +15,9 @@ mod response;
 
 pub use error::{Code, Problem, ProblemDocument};
 pub use execute::{Encoding, ExecuteRequest, FileIn};
+pub use file_ref::FileRef;
 pub use fit::{fit, json_chars};
 pub use health::{Health, HealthStatus, LoadOut, whole_seconds};
 pub use json::parse_object;
 pub use language::{LanguageOut, Languages};
-pub use response::{ExecuteResponse, FileOut, INLINE_BYTES, StageOut, UsageOut};
+pub use response::{ExecuteResponse, FileOut, INLINE_BYTES, Link, StageOut, UsageOut};

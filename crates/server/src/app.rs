@@ -3,7 +3,9 @@
 use engine::Engine;
 use jiff::Timestamp;
 
+use crate::artifact::Artifacts;
 use crate::config::Config;
+use crate::file_url::Fetcher;
 use crate::rate::Rate;
 use crate::store::Store;
 
@@ -16,6 +18,10 @@ pub struct App {
     pub config: Config,
     /// Durable state.
     pub store: Store,
+    /// Files that runs left.
+    pub artifacts: Artifacts,
+    /// Fetches the files that requests name by URL.
+    pub fetcher: Fetcher,
     /// When the server started.
     pub started: Timestamp,
     /// Rate limits.

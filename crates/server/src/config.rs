@@ -12,6 +12,7 @@ use std::time::Duration;
 use engine::{Bounds, Isolation};
 
 use crate::public_url::Platform;
+use crate::{artifact, file_url};
 
 pub mod env;
 mod home;
@@ -120,6 +121,10 @@ pub struct Config {
     pub connections: usize,
     /// The log's shape.
     pub log_format: LogFormat,
+    /// How much is kept for download, and for how long.
+    pub artifacts: artifact::Bounds,
+    /// What may be fetched for a run.
+    pub file_urls: file_url::Bounds,
     /// The engine's bounds.
     pub bounds: Bounds,
     /// `PATH`-like list in which interpreters are looked for.
@@ -149,6 +154,8 @@ impl Config {
             drain_grace: Duration::from_secs(8),
             connections: 1024,
             log_format: LogFormat::Text,
+            artifacts: artifact::Bounds::default(),
+            file_urls: file_url::Bounds::default(),
             bounds: Bounds::default(),
             search_path: ["/usr/local/bin", "/usr/bin", "/bin"]
                 .map(PathBuf::from)

@@ -23,10 +23,13 @@ use crate::app::App;
 mod accept;
 mod access_log;
 mod actions;
+mod artifact;
 mod body;
+mod docs;
 mod events;
 mod execute;
 mod failures;
+mod file_refs;
 mod frame;
 mod gate;
 mod health;
@@ -71,13 +74,21 @@ fn routes(shared: &Arc<Shared>) -> Router {
     let state = || Arc::clone(shared);
     let execute =
         post(execute::execute).route_layer(middleware::from_fn_with_state(state(), limits::limit));
-    Router::new()
+    let parts = docs::paths().fold(Router::new(), |router, path| {
+        router.route(path, get(docs::part))
+    });
+    parts
         .route("/execute", execute)
+        .route(
+            "/artifacts/{id}/{name}",
+            get(artifact::download).delete(artifact::delete),
+        )
         .route("/health", get(health::health))
         .route("/languages", get(languages::languages))
         .route("/metrics", get(metrics::metrics))
         .route("/", get(pages::index))
         .route("/privacy", get(pages::privacy))
+        .route("/docs", get(docs::docs))
         .route("/openapi.json", get(schema::json))
         .route("/openapi.yaml", get(schema::yaml))
         .route("/actions/openapi.json", get(schema::actions_json))
@@ -147,7 +158,7 @@ fn is_json(essence: &str) -> bool {
 /// Which pages may call, where the operator said so.
 fn cors(origins: &[String]) -> CorsLayer {
     let layer = CorsLayer::new()
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
         .expose_headers(
             [

@@ -4,11 +4,14 @@
 
 pub mod api;
 pub mod app;
+pub mod artifact;
 pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod exit_code;
+pub mod file_url;
 pub mod http;
+pub mod media;
 pub mod output;
 pub mod public_url;
 pub mod rate;

@@ -121,6 +121,12 @@ impl Registry {
         Ok(registry)
     }
 
+    /// Whether some language has a file of its own of that name.
+    pub(crate) fn is_reserved(&self, name: &str) -> bool {
+        let mut runtimes = self.runtimes.iter();
+        runtimes.any(|runtime| runtime.manifest.reserved.iter().any(|own| own == name))
+    }
+
     /// By name or alias, in any case.
     pub(crate) fn find(&self, word: &str) -> Option<&Runtime> {
         self.runtimes
@@ -526,6 +532,9 @@ mod tests {
         }
         assert_eq!(registry.find("JS").unwrap().manifest.name, "javascript");
         assert!(registry.find("cobol").is_none());
+        for (name, expected) in [("main.py", true), ("main.mjs", true), ("data.csv", false)] {
+            assert_eq!(registry.is_reserved(name), expected, "{name}");
+        }
     }
 
     #[test]

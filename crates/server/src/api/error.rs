@@ -40,10 +40,14 @@ pub enum Code {
     NotAcceptable,
     /// The client took too long to send its request.
     RequestTimeout,
+    /// It was there, and is not any more.
+    Gone,
     /// The request body is over the limit.
     BodyTooLarge,
     /// The request body is not JSON by its content type.
     UnsupportedMediaType,
+    /// The part of a file that was asked for is not there.
+    RangeNotSatisfiable,
     /// Too many requests.
     RateLimited,
     /// We failed.
@@ -61,9 +65,97 @@ struct Row {
     doc: &'static str,
 }
 
+/// The table, in the order of the codes.
+const ROWS: [Row; Code::ALL.len()] = [
+    Row {
+        status: 400,
+        slug: "invalid-request",
+        title: "Invalid request",
+        doc: "The request is malformed or a field is wrong. `detail` names the field, what was sent and what to send instead.",
+    },
+    Row {
+        status: 401,
+        slug: "unauthorized",
+        title: "Unauthorized",
+        doc: "The bearer token is missing, unknown or revoked.",
+    },
+    Row {
+        status: 403,
+        slug: "forbidden",
+        title: "Forbidden",
+        doc: "The token lacks a scope, the Host or Origin header is not one that this server accepts, or the link to a file is expired or not signed by this server.",
+    },
+    Row {
+        status: 404,
+        slug: "not-found",
+        title: "Not found",
+        doc: "Nothing lives at this address.",
+    },
+    Row {
+        status: 405,
+        slug: "method-not-allowed",
+        title: "Method not allowed",
+        doc: "The address exists, but not for this method; the Allow header lists the ones that work.",
+    },
+    Row {
+        status: 406,
+        slug: "not-acceptable",
+        title: "Not acceptable",
+        doc: "The Accept header takes none of the forms in which this address answers.",
+    },
+    Row {
+        status: 408,
+        slug: "request-timeout",
+        title: "Request timeout",
+        doc: "The client took too long to send its request body.",
+    },
+    Row {
+        status: 410,
+        slug: "gone",
+        title: "Gone",
+        doc: "The file was here and is no longer kept. Run the program again to get it.",
+    },
+    Row {
+        status: 413,
+        slug: "body-too-large",
+        title: "Body too large",
+        doc: "The request body is larger than this server takes.",
+    },
+    Row {
+        status: 415,
+        slug: "unsupported-media-type",
+        title: "Unsupported media type",
+        doc: "The request body must be JSON and say so in its Content-Type header.",
+    },
+    Row {
+        status: 416,
+        slug: "range-not-satisfiable",
+        title: "Range not satisfiable",
+        doc: "The Range header asks for a part behind the end of the file.",
+    },
+    Row {
+        status: 429,
+        slug: "rate-limited",
+        title: "Too many requests",
+        doc: "The rate limit is used up; the Retry-After header says when the next request is possible.",
+    },
+    Row {
+        status: 500,
+        slug: "internal",
+        title: "Internal error",
+        doc: "The server failed. The request id finds the cause in its log.",
+    },
+    Row {
+        status: 503,
+        slug: "unavailable",
+        title: "Temporarily unavailable",
+        doc: "The server is busy, shutting down, or lacks what the request needs; the Retry-After header says when to try again.",
+    },
+];
+
 impl Code {
     /// Every code, in order of status.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -71,94 +163,17 @@ impl Code {
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::RequestTimeout,
+        Self::Gone,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
+        Self::RangeNotSatisfiable,
         Self::RateLimited,
         Self::Internal,
         Self::Unavailable,
     ];
 
     fn row(self) -> Row {
-        let (status, slug, title, doc) = match self {
-            Self::InvalidRequest => (
-                400,
-                "invalid-request",
-                "Invalid request",
-                "The request is malformed or a field is wrong. `detail` names the field, what was sent and what to send instead.",
-            ),
-            Self::Unauthorized => (
-                401,
-                "unauthorized",
-                "Unauthorized",
-                "The bearer token is missing, unknown or revoked.",
-            ),
-            Self::Forbidden => (
-                403,
-                "forbidden",
-                "Forbidden",
-                "The token lacks a scope, or the Host or Origin header is not one that this server accepts.",
-            ),
-            Self::NotFound => (
-                404,
-                "not-found",
-                "Not found",
-                "Nothing lives at this address.",
-            ),
-            Self::MethodNotAllowed => (
-                405,
-                "method-not-allowed",
-                "Method not allowed",
-                "The address exists, but not for this method; the Allow header lists the ones that work.",
-            ),
-            Self::NotAcceptable => (
-                406,
-                "not-acceptable",
-                "Not acceptable",
-                "The Accept header takes none of the forms in which this address answers.",
-            ),
-            Self::RequestTimeout => (
-                408,
-                "request-timeout",
-                "Request timeout",
-                "The client took too long to send its request body.",
-            ),
-            Self::BodyTooLarge => (
-                413,
-                "body-too-large",
-                "Body too large",
-                "The request body is larger than this server takes.",
-            ),
-            Self::UnsupportedMediaType => (
-                415,
-                "unsupported-media-type",
-                "Unsupported media type",
-                "The request body must be JSON and say so in its Content-Type header.",
-            ),
-            Self::RateLimited => (
-                429,
-                "rate-limited",
-                "Too many requests",
-                "The rate limit is used up; the Retry-After header says when the next request is possible.",
-            ),
-            Self::Internal => (
-                500,
-                "internal",
-                "Internal error",
-                "The server failed. The request id finds the cause in its log.",
-            ),
-            Self::Unavailable => (
-                503,
-                "unavailable",
-                "Temporarily unavailable",
-                "The server is busy, shutting down, or lacks what the request needs; the Retry-After header says when to try again.",
-            ),
-        };
-        Row {
-            status,
-            slug,
-            title,
-            doc,
-        }
+        ROWS[self as usize]
     }
 
     /// The HTTP status.
@@ -371,10 +386,19 @@ mod tests {
 
     #[test]
     fn every_status_is_told_once() {
-        for code in Code::ALL {
+        for (at, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, at, "the table has the order of the codes");
             assert_eq!(Code::of_status(code.status()), Some(code));
             let uri = code.type_uri();
             assert!(uri.starts_with("https://") && uri.ends_with(code.slug()));
+        }
+        for (code, status) in [
+            (Code::InvalidRequest, 400),
+            (Code::Gone, 410),
+            (Code::RangeNotSatisfiable, 416),
+            (Code::Unavailable, 503),
+        ] {
+            assert_eq!(code.status(), status);
         }
     }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::error::{Problem, quote};
+use super::file_ref::{FileRef, file_refs};
 use super::json::kind;
 
 /// Unknown fields that a warning names one by one.
@@ -75,6 +76,9 @@ pub struct ExecuteRequest {
     /// Memory of the run in MiB; no interpreter starts with less than 16.
     #[schema(minimum = 16, example = 512)]
     pub memory_mb: Option<u64>,
+    /// Files that the server is to fetch, as ChatGPT names them.
+    #[schema(ignore)]
+    pub file_refs: Vec<FileRef>,
     /// What the caller should know about the request itself.
     #[schema(ignore)]
     pub warnings: Vec<String>,
@@ -96,6 +100,9 @@ impl TryFrom<Map<String, Value>> for ExecuteRequest {
                 "args" => request.args = optional(value, args)?,
                 "env" => request.env = optional(value, env)?,
                 "files" => request.files = optional(value, files)?,
+                "openaiFileIdRefs" => {
+                    request.file_refs = optional(value, file_refs)?.unwrap_or_default();
+                }
                 "memory_mb" => request.memory_mb = optional(value, memory)?,
                 _ => unknown.push(name),
             }
@@ -153,7 +160,7 @@ fn optional<T>(
     }
 }
 
-fn wrong_type(field: &str, value: &Value, cure: &str) -> Problem {
+pub(super) fn wrong_type(field: &str, value: &Value, cure: &str) -> Problem {
     let sent = match value {
         Value::String(text) => format!("is the string \"{}\"", quote(text)),
         Value::Number(number) => format!("is the number {}", quote(&number.to_string())),

@@ -34,7 +34,7 @@ pub fn fit(mut response: ExecuteResponse, max_chars: usize) -> ExecuteResponse {
     let dropped = drop_contents(&mut response, room.saturating_sub(fixed));
     if dropped > 0 {
         response.warnings.push(format!(
-            "files listed without content: {dropped}, since this client takes at most {max_chars} characters"
+            "files listed without content: {dropped}, since this client takes at most {max_chars} characters; a file's `url` has them"
         ));
     }
     let fixed = document_chars(&strip(&response)) + contents_chars(&response.files);
@@ -177,13 +177,18 @@ fn prefix(chars: impl Iterator<Item = char>, mut room: usize) -> (usize, usize) 
 
 /// Last resort, for names and warnings of absurd length.
 fn shorten_lists(response: &mut ExecuteResponse, max_chars: usize) {
+    // The warning at the end must fit too, even where no text is left to pay for it.
+    let room = max_chars - OWN_WARNINGS;
+    // These links stand in `files` again.
+    response.markdown = None;
+    response.openai_files.clear();
     let before = response.files.len();
-    while document_chars(response) > max_chars && !response.files.is_empty() {
+    while document_chars(response) > room && !response.files.is_empty() {
         let half = response.files.len() / 2;
         response.files.truncate(half);
     }
     let gone = before - response.files.len();
-    if document_chars(response) > max_chars {
+    if document_chars(response) > room {
         response.warnings.truncate(4);
         for warning in &mut response.warnings {
             *warning = warning.chars().take(SHORT).collect();
@@ -196,7 +201,7 @@ fn shorten_lists(response: &mut ExecuteResponse, max_chars: usize) {
             .warnings
             .push(format!("files not listed for want of room: {gone}"));
     }
-    // The new warning is paid for by the texts, which are worth less than knowing of it.
+    // What is still too much is paid for by the texts, which are worth less than knowing of it.
     let over = document_chars(response).saturating_sub(max_chars);
     if over > 0 {
         let cap = json_chars(&response.output).saturating_sub(over);

@@ -12,9 +12,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::execute::Encoding;
+use super::health::whole_seconds;
+use crate::media::{Media, label};
 
 /// Bytes of file contents that one response carries, all files together.
 pub const INLINE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Files, and again pictures, that ChatGPT takes of one answer.
+const CHATGPT_FILES: usize = 10;
+
+/// Bytes of a file that ChatGPT takes.
+const CHATGPT_FILE_BYTES: u64 = 10_000_000;
 
 /// What a run used.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -36,11 +44,37 @@ pub struct UsageOut {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = OutputFile)]
 pub struct FileOut {
-    /// Path below the working directory.
+    /// Id under which it is kept for download; absent when it is not kept, which `warnings` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "4f9f1a52f0c94a64a6b1c6fd1c3c8a17")]
+    pub id: Option<String>,
+    /// Its name, without folders.
     #[schema(example = "plot.png")]
     pub name: String,
+    /// Path below the working directory.
+    #[schema(example = "out/plot.png")]
+    pub path: String,
     /// Size in bytes.
     pub size: u64,
+    /// Media type by the ending of its name.
+    #[schema(example = "image/png")]
+    pub media_type: String,
+    /// Where it can be downloaded without a token until `expires`; absent when it is not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(
+        nullable = false,
+        format = "uri",
+        example = "https://codex.example.com/artifacts/4f9f1a52f0c94a64a6b1c6fd1c3c8a17/plot.png?expires=1767325445&signature=…"
+    )]
+    pub url: Option<String>,
+    /// Until when it is kept, RFC 3339 in UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(
+        nullable = false,
+        format = "date-time",
+        example = "2026-01-02T04:04:05Z"
+    )]
+    pub expires: Option<String>,
     /// The contents, written as `encoding` says; absent when a bound was reached, which `warnings` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -98,8 +132,16 @@ pub struct ExecuteResponse {
     pub truncated: bool,
     /// What the run used.
     pub usage: UsageOut,
-    /// New and changed files in the working directory, by name.
+    /// New and changed files in the working directory, by path.
     pub files: Vec<FileOut>,
+    /// Markdown that shows the pictures among `files`; only for ChatGPT Actions. Repeat it in the reply to the user, links unchanged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub markdown: Option<String>,
+    /// Links to the other files, which ChatGPT hands on to the user; only for ChatGPT Actions.
+    #[serde(rename = "openaiFileResponse", skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub openai_files: Vec<String>,
     /// Canonical name of the language.
     #[schema(example = "python")]
     pub language: String,
@@ -136,7 +178,55 @@ pub(super) fn isolation_schema() -> utoipa::openapi::schema::Object {
     schema
 }
 
+/// Where a file of a response can be downloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Id under which it is kept.
+    pub id: String,
+    /// The whole URL.
+    pub url: String,
+    /// Until when, in seconds since 1970.
+    pub expires: u64,
+}
+
 impl ExecuteResponse {
+    /// Puts links to the files; one entry for each, in their order.
+    pub fn link(&mut self, links: Vec<Option<Link>>) {
+        for (file, link) in self.files.iter_mut().zip(links) {
+            let Some(link) = link else { continue };
+            let at = i64::try_from(link.expires).ok();
+            let at = at.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+            file.id = Some(link.id);
+            file.url = Some(link.url);
+            file.expires = at.map(whole_seconds);
+        }
+    }
+
+    /// Offers the linked files in the ways that ChatGPT knows: pictures as
+    /// Markdown, since it takes no others, and the rest by URL, if https.
+    /// Contents that a model cannot read are left to the links.
+    pub fn offer_to_chatgpt(&mut self) {
+        let mut pictures = Vec::new();
+        for file in &mut self.files {
+            let Some(url) = &file.url else { continue };
+            if file.encoding == Some(Encoding::Base64) {
+                (file.content, file.encoding) = (None, None);
+            }
+            let media = Media::of(&file.name);
+            if media.is_image() {
+                pictures.push(format!("![{}]({url})", label(&file.name)));
+            } else if !media.is_video()
+                && file.size <= CHATGPT_FILE_BYTES
+                && url.starts_with("https://")
+            {
+                self.openai_files.push(url.clone());
+            }
+        }
+        pictures.truncate(CHATGPT_FILES);
+        self.openai_files.truncate(CHATGPT_FILES);
+        self.markdown = (!pictures.is_empty()).then(|| pictures.join("\n"));
+    }
+
     /// Puts what the caller should know about the request before the run's own warnings.
     pub fn warn_first(&mut self, warnings: Vec<String>) {
         self.warnings.splice(0..0, warnings);
@@ -169,6 +259,8 @@ impl From<Outcome> for ExecuteResponse {
             truncated,
             usage: UsageOut::from(outcome.usage),
             files,
+            markdown: None,
+            openai_files: Vec::new(),
             language: outcome.language,
             version: outcome.version,
             isolation: outcome.isolation.as_str().to_owned(),
@@ -232,9 +324,15 @@ fn inline(files: &[OutputFile]) -> (Vec<FileOut>, Option<String>) {
                 (None, None)
             }
         };
+        let name = file.path.rsplit('/').next().unwrap_or(&file.path);
         FileOut {
-            name: file.path.clone(),
+            id: None,
+            name: name.to_owned(),
+            path: file.path.clone(),
             size: file.size,
+            media_type: Media::of(name).essence().to_owned(),
+            url: None,
+            expires: None,
             content,
             encoding,
         }

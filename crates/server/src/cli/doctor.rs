@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::port::Holder;
 use super::{Failure, ServeFlags, instance, port, serve, settings};
+use crate::artifact;
 use crate::config::{Access, Env, Settings, value};
 use crate::exit_code::Exit;
 use crate::output;
@@ -89,6 +90,7 @@ fn examine(settings: &Settings) -> Result<Report, Failure> {
             vec![
                 data_directory(settings),
                 disk(settings),
+                kept_files(settings),
                 runtime.block_on(tokens(settings)),
                 listening(settings),
                 public_url(settings),
@@ -249,6 +251,41 @@ fn disk(settings: &Settings) -> Check {
         )
     } else {
         Check::good(NAME, &shown)
+    }
+}
+
+/// Where the files of runs are kept, how full that is, and whether the disk
+/// has room for as many as are allowed.
+fn kept_files(settings: &Settings) -> Check {
+    const NAME: &str = "files kept";
+    let home = &settings.config.home;
+    let bounds = settings.config.artifacts;
+    if bounds.bytes == 0 || bounds.count == 0 {
+        return Check::good(NAME, "none: switched off");
+    }
+    let (count, bytes) = match artifact::on_disk(home) {
+        Ok(found) => found,
+        Err(error) => {
+            let problem = format!("cannot be counted: {error}");
+            let cure = "make the data directory readable for this user";
+            return Check::warning(NAME, &problem, cure);
+        }
+    };
+    let shown = format!(
+        "{count} in {}, {:.1} GiB of at most {}, each for {}",
+        home.join(artifact::FOLDER).display(),
+        lossy_gib(bytes),
+        value::show_bytes(bounds.bytes),
+        value::show_duration(bounds.lifetime),
+    );
+    let free = rustix::fs::statvfs(home).map(|found| found.f_bavail.saturating_mul(found.f_frsize));
+    match free {
+        Ok(free) if free < bounds.bytes.saturating_sub(bytes) => Check::warning(
+            NAME,
+            &format!("{shown}; the disk has less room than that"),
+            "make room, or lower max_artifacts_bytes: a file that finds no room is not offered",
+        ),
+        _ => Check::good(NAME, &shown),
     }
 }
 

@@ -14,9 +14,11 @@ use tokio::sync::oneshot;
 use super::instance::{Claim, Instance, Running};
 use super::{Failure, port};
 use crate::app::App;
+use crate::artifact::Artifacts;
 use crate::auth::{Scope, Token};
 use crate::config::{Access, Settings};
 use crate::exit_code::Exit;
+use crate::file_url::Fetcher;
 use crate::rate::Rate;
 use crate::store::{CreateError, Store};
 use crate::{http, output, public_url, telemetry};
@@ -94,6 +96,7 @@ async fn run(
     // From here on a signal ends the server in order, however early it comes.
     let mut signals = Signals::new()?;
     let store = Store::open(&settings.config.home).await?;
+    let artifacts = open_artifacts(&settings)?;
     let keys = keys(&store, settings.config.access).await?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let url = public_url::local(&settings.config);
@@ -114,8 +117,11 @@ async fn run(
         last: grace + CLOSING,
     };
     let rate = Rate::new(settings.config.rate);
+    let fetcher = Fetcher::new(settings.config.file_urls.clone());
     let app = Arc::new(App {
         engine: engine.clone(),
+        artifacts,
+        fetcher,
         config: settings.config,
         store,
         started,
@@ -132,6 +138,15 @@ async fn run(
     let exit = until_stopped(server, stop, &mut signals, broken, patience, busy).await;
     store.close().await;
     exit
+}
+
+/// Takes over the files that are kept, and begins to look after them.
+fn open_artifacts(settings: &Settings) -> Result<Artifacts, Failure> {
+    let config = &settings.config;
+    let artifacts = Artifacts::open(&config.home, config.artifacts)
+        .map_err(|error| Failure::new(Exit::State, error))?;
+    tokio::spawn(artifacts.clone().sweep_always());
+    Ok(artifacts)
 }
 
 /// How long a stop may take.

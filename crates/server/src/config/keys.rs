@@ -11,6 +11,7 @@ use engine::{Bounds, Isolation};
 use crate::config::{Access, LogFormat, Settings, value};
 use crate::public_url;
 
+mod files;
 mod output;
 
 const KIB: u64 = 1 << 10;
@@ -173,6 +174,7 @@ pub const KEYS: &[&[Key]] = &[
     BOX,
     LIMITS,
     output::OUTPUT,
+    files::FILES,
 ];
 
 /// Every setting, flat.
@@ -532,11 +534,11 @@ const LIMITS: &[Key] = &[
     key(
         "max_files_in_bytes",
         Reach::NoFlag,
-        "8 MiB",
+        "32 MiB",
         Kind::Bytes(0, Bounds::FILES_IN_BYTES_MAX, |s, v| {
             s.config.bounds.files_in_bytes = v
         }),
-        "All files sent with a run together",
+        "All files sent with a run or fetched for it together; max_body holds for those sent",
     ),
     key(
         "max_files_out",

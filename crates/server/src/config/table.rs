@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use engine::Bounds;
 
 use crate::config::keys::{KEYS, Key, Kind, Reach};
+use crate::file_url::AT_ONCE;
 
 /// The titles of the groups in [`KEYS`].
-const TITLES: [&str; 8] = [
+const TITLES: [&str; 9] = [
     "Places",
     "Address",
     "Access",
@@ -17,6 +18,7 @@ const TITLES: [&str; 8] = [
     "The box of a run",
     "What requests may hold",
     "Output",
+    "Files kept and fetched",
 ];
 
 /// The settings as Markdown.
@@ -40,7 +42,7 @@ pub fn markdown() -> String {
 }
 
 /// What no setting moves.
-fn fixed() -> [(&'static str, u64); 6] {
+fn fixed() -> [(&'static str, u64); 7] {
     let wide = |value: usize| value as u64;
     [
         ("open files of one process", Bounds::OPEN_FILES),
@@ -56,6 +58,10 @@ fn fixed() -> [(&'static str, u64); 6] {
         (
             "bytes of one argument, or of one variable with its name and `=` (the kernel's bound)",
             wide(Bounds::ARG_BYTES),
+        ),
+        (
+            "requests at once that hold files fetched by URL",
+            wide(AT_ONCE),
         ),
         (
             "names in the workspace looked at for files to give back",

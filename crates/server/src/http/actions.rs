@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use engine::{Bounds, Draft};
+use tokio::time::Instant;
 
 /// What is kept of an action's time for making a box, collecting files and
 /// writing the answer.
@@ -16,6 +17,10 @@ const RESERVE: Duration = Duration::from_secs(2);
 
 /// The shortest wall time that an action's program gets, however late it came.
 const LEAST: Duration = Duration::from_secs(1);
+
+/// What is kept of an action's time for its program, however slow the hosts
+/// of its files are: this, or half of all where that is less.
+const AFTER_FETCH: Duration = Duration::from_secs(12);
 
 /// Characters of an answer.
 pub(super) const CHARS: usize = 99_000;
@@ -29,6 +34,13 @@ pub(super) fn is_action(headers: &HeaderMap) -> bool {
     let agent = agent
         .is_some_and(|value| String::from_utf8_lossy(value.as_bytes()).contains("ChatGPT-User"));
     named || agent
+}
+
+/// When the files of an action must be there that is to be answered at
+/// `deadline`, `limit` after it came.
+pub(super) fn last_fetch(deadline: Instant, limit: Duration) -> Instant {
+    let after = AFTER_FETCH.min(limit / 2);
+    deadline.checked_sub(after).unwrap_or(deadline)
 }
 
 /// Fits a draft into what is `left` of an action's time: its program gets no
@@ -89,6 +101,16 @@ mod tests {
         check(Some(10), 1, Some(1), Some(0));
         // The engine says what is wrong with it.
         check(Some(61), 40, Some(61), None);
+    }
+
+    #[test]
+    fn a_slow_host_of_files_leaves_time_for_the_program() {
+        let now = Instant::now();
+        for (limit, left) in [(40, 28), (24, 12), (4, 2)] {
+            let limit = Duration::from_secs(limit);
+            let last = last_fetch(now + limit, limit);
+            assert_eq!(last - now, Duration::from_secs(left), "{limit:?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use engine::{Call, Engine, Error, Event, Events, Job, Reply, Stream};
@@ -20,13 +21,15 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
 use super::access_log::{LogAtEnd, Note};
-use super::metrics::Metrics;
+use super::frame::RequestId;
 use super::serve::ClientGone;
 use super::stream::Socket;
+use super::{Shared, artifact};
 use crate::api::event::{
     DroppedOut, Piece, QueuedOut, StartOut, TextDecoder, TextOut, TruncatedOut,
 };
 use crate::api::{ExecuteResponse, Problem};
+use crate::file_url::Fetched;
 
 /// How long output gathers, unless there is much of it: a program that prints
 /// byte by byte must not cost an event for each.
@@ -41,18 +44,34 @@ type Running = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
 /// What a stream needs to know of its request.
 #[derive(Debug)]
 pub(super) struct Streamed {
-    pub(super) engine: Engine,
-    /// The longest silence.
-    pub(super) keep_alive: Duration,
+    pub(super) shared: Arc<Shared>,
+    pub(super) parts: Parts,
+    /// The right to hold what was fetched for the run.
+    pub(super) fetched: Option<Fetched>,
     /// Told before the run's own warnings.
     pub(super) warnings: Vec<String>,
-    pub(super) request_id: String,
-    pub(super) note: Option<Note>,
-    pub(super) socket: Option<Arc<Socket>>,
-    pub(super) metrics: Metrics,
 }
 
 impl Streamed {
+    fn engine(&self) -> &Engine {
+        &self.shared.app.engine
+    }
+
+    /// The longest silence.
+    fn keep_alive(&self) -> Duration {
+        self.shared.app.config.stream_keep_alive
+    }
+
+    fn of_request<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
+        self.parts.extensions.get::<T>().cloned()
+    }
+
+    fn note(&self, status: &str) {
+        if let Some(note) = self.of_request::<Note>() {
+            note.run(status);
+        }
+    }
+
     /// Starts a run, and answers as soon as it goes on, or has waited for a
     /// place so long that a proxy may lose patience.
     ///
@@ -60,8 +79,8 @@ impl Streamed {
     /// What refuses or fails the run until then; after that, failures are told
     /// in the stream.
     pub(super) async fn answer(self, job: Job) -> Result<Response, Problem> {
-        let (sink, mut events) = engine::events(self.engine.bounds().events());
-        let engine = self.engine.clone();
+        let (sink, mut events) = engine::events(self.engine().bounds().events());
+        let engine = self.engine().clone();
         let call = Call::Execute(Box::new(job));
         let mut running: Running = Box::pin(async move { engine.call_streaming(call, sink).await });
         let mut replied = None;
@@ -72,7 +91,7 @@ impl Streamed {
                 replied = Some(reply);
                 events.next().await
             }
-            () = sleep(self.keep_alive) => None,
+            () = sleep(self.keep_alive()) => None,
         };
         if let Some(Err(error)) = &replied
             && first.is_none()
@@ -175,10 +194,11 @@ impl Writer {
         running: Running,
         replied: Option<Result<Reply, Error>>,
     ) {
-        let metrics = self.streamed.metrics.clone();
+        let metrics = self.streamed.shared.metrics.clone();
         let _open = metrics.stream();
         let gone = {
-            let (sender, socket) = (self.sender.clone(), self.streamed.socket.clone());
+            let sender = self.sender.clone();
+            let socket = self.streamed.of_request::<Arc<Socket>>();
             async move {
                 tokio::select! {
                     () = sender.closed() => {}
@@ -214,7 +234,7 @@ impl Writer {
         if let Some(event) = first {
             self.event(event).await;
         } else {
-            let load = self.streamed.engine.load();
+            let load = self.streamed.engine().load();
             let queued = QueuedOut {
                 running: load.running,
                 waiting: load.waiting,
@@ -222,7 +242,7 @@ impl Writer {
             self.send("queued", &queued).await;
         }
         loop {
-            match timeout(self.streamed.keep_alive, events.next_gathered(PAUSE)).await {
+            match timeout(self.streamed.keep_alive(), events.next_gathered(PAUSE)).await {
                 Ok(Some(event)) => self.event(event).await,
                 Ok(None) => return,
                 Err(_silent) => self.put(Message::Part(KEEP_ALIVE)).await,
@@ -257,7 +277,7 @@ impl Writer {
 
     async fn piece(&mut self, stream: Stream, piece: Piece) {
         if piece.missing > 0 {
-            self.streamed.metrics.dropped(stream, piece.missing);
+            self.streamed.shared.metrics.dropped(stream, piece.missing);
             let dropped = DroppedOut {
                 stream: stream.as_str(),
                 bytes: piece.missing,
@@ -276,21 +296,23 @@ impl Writer {
             let piece = self.decoder(stream).finish();
             self.piece(stream, piece).await;
         }
+        drop(self.streamed.fetched.take());
         let last = match reply {
-            Ok(Reply::Outcome(outcome)) => {
-                if let Some(note) = &self.streamed.note {
-                    note.run(outcome.status.as_str());
-                }
+            Ok(Reply::Outcome(mut outcome)) => {
+                self.streamed.note(outcome.status.as_str());
+                let Streamed { shared, parts, .. } = &self.streamed;
+                let links = artifact::offer(shared, parts, &mut outcome).await;
                 let mut response = ExecuteResponse::from(*outcome);
+                response.link(links);
                 response.warn_first(std::mem::take(&mut self.streamed.warnings));
                 self.frame("end", &response)
             }
             Err(error) => {
                 let problem = super::execute::failed(&error);
-                if let Some(note) = &self.streamed.note {
-                    note.run("failed");
-                }
-                self.frame("error", &problem.document(&self.streamed.request_id))
+                self.streamed.note("failed");
+                let id = self.streamed.of_request::<RequestId>();
+                let id = id.map_or_else(String::new, |id| id.0);
+                self.frame("error", &problem.document(&id))
             }
         };
         self.put(Message::Last(last)).await;

@@ -16,10 +16,9 @@ use tokio::time::Instant;
 use super::accept::{self, Form};
 use super::access_log::Note;
 use super::events::Streamed;
-use super::frame::{Arrived, RequestId};
-use super::stream::Socket;
-use super::{Shared, actions, body, chain, require_json};
-use crate::api::{Code, ExecuteRequest, ExecuteResponse, Problem, fit, parse_object};
+use super::frame::Arrived;
+use super::{Shared, actions, artifact, body, chain, file_refs, require_json};
+use crate::api::{Code, ExecuteRequest, ExecuteResponse, Link, Problem, fit, parse_object};
 
 /// Execute code
 ///
@@ -59,27 +58,26 @@ pub(super) async fn execute(
     let mut request = ExecuteRequest::try_from(parse_object(&body)?)?;
     drop(body);
     let mut warnings = std::mem::take(&mut request.warnings);
+    let refs = std::mem::take(&mut request.file_refs);
     let engine = &shared.app.engine;
     let mut draft = Draft::try_from(request)?;
     let limit = config.action_timeout;
     let arrived = parts.extensions.get::<Arrived>();
     let deadline =
         arrived.map_or_else(Instant::now, |arrived| Instant::from_std(arrived.0)) + limit;
+    let before = is_action.then(|| actions::last_fetch(deadline, limit));
+    let fetched = file_refs::fetch(&shared, &refs, &mut draft, before, &mut warnings).await?;
     if is_action {
         let left = deadline.saturating_duration_since(Instant::now());
         warnings.extend(actions::fit_time(&mut draft, engine.bounds(), limit, left));
     }
     let job = engine.accept(draft)?;
     if form == Form::Events {
-        let id = parts.extensions.get::<RequestId>();
         let streamed = Streamed {
-            engine: engine.clone(),
-            keep_alive: config.stream_keep_alive,
+            shared: Arc::clone(&shared),
+            parts,
+            fetched,
             warnings,
-            request_id: id.map_or_else(String::new, |id| id.0.clone()),
-            note: parts.extensions.get::<Note>().cloned(),
-            socket: parts.extensions.get::<Arc<Socket>>().cloned(),
-            metrics: shared.metrics.clone(),
         };
         return streamed.answer(job).await;
     }
@@ -90,17 +88,26 @@ pub(super) async fn execute(
     } else {
         call.await
     };
-    let Reply::Outcome(outcome) = replied.map_err(|error| failed(&error))?;
+    drop(fetched);
+    let Reply::Outcome(mut outcome) = replied.map_err(|error| failed(&error))?;
     if let Some(note) = parts.extensions.get::<Note>() {
         note.run(outcome.status.as_str());
     }
-    Ok(Json(respond(*outcome, warnings, is_action)).into_response())
+    let links = artifact::offer(&shared, &parts, &mut outcome).await;
+    Ok(Json(respond(*outcome, links, warnings, is_action)).into_response())
 }
 
-fn respond(outcome: Outcome, warnings: Vec<String>, is_action: bool) -> ExecuteResponse {
+fn respond(
+    outcome: Outcome,
+    links: Vec<Option<Link>>,
+    warnings: Vec<String>,
+    is_action: bool,
+) -> ExecuteResponse {
     let mut response = ExecuteResponse::from(outcome);
+    response.link(links);
     response.warn_first(warnings);
     if is_action {
+        response.offer_to_chatgpt();
         fit(response, actions::CHARS)
     } else {
         response

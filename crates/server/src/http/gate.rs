@@ -18,6 +18,7 @@ use super::host::{self, Rules};
 use super::peer::client_ip;
 use super::serve::Connection;
 use super::{Shared, chain};
+use super::{artifact, docs};
 use crate::api::{Code, Problem};
 use crate::auth::{Denied, Principal};
 use crate::config::Access;
@@ -42,6 +43,7 @@ pub(super) fn is_open_path(path: &str) -> bool {
             | "/docs"
             | "/privacy"
     ) || path.starts_with("/.well-known/")
+        || docs::paths().any(|part| part == path)
 }
 
 /// The layer.
@@ -54,7 +56,7 @@ pub(super) async fn gate(
     if let Err(problem) = check_place(&shared, connection, &request) {
         return problem.into_response();
     }
-    if !is_open_path(request.uri().path()) {
+    if !is_open_path(request.uri().path()) && !artifact::is_signed(&request) {
         let peer = connection.peer.ip();
         match admit(&shared, peer, request.headers()).await {
             Ok(principal) => {
@@ -77,7 +79,7 @@ fn check_place(shared: &Shared, connection: Connection, request: &Request) -> Re
     let bad_host = |bad: host::BadHost| Problem::new(Code::InvalidRequest, bad.detail());
     let host = host::host(request.uri(), headers);
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    if safe && is_open_path(request.uri().path()) {
+    if safe && (is_open_path(request.uri().path()) || artifact::is_signed(request)) {
         // The probes of some load balancers speak HTTP/1.0, which knows no Host.
         let may_lack = request.version() == Version::HTTP_10;
         return match host {
@@ -217,6 +219,10 @@ mod tests {
             ("/", true),
             ("/health", true),
             ("/actions/openapi.yaml", true),
+            ("/docs/viewer.js", true),
+            ("/docs/", false),
+            ("/docs/other.js", false),
+            ("/artifacts/0/a.png", false),
             ("/.well-known/anything", true),
             ("/execute", false),
             ("/health/", false),

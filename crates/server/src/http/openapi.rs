@@ -44,11 +44,14 @@ const EVENTS_EXAMPLE: &str = concat!(
     ),
     paths(
         super::execute::execute,
+        super::artifact::download,
+        super::artifact::delete,
         super::health::health,
         super::languages::languages,
         super::metrics::metrics,
         super::pages::index,
         super::pages::privacy,
+        super::docs::docs,
         super::schema::json,
         super::schema::yaml,
         super::schema::actions_json,
@@ -60,6 +63,7 @@ const EVENTS_EXAMPLE: &str = concat!(
     )),
     tags(
         (name = "execution", description = "Running code"),
+        (name = "files", description = "Files that runs left"),
         (name = "server", description = "What this server is and can do"),
         (name = "schemas", description = "This API, described"),
         (name = "pages", description = "For people"),
@@ -111,8 +115,8 @@ pub fn document_within(base_url: &str, access: Access, bounds: &Bounds) -> Value
     });
     let paths = document["paths"].as_object_mut();
     for (path, item) in paths.into_iter().flatten() {
-        for (_, operation) in item.as_object_mut().into_iter().flatten() {
-            complete(path, operation, access);
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            complete(path, method, operation, access);
         }
     }
     document
@@ -137,44 +141,84 @@ fn bound(document: &mut Value, bounds: &Bounds) {
 }
 
 /// Adds to an operation what no handler says by itself.
-fn complete(path: &str, operation: &mut Value, access: Access) {
-    let guarded = !super::gate::is_open_path(path);
-    if guarded && access == Access::Token {
-        operation["security"] = json!([{ SCHEME: [] }]);
-    } else {
-        operation["security"] = json!([]);
-    }
-    let responses = &mut operation["responses"];
+fn complete(path: &str, method: &str, operation: &mut Value, access: Access) {
+    let door = Door::of(path, method);
+    operation["security"] = match (door, access) {
+        (Door::Open, _) | (_, Access::Open) => json!([]),
+        (Door::Signed, Access::Token) => json!([{}, { SCHEME: [] }]),
+        (Door::Run | Door::Holder | Door::Owner, Access::Token) => json!([{ SCHEME: [] }]),
+    };
     let mut ok_headers = headers(&["X-Request-Id"]);
-    let runs_code = path == "/execute";
-    if runs_code {
+    if door == Door::Run {
         ok_headers.append(&mut headers(&["RateLimit", "RateLimit-Policy"]));
     }
-    responses["200"]["headers"] = Value::Object(ok_headers);
-    for code in refusals(guarded, runs_code, access) {
+    let responses = &mut operation["responses"];
+    for (status, response) in responses.as_object_mut().into_iter().flatten() {
+        if status.starts_with('2') {
+            response["headers"] = Value::Object(ok_headers.clone());
+        }
+    }
+    for code in refusals(door, access) {
         responses[code.status().to_string()] = refusal(code);
     }
 }
 
-/// The problems that an operation can end in.
-fn refusals(guarded: bool, runs_code: bool, access: Access) -> Vec<Code> {
-    let mut codes = vec![Code::InvalidRequest, Code::Internal];
-    if guarded {
-        // Too many wrong tokens are limited too.
-        codes.push(Code::Forbidden);
-        if access == Access::Token {
-            codes.extend([Code::Unauthorized, Code::RateLimited]);
+/// Who gets past the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// Everybody.
+    Open,
+    /// Whoever has a signed link, or a token.
+    Signed,
+    /// Whoever has the right token.
+    Owner,
+    /// Whoever has a token.
+    Holder,
+    /// Whoever has a token, within its rate.
+    Run,
+}
+
+impl Door {
+    fn of(path: &str, method: &str) -> Self {
+        match method {
+            _ if super::gate::is_open_path(path) => Self::Open,
+            "get" if path.starts_with(super::artifact::PREFIX) => Self::Signed,
+            _ if path.starts_with(super::artifact::PREFIX) => Self::Owner,
+            "post" => Self::Run,
+            _ => Self::Holder,
         }
     }
-    if runs_code {
-        codes.extend([
+}
+
+/// The problems that an operation can end in.
+fn refusals(door: Door, access: Access) -> Vec<Code> {
+    let mut codes = vec![Code::InvalidRequest, Code::Internal];
+    let more: &[Code] = match door {
+        Door::Open => return codes,
+        Door::Signed => &[
+            Code::Forbidden,
+            Code::NotFound,
+            Code::Gone,
+            Code::RangeNotSatisfiable,
+        ],
+        Door::Owner => &[Code::Forbidden, Code::NotFound],
+        Door::Holder => &[Code::Forbidden],
+        Door::Run => &[
+            Code::Forbidden,
             Code::NotAcceptable,
             Code::RequestTimeout,
             Code::BodyTooLarge,
             Code::UnsupportedMediaType,
-            Code::RateLimited,
             Code::Unavailable,
-        ]);
+        ],
+    };
+    codes.extend(more);
+    if door == Door::Run || access == Access::Token {
+        // Also where wrong tokens came too often.
+        codes.push(Code::RateLimited);
+    }
+    if access == Access::Token {
+        codes.push(Code::Unauthorized);
     }
     codes
 }

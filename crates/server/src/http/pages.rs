@@ -2,18 +2,39 @@
 //!
 //! They load nothing from anywhere, and their policy lets nothing be loaded.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use axum::http::{HeaderValue, header};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 
+use super::Shared;
+use super::serve::Connection;
+use crate::app::App;
+use crate::config::Access;
+use crate::public_url::of_request;
+
 /// The style of both pages.
 const STYLE: &str = include_str!("pages/style.css");
 const INDEX: &str = include_str!("pages/index.html");
 const PRIVACY: &str = include_str!("pages/privacy.html");
+
+/// What the start page says about tokens: a line of the example, a sentence
+/// after it, and what to choose in ChatGPT.
+const TOKEN_TEXTS: [&str; 3] = [
+    "  -H \"Authorization: Bearer YOUR_TOKEN\" \\\n",
+    "The operator makes a token with <code>codex-server token create NAME</code>.",
+    "<em>API key</em>, <em>Bearer</em>, and paste the token",
+];
+const OPEN_TEXTS: [&str; 3] = [
+    "",
+    "This server runs without tokens: whoever reaches it may run code.",
+    "<em>None</em>",
+];
 
 /// Allows the one inline style by its hash, and nothing else.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
@@ -34,8 +55,38 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     tag = "pages",
     responses((status = 200, description = "The page", body = String, content_type = "text/html")),
 )]
-pub(super) async fn index() -> Response {
-    page(INDEX)
+pub(super) async fn index(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    let App { engine, config, .. } = &*shared.app;
+    // A URL that is put together here holds no character that HTML knows.
+    let url = of_request(config, connection.peer.ip(), &headers);
+    let languages = engine.languages().into_iter();
+    let languages: Vec<String> = languages
+        .filter(|language| language.available)
+        .map(|language| language.title)
+        .collect();
+    let languages = match languages.as_slice() {
+        [] => "none yet".to_owned(),
+        some => some.join(", "),
+    };
+    let [token_line, token_words, chatgpt_auth] = match config.access {
+        Access::Token => TOKEN_TEXTS,
+        Access::Open => OPEN_TEXTS,
+    };
+    page(
+        INDEX,
+        &[
+            ("url", &url),
+            ("languages", &languages),
+            ("isolation", engine.isolation().as_str()),
+            ("token_line", token_line),
+            ("token_words", token_words),
+            ("chatgpt_auth", chatgpt_auth),
+        ],
+    )
 }
 
 /// Privacy page
@@ -48,18 +99,61 @@ pub(super) async fn index() -> Response {
     tag = "pages",
     responses((status = 200, description = "The page", body = String, content_type = "text/html")),
 )]
-pub(super) async fn privacy() -> Response {
-    page(PRIVACY)
+pub(super) async fn privacy(State(shared): State<Arc<Shared>>) -> Response {
+    let artifacts = &shared.app.config.artifacts;
+    let kept = if artifacts.bytes == 0 || artifacts.count == 0 {
+        "This server keeps no files.".to_owned()
+    } else {
+        format!(
+            "Files that a program leaves in its working directory are kept on this machine for at most {}, so that they can be downloaded by the link in the answer or with the token of the run. Whoever has the link can download the file until then.",
+            in_words(artifacts.lifetime)
+        )
+    };
+    page(PRIVACY, &[("kept", &kept)])
 }
 
-fn page(body: &str) -> Response {
-    let html = body
+/// A time as people say it: exact to the minute, or to the second if short.
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        3600 => "one hour".to_owned(),
+        seconds if seconds < 120 => format!("{seconds} seconds"),
+        seconds if seconds % 3600 == 0 => format!("{} hours", seconds / 3600),
+        seconds => format!("{} minutes", seconds.div_ceil(60)),
+    }
+}
+
+/// Fills in the words; all of them are ours or plain, none is escaped.
+fn page(body: &str, words: &[(&str, &str)]) -> Response {
+    let mut html = body
         .replace("{{style}}", STYLE)
         .replace("{{version}}", env!("CARGO_PKG_VERSION"))
         .replace("{{repository}}", env!("CARGO_PKG_REPOSITORY"));
+    for (name, word) in words {
+        html = html.replace(&format!("{{{{{name}}}}}"), word);
+    }
     let mut response = Html(html).into_response();
     response
         .headers_mut()
         .insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_in_words() {
+        for (seconds, expected) in [
+            (2, "2 seconds"),
+            (90, "90 seconds"),
+            (600, "10 minutes"),
+            (601, "11 minutes"),
+            (3600, "one hour"),
+            (5400, "90 minutes"),
+            (86_400, "24 hours"),
+        ] {
+            assert_eq!(in_words(Duration::from_secs(seconds)), expected);
+        }
+    }
 }

@@ -131,7 +131,7 @@ fn methods_and_addresses_that_do_not_exist() {
         ("GET", "/nope", 404, None),
         ("GET", "/health/", 404, None),
         ("POST", "/execute/../health", 404, None),
-        ("GET", "/docs", 404, None),
+        ("GET", "/docs/other", 404, None),
         ("GET", "/.well-known/none", 404, None),
     ] {
         for server in [&server, &open] {
@@ -206,18 +206,64 @@ fn pages_need_nothing_from_elsewhere() {
             assert!(!html.contains(loaded), "{path} loads by {loaded}");
         }
     }
+    let index = server.get("/").text();
+    let here = format!("http://{}/actions/openapi.json", server.address);
+    assert!(index.contains(&here), "{index}");
+    assert!(
+        index.contains("YOUR_TOKEN") && index.contains("Python"),
+        "{index}"
+    );
+    assert!(server.get("/privacy").text().contains("at most one hour"));
+    let open = TestServer::open(&[("CODEX_MAX_ARTIFACTS", "0")]);
+    assert!(!open.get("/").text().contains("YOUR_TOKEN"));
+    assert!(open.get("/privacy").text().contains("keeps no files"));
+    // Relative, so that they work behind a proxy that adds a path.
     for link in [
-        "/health",
-        "/languages",
-        "/privacy",
-        "/openapi.json",
-        "/actions/openapi.json",
+        "docs",
+        "health",
+        "languages",
+        "privacy",
+        "openapi.json",
+        "actions/openapi.json",
     ] {
+        assert!(index.contains(&format!("href=\"{link}\"")), "{link}");
+        assert_eq!(server.get(&format!("/{link}")).status, 200, "{link}");
+    }
+}
+
+#[test]
+fn the_documentation_is_served_whole() {
+    let server = TestServer::start();
+    let page = server.get("/docs");
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(
+        policy.contains("default-src 'none'; script-src 'self';"),
+        "{policy}"
+    );
+    assert!(policy.contains("connect-src 'self';"), "{policy}");
+    for (path, kind, encoding) in [
+        (
+            "/docs/viewer.js?v=1",
+            "text/javascript; charset=utf-8",
+            Some("gzip"),
+        ),
+        ("/docs/viewer.css", "text/css; charset=utf-8", Some("gzip")),
+        ("/docs/start.js", "text/javascript; charset=utf-8", None),
+        ("/docs/licenses.txt", "text/plain; charset=utf-8", None),
+    ] {
+        let reply = server.get(path);
+        assert_eq!(reply.status, 200, "{path}");
+        assert_eq!(reply.header("content-type"), Some(kind), "{path}");
+        assert_eq!(reply.header("content-encoding"), encoding, "{path}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
         assert!(
-            server.get("/").text().contains(&format!("href=\"{link}\"")),
-            "{link}"
+            reply
+                .header("cache-control")
+                .is_some_and(|cache| cache.contains("max-age"))
         );
     }
+    server.get("/docs/other.js").problem(401);
 }
 
 #[test]

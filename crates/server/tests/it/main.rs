@@ -1,10 +1,12 @@
 //! Integration tests: documents made in this process, and the real binary on
 //! a port of its own, spoken to over plain sockets.
 
+mod artifacts;
 mod bad_input;
 mod clients;
 mod connection;
 mod events;
+mod file_refs;
 mod http;
 mod importer;
 mod metrics;

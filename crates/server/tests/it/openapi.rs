@@ -111,6 +111,11 @@ fn the_document_for_actions_has_the_operations_and_fields() {
     ] {
         assert!(response[field]["type"].is_string(), "{field}");
     }
+    // ChatGPT knows these by name: files in and files out.
+    let strings = json!({"type": "string"});
+    assert_eq!(request["properties"]["openaiFileIdRefs"]["items"], strings);
+    assert_eq!(response["openaiFileResponse"]["items"], strings);
+    assert_eq!(response["markdown"]["type"], "string");
     let languages = &document["paths"]["/languages"]["get"]["responses"]["200"];
     let item =
         &languages["content"]["application/json"]["schema"]["properties"]["languages"]["items"];
@@ -138,10 +143,13 @@ fn tokens_are_asked_for_only_where_needed() {
         "bearer"
     );
     for (path, item) in whole["paths"].as_object().expect("paths") {
-        for (_, operation) in item.as_object().expect("operations") {
+        for (method, operation) in item.as_object().expect("operations") {
             let guarded = operation["security"] != json!([]);
-            let expected = ["/execute", "/metrics"].contains(&path.as_str());
-            assert_eq!(guarded, expected, "{path}");
+            let artifact = path.starts_with("/artifacts/");
+            let wanted = ["/execute", "/metrics"].contains(&path.as_str()) || artifact;
+            assert_eq!(guarded, wanted, "{path}");
+            let optional = operation["security"][0] == json!({});
+            assert_eq!(optional, method == "get" && artifact, "{method} {path}");
             assert_eq!(operation["responses"].get("401").is_some(), guarded);
         }
     }

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) token: String,
     log: Arc<Mutex<String>>,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 #[expect(
@@ -34,6 +35,33 @@ pub(crate) struct TestServer {
 fn binary(home: &std::path::Path, settings: &[(&str, &str)]) -> std::process::Command {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_codex-server"));
     command
+        .env_clear()
+        .env("PATH", PATH)
+        .env("CODEX_HOME", home)
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null());
+    command
+}
+
+/// [`binary`] with a tmpfs over its data directory, in a mount namespace that
+/// ends with it; whoever is not root needs a user namespace for that.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the server under test is a process of its own"
+)]
+fn on_small_disk(
+    home: &std::path::Path,
+    size: &str,
+    settings: &[(&str, &str)],
+) -> std::process::Command {
+    const SCRIPT: &str =
+        "mount -t tmpfs -o mode=700,size=$1 small \"$CODEX_HOME\" && shift && exec \"$@\"";
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let mut command = std::process::Command::new("unshare");
+    command
+        .arg(if root { "-m" } else { "-rm" })
+        .args(["sh", "-c", SCRIPT, "sh", size])
+        .arg(env!("CARGO_BIN_EXE_codex-server"))
         .env_clear()
         .env("PATH", PATH)
         .env("CODEX_HOME", home)
@@ -58,7 +86,45 @@ impl TestServer {
     /// A server with settings from its environment.
     pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().expect("a scratch directory");
-        let mut child = binary(home.path(), settings)
+        let command = binary(home.path(), settings);
+        Self::launch(command, home, settings, None)
+    }
+
+    /// A server whose data directory is a file system of its own, of `size`,
+    /// in a mount namespace of its own. Its token is of no use.
+    pub(crate) fn on_small_disk(size: &str, settings: &[(&str, &str)]) -> Self {
+        let home = tempfile::tempdir().expect("a scratch directory");
+        let command = on_small_disk(home.path(), size, settings);
+        Self::launch(command, home, settings, None)
+    }
+
+    /// Kills the server without warning and starts another in its data directory.
+    pub(crate) fn crash_and_restart(mut self, settings: &[(&str, &str)]) -> Self {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+        let nothing = tempfile::tempdir().expect("a scratch directory");
+        let home = std::mem::replace(&mut self.home, nothing);
+        let command = binary(home.path(), settings);
+        Self::launch(command, home, settings, Some(self.token.clone()))
+    }
+
+    /// A token of another name.
+    pub(crate) fn another_token(&self, name: &str) -> String {
+        new_token(self.home(), &[], name)
+    }
+
+    /// The data directory.
+    pub(crate) fn home(&self) -> &std::path::Path {
+        self.home.path()
+    }
+
+    fn launch(
+        mut command: std::process::Command,
+        home: tempfile::TempDir,
+        settings: &[(&str, &str)],
+        token: Option<String>,
+    ) -> Self {
+        let mut child = command
             .args(["serve", "--host", "127.0.0.1", "--port", "0"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -80,22 +146,13 @@ impl TestServer {
             });
         }
         let address = wait_for("the server's address", || address_in(&log.lock().ok()?));
-        let made = binary(home.path(), settings)
-            .args(["token", "create", "test"])
-            .output()
-            .expect("run token create");
-        let made = String::from_utf8_lossy(&made.stdout).into_owned();
-        let token = made
-            .split_whitespace()
-            .find(|word| word.starts_with("codex_"))
-            .unwrap_or_else(|| panic!("no token in {made:?}"))
-            .to_owned();
+        let token = token.unwrap_or_else(|| new_token(home.path(), settings, "test"));
         Self {
             child,
             address,
             token,
             log,
-            _home: home,
+            home,
         }
     }
 
@@ -240,6 +297,19 @@ impl Drop for TestServer {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn new_token(home: &std::path::Path, settings: &[(&str, &str)], name: &str) -> String {
+    let made = binary(home, settings)
+        .args(["token", "create", name])
+        .output()
+        .expect("run token create");
+    let made = String::from_utf8_lossy(&made.stdout).into_owned();
+    let mut words = made.split_whitespace();
+    words
+        .find(|word| word.starts_with("codex_"))
+        .unwrap_or_else(|| panic!("no token in {made:?}"))
+        .to_owned()
 }
 
 fn address_in(log: &str) -> Option<SocketAddr> {

@@ -26,6 +26,8 @@ fn response(output: String, error: String) -> ExecuteResponse {
         truncated: false,
         usage: usage(),
         files: Vec::new(),
+        markdown: None,
+        openai_files: Vec::new(),
         language: "python".into(),
         version: "3.11.2".into(),
         isolation: "full".into(),
@@ -36,8 +38,13 @@ fn response(output: String, error: String) -> ExecuteResponse {
 
 fn file(name: &str, content: String) -> FileOut {
     FileOut {
+        id: Some("0".repeat(32)),
         name: name.into(),
+        path: name.into(),
         size: content.len() as u64,
+        media_type: "text/plain".into(),
+        url: Some("https://codex.example.com/artifacts/…".into()),
+        expires: None,
         content: Some(content),
         encoding: Some(Encoding::Utf8),
     }
@@ -116,6 +123,25 @@ fn texts_of(length: usize) -> impl Strategy<Value = String> {
     (part, 0..length).prop_map(|(part, times)| part.repeat(times))
 }
 
+#[test]
+fn the_warning_of_files_not_listed_fits_where_there_is_no_text_to_cut() {
+    let max_chars = LEAST_CHARS;
+    // Without files and links the rest is just short enough.
+    for spare in 0..200 {
+        let mut before = response(String::new(), String::new());
+        before.files = vec![file(&"n".repeat(1_000), "x".repeat(500)); 3];
+        before.markdown = Some("m".repeat(4_000));
+        before.warnings = vec![String::new()];
+        let mut bare = strip(&before);
+        bare.files.clear();
+        bare.markdown = None;
+        let length = max_chars - document_chars(&bare) - spare;
+        before.warnings = vec!["w".repeat(length)];
+        let fitted = fit(before, max_chars);
+        assert!(document_chars(&fitted) <= max_chars, "{spare}");
+    }
+}
+
 fn files() -> impl Strategy<Value = Vec<FileOut>> {
     let file = (texts_of(40), texts_of(2_000)).prop_map(|(name, content)| file(&name, content));
     proptest::collection::vec(file, 0..12)
@@ -140,6 +166,8 @@ proptest! {
         max_chars in LEAST_CHARS..120_000,
     ) {
         let mut before = response(output.clone(), error.clone());
+        before.openai_files = files.iter().map(|file| file.path.clone()).collect();
+        before.markdown = files.first().map(|file| file.path.clone());
         before.files = files;
         before.warnings = warnings;
         if staged {

@@ -102,3 +102,79 @@ fn files_are_inlined_up_to_the_bound() {
     assert_eq!(files[3].content.as_deref(), Some("ok!!"));
     assert!(response.warnings[0].starts_with("files listed without content: 1"));
 }
+
+#[test]
+fn linked_files_are_offered_in_chatgpts_ways() {
+    let file = |path: &str, size: usize| OutputFile {
+        path: path.into(),
+        size: size as u64,
+        content: vec![0xff; size],
+    };
+    let mut files = vec![
+        file("out/plot 1.png", 3),
+        file("data.csv", 3),
+        file("film.mp4", 3),
+        file("lost.bin", 3),
+        file("huge.bin", 10_000_001),
+    ];
+    files.extend((0..20).map(|at| file(&format!("{at}.png"), 1)));
+    files.extend((0..20).map(|at| file(&format!("{at}.csv"), 1)));
+    let links: Vec<Option<Link>> = files
+        .iter()
+        .map(|file| {
+            (file.path != "lost.bin").then(|| Link {
+                id: "0".repeat(32),
+                url: format!(
+                    "https://codex.example.com/{}",
+                    file.path.replace(' ', "%20")
+                ),
+                expires: 1_767_325_445,
+            })
+        })
+        .collect();
+    let mut response = ExecuteResponse::from(outcome(b"", files.clone()));
+    response.link(links.clone());
+    let plot = &response.files[0];
+    assert_eq!(
+        (plot.name.as_str(), plot.path.as_str()),
+        ("plot 1.png", "out/plot 1.png")
+    );
+    assert_eq!(plot.media_type, "image/png");
+    assert_eq!(plot.expires.as_deref(), Some("2026-01-02T03:44:05Z"));
+    assert!(plot.content.is_some(), "other clients still get it");
+    assert_eq!(response.files[3].url, None);
+    let json = serde_json::to_value(&response).expect("serialises");
+    assert!(json.get("markdown").is_none() && json.get("openaiFileResponse").is_none());
+
+    response.offer_to_chatgpt();
+    let markdown = response.markdown.as_deref().expect("pictures");
+    assert!(markdown.starts_with("![plot 1.png](https://codex.example.com/out/plot%201.png)\n"));
+    assert_eq!(markdown.lines().count(), 10);
+    let offered = &response.openai_files;
+    assert_eq!(offered.len(), 10);
+    assert_eq!(offered[0], "https://codex.example.com/data.csv");
+    assert!(
+        offered[1..].iter().all(|url| url.ends_with(".csv")),
+        "{offered:?}"
+    );
+    assert_eq!(response.files[0].content, None, "a model cannot read it");
+    assert!(
+        response.files[3].content.is_some(),
+        "there is no link to it"
+    );
+
+    let mut plain = ExecuteResponse::from(outcome(b"", files));
+    let http = |link: Option<Link>| {
+        link.map(|link| Link {
+            url: link.url.replace("https", "http"),
+            ..link
+        })
+    };
+    plain.link(links.into_iter().map(http).collect());
+    plain.offer_to_chatgpt();
+    assert!(
+        plain.openai_files.is_empty(),
+        "ChatGPT fetches by https alone"
+    );
+    assert!(plain.markdown.is_some());
+}

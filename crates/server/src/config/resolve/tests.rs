@@ -62,7 +62,8 @@ fn every_setting_is_read_from_file_and_environment() {
             Kind::Word(words, _) => words[0].to_owned(),
             Kind::Switch(_) => "true".to_owned(),
             Kind::Text(..) | Kind::List(..) => match key.name {
-                "host" | "trusted_proxy" => "192.0.2.1".to_owned(),
+                "host" | "trusted_proxy" | "file_url_network" => "192.0.2.1".to_owned(),
+                "file_url_host" => "*.x.example, y.example:8443".to_owned(),
                 "rate_limit" => "5/second".to_owned(),
                 "search_path" => "/opt/bin:/bin".to_owned(),
                 _ => "https://x.example".to_owned(),

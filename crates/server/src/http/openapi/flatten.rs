@@ -26,7 +26,7 @@ const OPERATIONS: [(&str, &str); 3] = [
 const REQUEST: [&str; 6] = ["code", "language", "timeout", "stdin", "args", "files"];
 
 /// Fields of the answer that a model is told of.
-const RESPONSE: [&str; 9] = [
+const RESPONSE: [&str; 11] = [
     "output",
     "error",
     "exit_code",
@@ -35,6 +35,8 @@ const RESPONSE: [&str; 9] = [
     "status",
     "truncated",
     "files",
+    "markdown",
+    "openaiFileResponse",
     "warnings",
 ];
 
@@ -86,6 +88,13 @@ fn operation(whole: &Value, from: &Value) -> Value {
     if !body.is_null() {
         let mut schema = schema(whole, body, DEPTH);
         keep(&mut schema, &REQUEST);
+        // Under this very name, and said to be strings: at run time ChatGPT
+        // puts objects with links in the place of ids.
+        schema["properties"]["openaiFileIdRefs"] = json!({
+            "type": "array",
+            "items": { "type": "string" },
+            "description": "Files of the conversation that the program is to read, at most 10; they lie in the working directory under their names.",
+        });
         // Named by the caller each time, a language is never guessed wrong.
         schema["required"] = json!(["code", "language"]);
         flat["requestBody"] = json!({

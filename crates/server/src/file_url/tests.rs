@@ -1,0 +1,354 @@
+//! Tests of fetching: a table of URLs, and a server of our own that answers
+//! as badly as it can. Only here may http and loopback be reached.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+fn bounds(hosts: &[&str], networks: &[&str]) -> Bounds {
+    Bounds {
+        given_hosts: Some(
+            hosts
+                .iter()
+                .map(|host| Host::parse(host).expect(host))
+                .collect(),
+        ),
+        networks: networks
+            .iter()
+            .map(|text| network(text).expect(text))
+            .collect(),
+        ..Bounds::default()
+    }
+}
+
+#[test]
+fn urls_that_may_be_called() {
+    let hosts = [
+        "files.example.com",
+        "*.oaiusercontent.com",
+        "files.corp.example:8443",
+        "10.1.2.3",
+        "127.0.0.1",
+        "[fd00::1]",
+        "localhost",
+    ];
+    let fetcher = Fetcher::new(bounds(&hosts, &["10.1.2.0/24"]));
+    let url = |what: &'static str| Err(Refused::Url(what));
+    let https = "is not an https URL";
+    for (text, expected) in [
+        ("https://files.example.com/x?sig=1", Ok(())),
+        ("https://FILES.example.com:443/x", Ok(())),
+        ("https://files.example.com./x", Ok(())),
+        ("https://files.oaiusercontent.com/file-abc", Ok(())),
+        ("https://a.b.oaiusercontent.com/", Ok(())),
+        ("https://files.corp.example:8443/x", Ok(())),
+        ("https://10.1.2.3/x", Ok(())),
+        ("https://oaiusercontent.com/", Err(Refused::Host)),
+        ("https://eviloaiusercontent.com/", Err(Refused::Host)),
+        (
+            "https://oaiusercontent.com.evil.example/",
+            Err(Refused::Host),
+        ),
+        ("https://.oaiusercontent.com/", Err(Refused::Host)),
+        ("https://files.example.com:8443/x", Err(Refused::Host)),
+        ("https://files.corp.example/x", Err(Refused::Host)),
+        ("https://sub.files.example.com/", Err(Refused::Host)),
+        (
+            "https://evil.example\\@files.example.com/",
+            Err(Refused::Host),
+        ),
+        (
+            "https://evil.example#@files.example.com/",
+            Err(Refused::Host),
+        ),
+        (
+            "https://169.254.169.254/latest/meta-data",
+            Err(Refused::Host),
+        ),
+        ("https://127.0.0.1/", Err(Refused::Address)),
+        ("https://2130706433/", Err(Refused::Address)),
+        ("https://0x7f000001/", Err(Refused::Address)),
+        ("https://0177.0.0.1/", Err(Refused::Address)),
+        ("https://127.1/", Err(Refused::Address)),
+        ("https://[fd00::1]/", Err(Refused::Address)),
+        ("https://[::ffff:10.1.2.3]/", Err(Refused::Host)),
+        ("http://files.example.com/x", url(https)),
+        ("ftp://files.example.com/x", url(https)),
+        ("file:///etc/passwd", url(https)),
+        ("data:text/plain,hi", url(https)),
+        ("gopher://files.example.com:443/", url(https)),
+        (
+            "https://files.example.com@evil.example/",
+            url("holds a user name or password"),
+        ),
+        (
+            "https://me:pw@files.example.com/",
+            url("holds a user name or password"),
+        ),
+        ("file-abc123", url("is not a URL")),
+        ("", url("is not a URL")),
+        ("https://", url("is not a URL")),
+    ] {
+        assert_eq!(fetcher.inner.check(text).map(drop), expected, "{text}");
+    }
+    let long = format!("https://files.example.com/{}", "x".repeat(URL_BYTES));
+    assert!(fetcher.inner.check(&long).is_err());
+    let none = Fetcher::new(bounds(&[], &[]));
+    assert_eq!(
+        none.inner
+            .check("https://files.oaiusercontent.com/")
+            .map(drop),
+        Err(Refused::Host)
+    );
+}
+
+#[test]
+fn hosts_and_networks_are_read() {
+    for (text, good) in [
+        ("files.example.com", true),
+        ("*.example.com", true),
+        ("host:8443", true),
+        ("*.com", false),
+        ("*", false),
+        ("*.10.0.0.1", false),
+        ("https://files.example.com", false),
+        ("a b", false),
+        ("", false),
+    ] {
+        assert_eq!(Host::parse(text).is_ok(), good, "{text}");
+    }
+    for (text, expected) in [
+        ("10.1.2.3/16", Some("10.1.0.0/16")),
+        ("10.1.2.3", Some("10.1.2.3/32")),
+        ("fd00::1", Some("fd00::1/128")),
+        ("10.0.0.0/33", None),
+        ("intranet", None),
+    ] {
+        let read = network(text).ok().map(|network| network.to_string());
+        assert_eq!(read.as_deref(), expected, "{text}");
+    }
+}
+
+/// A server that gives each path its own answer, and counts its calls.
+async fn serve(answer: fn(&str) -> Vec<u8>) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = listener.local_addr().expect("an address").port();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let mut request = vec![0; 4096];
+                let read = stream.read(&mut request).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..read]).into_owned();
+                let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+                if path == "/silent" {
+                    return std::future::pending().await;
+                }
+                stream.write_all(&answer(&path)).await.ok();
+                while path == "/endless" && stream.write_all(&[b'x'; 1024]).await.is_ok() {}
+            });
+        }
+    });
+    (port, calls)
+}
+
+fn answer(path: &str) -> Vec<u8> {
+    let ok = |body: &str| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let to = |to: &str| {
+        format!(
+            "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let text = match path {
+        "/file" => ok("hello"),
+        "/empty" => ok(""),
+        "/large" => "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_owned(),
+        "/endless" => "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_owned(),
+        "/short" => {
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nhalf".to_owned()
+        }
+        "/zipped" => {
+            "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx".to_owned()
+        }
+        "/one" => to("/file"),
+        "/two" => to("/one"),
+        "/three" => to("/two"),
+        "/four" => to("/three"),
+        "/loop" => to("/loop"),
+        "/metadata" => to("http://169.254.169.254/latest/meta-data"),
+        "/inward" => to("http://inward.example/"),
+        "/scheme" => to("file:///etc/passwd"),
+        "/odd" => to("http://[oops"),
+        "/gone" => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        _ => "what?".to_owned(),
+    };
+    text.into_bytes()
+}
+
+/// Fetches from `host` on the port of our server; names lead to `addresses`.
+async fn fetch(
+    host: &str,
+    port: u16,
+    path: &str,
+    networks: &[&str],
+    addresses: &'static [&'static str],
+) -> Result<String, Refused> {
+    let hosts = [format!("{host}:{port}"), format!("inward.example:{}", 80)];
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let names = Names::Fixed(Arc::new(move |_| {
+        let parse = |text: &&str| SocketAddr::new(text.parse().expect("an address"), 0);
+        addresses.iter().map(parse).collect()
+    }));
+    let fetcher = Fetcher::with(
+        Bounds {
+            file_bytes: 100_000,
+            ..bounds(&hosts, networks)
+        },
+        true,
+        names,
+    );
+    let url = format!("http://{host}:{port}{path}");
+    let deadline =
+        Instant::now() + Duration::from_millis(if path == "/silent" { 300 } else { 20_000 });
+    let fetched = fetcher.fetch_all(&[&url], 50_000, deadline).await;
+    fetched
+        .map(|mut fetched| String::from_utf8(fetched.files.remove(0)).expect("UTF-8"))
+        .map_err(|(at, refused)| {
+            assert_eq!(at, 0);
+            refused
+        })
+}
+
+#[tokio::test]
+async fn answers_of_all_kinds() {
+    let (port, _) = serve(answer).await;
+    let text = |text: &str| Ok(text.to_owned());
+    for (path, expected) in [
+        ("/file", text("hello")),
+        ("/empty", text("")),
+        ("/one", text("hello")),
+        ("/three", text("hello")),
+        ("/four", Err(Refused::Redirects)),
+        ("/loop", Err(Refused::Redirects)),
+        ("/large", Err(Refused::TooLarge(50_000))),
+        ("/endless", Err(Refused::TooLarge(50_000))),
+        ("/short", Err(Refused::Broken)),
+        (
+            "/zipped",
+            Err(Refused::Url(
+                "is answered in a compressed form that was not asked for",
+            )),
+        ),
+        ("/metadata", Err(Refused::Host)),
+        ("/scheme", Err(Refused::Url("is not an https URL"))),
+        ("/odd", Err(Refused::Url("redirects to what is not a URL"))),
+        ("/gone", Err(Refused::Status(404))),
+        ("/nonsense", Err(Refused::Broken)),
+        ("/silent", Err(Refused::Late)),
+    ] {
+        let fetched = fetch("files.example", port, path, &["127.0.0.1"], &["127.0.0.1"]).await;
+        assert_eq!(fetched, expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_leads_inward_is_never_connected_to() {
+    let (port, calls) = serve(answer).await;
+    for addresses in [
+        &["127.0.0.1"][..],
+        &["::ffff:127.0.0.1"],
+        &["::1", "127.0.0.1"],
+    ] {
+        let fetched = fetch("files.example", port, "/file", &[], addresses).await;
+        assert_eq!(fetched, Err(Refused::Address), "{addresses:?}");
+    }
+    // One bad address spoils the rest, whatever their order.
+    for addresses in [&["127.0.0.1", "10.0.0.1"][..], &["10.0.0.1", "127.0.0.1"]] {
+        let fetched = fetch("files.example", port, "/file", &["127.0.0.1"], addresses).await;
+        assert_eq!(fetched, Err(Refused::Address), "{addresses:?}");
+    }
+    let fetched = fetch("127.0.0.1", port, "/file", &[], &[]).await;
+    assert_eq!(fetched, Err(Refused::Address), "an address is not resolved");
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_changes_its_mind_gains_nothing() {
+    let (port, calls) = serve(answer).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    // Good at the first question, as a check before the call would ask it; then not.
+    let names = Names::Fixed(Arc::new(move |_| {
+        let first = counted.fetch_add(1, Ordering::Relaxed) == 0;
+        let ip = if first {
+            [127, 0, 0, 2]
+        } else {
+            [127, 0, 0, 1]
+        };
+        vec![SocketAddr::from((ip, 0))]
+    }));
+    let host = format!("files.example:{port}");
+    let fetcher = Fetcher::with(bounds(&[&host], &["127.0.0.2"]), true, names);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let fetch = async |path: &str| {
+        let url = format!("http://{host}{path}");
+        let fetched = fetcher.fetch_all(&[&url], 100, deadline).await;
+        fetched
+            .map(|fetched| fetched.files)
+            .map_err(|(_, refused)| refused)
+    };
+    // Nothing listens on 127.0.0.2: had the name been asked twice, this would succeed.
+    assert_eq!(fetch("/file").await, Err(Refused::Broken));
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(fetch("/file").await, Err(Refused::Address));
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_is_resolved_and_checked_anew() {
+    let (port, calls) = serve(answer).await;
+    let names = Names::Fixed(Arc::new(|name: &str| {
+        let ip = if name == "inward.example" {
+            [10, 0, 0, 1]
+        } else {
+            [127, 0, 0, 1]
+        };
+        vec![SocketAddr::from((ip, 0))]
+    }));
+    let host = format!("files.example:{port}");
+    let fetcher = Fetcher::with(
+        bounds(&[&host, "inward.example:80"], &["127.0.0.1"]),
+        true,
+        names,
+    );
+    let url = format!("http://{host}/inward");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let fetched = fetcher.fetch_all(&[&url], 100, deadline).await;
+    assert_eq!(fetched.err(), Some((0, Refused::Address)));
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn files_share_their_room_and_the_failed_one_is_named() {
+    let (port, _) = serve(answer).await;
+    let names = Names::Fixed(Arc::new(|_| vec![SocketAddr::from(([127, 0, 0, 1], 0))]));
+    let host = format!("files.example:{port}");
+    let fetcher = Fetcher::with(bounds(&[&host], &["127.0.0.1"]), true, names);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let url = format!("http://{host}/file");
+    let two = [url.as_str(), url.as_str()];
+    let fetched = fetcher.fetch_all(&two, 10, deadline).await;
+    assert_eq!(fetched.map(|fetched| fetched.files.len()), Ok(2));
+    let fetched = fetcher.fetch_all(&two, 9, deadline).await;
+    assert_eq!(fetched.err(), Some((1, Refused::TooLarge(4))));
+}

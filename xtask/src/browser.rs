@@ -1,0 +1,40 @@
+//! The server's pages and its files in a real browser without a window: the
+//! documentation is tried out, and hostile files are looked at.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::apt::{Need, Probe};
+use crate::live::{CLEAN_PATH, Home, Server};
+use crate::process;
+
+/// The browsers that will do.
+const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
+
+/// What this check cannot do without.
+pub(crate) const BROWSER: Need = Need {
+    probe: Probe::Program(NAMES),
+    packages: &["chromium"],
+    reason: "to look at the server's pages as people do",
+    required: true,
+};
+
+/// What the browser is told to do, and what must come of it.
+const SCRIPT: &str = "xtask/browser/docs.mjs";
+
+/// Starts a server and lets a browser at it.
+pub(crate) fn browser(binary: &Path) -> Result<()> {
+    let browser = NAMES.iter().find_map(|name| process::find(name));
+    let browser = browser.context("there is no chromium; `cargo xtask test` installs it")?;
+    let home = Home::new()?;
+    let server = Server::start(binary, &home, &[])?;
+    let mut node = process::command("/usr/bin/node");
+    node.arg(process::root().join(SCRIPT))
+        .arg(browser)
+        .arg(format!("http://{}", server.address))
+        .arg(server.token().unwrap_or_default())
+        .env("PATH", CLEAN_PATH)
+        .env("TMPDIR", home.tmp());
+    process::run("pass the checks in a browser", &mut node)
+}
