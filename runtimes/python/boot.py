@@ -15,6 +15,19 @@ def boot():
             traceback = traceback.tb_next
         return traceback
 
+    def warm(kept):
+        # What packages would make anew in each run, such as matplotlib's list of
+        # fonts, was made when they were installed.
+        caches = os.path.join(os.environ.get("HOME", "/tmp"), ".cache")
+        try:
+            for package in os.listdir(kept):
+                os.makedirs(os.path.join(caches, package))
+                for name in os.listdir(os.path.join(kept, package)):
+                    os.symlink(os.path.join(kept, package, name), os.path.join(caches, package, name))
+        except OSError:
+            # Nothing was kept; then it is made as everywhere.
+            pass
+
     def report(kind, error, traceback):
         sys.excepthook = hook
         traceback = without_boot(traceback)
@@ -22,6 +35,7 @@ def boot():
         sys.last_traceback = traceback
         hook(kind, error, traceback)
 
+    warm(os.path.join(os.environ.get("PYTHONUSERBASE", "/nowhere"), "warm"))
     name = sys.argv[1]
     workspace = os.getcwd()
     path = os.path.join(workspace, name)

@@ -5,6 +5,7 @@
 import os
 import platform
 import sys
+import sysconfig
 
 places = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
 places.append(os.path.dirname(os.path.realpath(sys.executable)))
@@ -23,5 +24,7 @@ with open("/proc/self/maps") as maps:
 
 print("version=" + platform.python_version())
 print("interpreter=" + sys.executable)
+# Such as cpython-311-x86_64-linux-gnu: a package compiled for one loads in no other.
+print("abi=" + str(sysconfig.get_config_var("SOABI")))
 for place in sorted(set(places)):
     print("mount=" + place)

@@ -21,6 +21,7 @@ mod guest;
 mod http;
 mod live;
 mod load;
+mod lock;
 mod openapi;
 mod ordinary;
 mod process;
@@ -64,6 +65,8 @@ enum Command {
     Tidy,
     /// Write openapi.json and openapi-actions.json anew from the code.
     Openapi,
+    /// Pin the newest packages for programs, of Python and JavaScript.
+    Lock,
     /// Compare a cold hello world with a bare FastAPI and subprocess server.
     Bench {
         /// Counted requests to each server, for each language.
@@ -121,6 +124,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Test { .. } => {}
         Command::Tidy => tidy::tidy()?,
         Command::Openapi => openapi::regenerate()?,
+        Command::Lock => lock::lock()?,
         Command::Bench { requests, limit } => bench::bench(requests, limit)?,
         Command::Load(arguments) => load::load(&arguments)?,
         Command::Guest => guest::guest()?,

@@ -22,11 +22,17 @@ use crate::tidy;
 use crate::venv;
 
 /// Besides what the venv and the build need.
-const NEEDS: [Need; 2] = [
+const NEEDS: [Need; 3] = [
     Need {
         probe: Probe::File("/usr/bin/node"),
         packages: &["nodejs"],
         reason: "to run JavaScript code",
+        required: true,
+    },
+    Need {
+        probe: Probe::Program(&["npm"]),
+        packages: &["npm"],
+        reason: "to install packages for JavaScript",
         required: true,
     },
     Need {

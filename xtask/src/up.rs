@@ -10,8 +10,8 @@ use crate::apt::{self, Need, Probe};
 use crate::build;
 use crate::process;
 
-/// The languages: without one the server still runs and says so.
-const LANGUAGES: [Need; 2] = [
+/// The languages and their packages: without one the server still runs and says so.
+const LANGUAGES: [Need; 4] = [
     Need {
         probe: Probe::Program(&["python3"]),
         packages: &["python3"],
@@ -22,6 +22,18 @@ const LANGUAGES: [Need; 2] = [
         probe: Probe::Program(&["node", "nodejs"]),
         packages: &["nodejs"],
         reason: "to run JavaScript code",
+        required: false,
+    },
+    Need {
+        probe: Probe::Ensurepip("python3"),
+        packages: &["python3-venv"],
+        reason: "to install numpy, pandas and others for programs",
+        required: false,
+    },
+    Need {
+        probe: Probe::Program(&["npm"]),
+        packages: &["npm"],
+        reason: "to install lodash, mathjs and others for programs",
         required: false,
     },
 ];

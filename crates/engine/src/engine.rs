@@ -1,5 +1,6 @@
 //! The engine and its one door. Knows nothing of HTTP.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ use crate::job::{Draft, Invalid, Job};
 use crate::metrics::Metrics;
 use crate::outcome::{Isolation, Outcome};
 use crate::plan::{Plan, plan};
-use crate::runtime::Registry;
+use crate::runtime::kit::{PackageKit, Stage};
+use crate::runtime::packages::Package;
+use crate::runtime::{PackageSet, Registry, Runtime};
 
 /// How long killed runs may take to be gone when the server drains.
 const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -55,6 +58,30 @@ pub struct Language {
     pub available: bool,
     /// What to do when it is not available.
     pub cure: Option<String>,
+}
+
+/// The packages of a language: what programs find, and what could be done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageState {
+    /// Canonical name of the language.
+    pub language: String,
+    /// Human name of the language.
+    pub title: String,
+    /// Where its sets are kept.
+    pub directory: PathBuf,
+    /// What people expect to find, most wanted first.
+    pub main: Vec<String>,
+    /// What the operator added, a specifier each.
+    pub added: Vec<String>,
+    /// What programs find now, sorted by name; `None` when there is no set that
+    /// this machine's interpreter can load.
+    pub installed: Option<Vec<Package>>,
+    /// Whether that set is the one that this server and the operator want.
+    pub current: bool,
+    /// Whether somebody installs packages of it right now.
+    pub installing: bool,
+    /// Why none can be installed here, with the cure.
+    pub obstacle: Option<String>,
 }
 
 /// How busy the engine is.
@@ -153,7 +180,9 @@ impl Engine {
             Call::Execute(job) => {
                 // At this level it is there as long as anything is logged at all.
                 let span = tracing::error_span!("run", run_id = job.id());
-                let outcome = self.inner.execute(*job, sink).instrument(span).await?;
+                let packages = self.inner.packages(&job);
+                let running = self.inner.execute(*job, packages, sink);
+                let outcome = running.instrument(span).await?;
                 Ok(Reply::Outcome(Box::new(outcome)))
             }
         }
@@ -170,6 +199,56 @@ impl Engine {
     #[must_use]
     pub fn is_reserved(&self, name: &str) -> bool {
         self.inner.registry.is_reserved(name)
+    }
+
+    /// What is installed for the languages that can have packages.
+    #[must_use]
+    pub fn packages(&self) -> Vec<PackageState> {
+        self.inner.registry.package_states()
+    }
+
+    /// The same of one language, by name or alias.
+    #[must_use]
+    pub fn packages_of(&self, language: &str) -> Option<PackageState> {
+        self.inner.registry.find(language)?.package_state()
+    }
+
+    /// What it takes to build packages for a language, by name or alias.
+    ///
+    /// # Errors
+    /// A sentence that says why none can be built, with the cure.
+    pub fn package_kit(&self, language: &str) -> Result<PackageKit, String> {
+        let found = self.inner.registry.find(language);
+        let kit = found.and_then(Runtime::kit);
+        kit.unwrap_or_else(|| Err(format!("there are no packages for {language:?}")))
+    }
+
+    /// Runs the language's check in a box that sees a staged set: only what
+    /// can be loaded there is ever given to programs.
+    ///
+    /// # Errors
+    /// Only our own failures; what the check found is in the outcome.
+    pub async fn try_packages(
+        &self,
+        kit: &PackageKit,
+        stage: &Stage,
+        names: Vec<String>,
+    ) -> Result<Outcome, Error> {
+        let draft = Draft {
+            code: kit.check.clone(),
+            language: Some(kit.language.clone()),
+            args: names,
+            wall_time: Some(self.inner.bounds.wall_time_max),
+            memory: Some(self.inner.bounds.memory_max),
+            ..Draft::default()
+        };
+        let job = self.accept(draft).map_err(|invalid| Error::Io {
+            step: "check the packages",
+            source: std::io::Error::other(invalid),
+        })?;
+        let _call = self.inner.calls.token();
+        let staged = Arc::new(PackageSet::staged(&stage.directory));
+        self.inner.execute(job, Some(staged), None).await
     }
 
     /// What the sandbox holds here.
@@ -233,10 +312,20 @@ impl Engine {
 }
 
 impl Inner {
+    /// The packages that a job's program sees.
+    fn packages(&self, job: &Job) -> Option<Arc<PackageSet>> {
+        self.registry.find(&job.language)?.packages()
+    }
+
     /// Plans a job, waits for a place and runs it there.
-    async fn execute(&self, job: Job, sink: Option<Sink>) -> Result<Outcome, Error> {
+    async fn execute(
+        &self,
+        job: Job,
+        packages: Option<Arc<PackageSet>>,
+        sink: Option<Sink>,
+    ) -> Result<Outcome, Error> {
         let (language, patience) = (job.language.clone(), job.queue_wait);
-        let (plan, place) = self.admit(job, patience).await?;
+        let (plan, place) = self.admit(job, packages, patience).await?;
         let mut measured = self.metrics.begin(&language, self.isolation);
         let followers = Followers {
             sink,
@@ -252,17 +341,24 @@ impl Inner {
     }
 
     /// What is to be done for a job, and the place to do it in.
-    async fn admit(&self, job: Job, patience: Duration) -> Result<(Plan, Place), Error> {
+    async fn admit(
+        &self,
+        job: Job,
+        packages: Option<Arc<PackageSet>>,
+        patience: Duration,
+    ) -> Result<(Plan, Place), Error> {
         let runtime = self
             .registry
             .find(&job.language)
             .expect("a job's language was found in this registry when it was accepted");
         let begun = Instant::now();
         let admitted = async {
-            let plan = plan(job, runtime, runtime.interpreter()?, &self.bounds);
+            let interpreter = runtime.interpreter()?;
+            let plan = plan(job, runtime, interpreter, packages.as_deref(), &self.bounds);
             let place = Place {
                 _permit: self.admission.enter(patience).await?,
                 _call: self.calls.token(),
+                _packages: packages,
             };
             Ok((plan, place))
         };

@@ -22,15 +22,18 @@ use crate::metrics::Measured;
 use crate::outcome::{Isolation, Outcome, StageOutcome, Status, Usage};
 use crate::pace::Pace;
 use crate::plan::{Plan, Stage};
+use crate::runtime::PackageSet;
 use ended::Captures;
 use live::{Clock, Live, STEP_TIMEOUT};
 
-/// What a run holds until its box is dead: its place, and its call in the count
-/// that a drain waits for.
+/// What a run holds until its box is dead: its place, its call in the count
+/// that a drain waits for, and the packages it sees.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) _permit: Permit,
     pub(crate) _call: TaskTrackerToken,
+    /// Keeps the package set that the box sees.
+    pub(crate) _packages: Option<Arc<PackageSet>>,
 }
 
 /// Who follows a run while it goes on.
@@ -140,10 +143,15 @@ fn spec(plan: &Plan, bounds: &Bounds) -> Spec {
     Spec {
         mounts: lent
             .map(Mount::same)
-            .chain([Mount {
-                source: support.clone(),
-                target: inside.clone(),
-            }])
+            .chain(
+                [(support, inside)]
+                    .into_iter()
+                    .chain(plan.packages.as_ref().map(|(tree, at)| (tree, at)))
+                    .map(|(source, target)| Mount {
+                        source: source.clone(),
+                        target: target.clone(),
+                    }),
+            )
             .collect(),
         limits: Limits {
             memory: most(|stage| stage.memory),

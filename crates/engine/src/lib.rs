@@ -24,10 +24,12 @@ mod verdict;
 mod workspace;
 
 pub use config::{Bounds, Config};
-pub use engine::{Call, Engine, Language, Load, Reply};
+pub use engine::{Call, Engine, Language, Load, PackageState, Reply};
 pub use error::{Error, StartError};
 pub use events::{Event, EventBounds, Events, Sink, Started, Stream, events};
 pub use job::{Draft, DraftFile, Invalid, Job};
 pub use metrics::{Metrics, SECONDS};
 pub use outcome::{Isolation, Outcome, Output, OutputFile, StageOutcome, Status, Usage};
+pub use runtime::kit::{InstallLock, PackageKit, Stage};
+pub use runtime::packages::Package;
 pub use sandbox::{Layer, Support};

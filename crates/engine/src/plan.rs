@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::Bounds;
 use crate::job::Job;
-use crate::runtime::{Interpreter, Runtime};
+use crate::runtime::{Interpreter, PackageSet, Runtime};
 
 /// All that an executor needs to know of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) links: Vec<(PathBuf, PathBuf)>,
     /// Host directory of the support files, and where the box sees it read-only.
     pub(crate) support: (PathBuf, PathBuf),
+    /// Host directory of the package set, and where the box sees it read-only.
+    pub(crate) packages: Option<(PathBuf, PathBuf)>,
     /// Files of the workspace, paths relative to it: the source first.
     pub(crate) files: Vec<PlanFile>,
     /// Names of files and directories, at any depth, that are not collected.
@@ -71,9 +73,11 @@ pub(crate) fn plan(
     job: Job,
     runtime: &Runtime,
     interpreter: &Interpreter,
+    packages: Option<&PackageSet>,
     bounds: &Bounds,
 ) -> Plan {
     let manifest = &runtime.manifest;
+    let lent = packages.and_then(|set| Some((set, manifest.packages.as_ref()?)));
     let words = Words {
         interpreter: interpreter.path.to_string_lossy().into_owned(),
         bin: interpreter
@@ -82,12 +86,23 @@ pub(crate) fn plan(
             .unwrap_or(&interpreter.path)
             .to_string_lossy()
             .into_owned(),
-        support: runtime.support_seen.to_string_lossy().into_owned(),
+        support: runtime.support_seen().to_string_lossy().into_owned(),
+        packages: lent.map_or_else(String::new, |(set, recipe)| {
+            runtime
+                .seen(&set.tree(), &recipe.at)
+                .to_string_lossy()
+                .into_owned()
+        }),
         source: manifest.source.clone(),
         args: job.draft.args,
     };
     let mut env = BTreeMap::new();
-    for (name, value) in &manifest.environment {
+    let of_packages = lent.map(|(_, recipe)| &recipe.environment);
+    for (name, value) in manifest
+        .environment
+        .iter()
+        .chain(of_packages.into_iter().flatten())
+    {
         env.insert(name.clone(), words.fill(value));
     }
     env.extend(interpreter.environment.clone());
@@ -125,7 +140,11 @@ pub(crate) fn plan(
         version: interpreter.version.clone(),
         mounts: interpreter.mounts.clone(),
         links: interpreter.links.clone(),
-        support: (runtime.support.clone(), runtime.support_seen.clone()),
+        support: (
+            runtime.support.clone(),
+            runtime.manifest.support_dir().into(),
+        ),
+        packages: lent.map(|(set, recipe)| (set.tree(), recipe.at.clone().into())),
         files: std::iter::once(source).chain(inputs).collect(),
         ignored: manifest.ignored.clone(),
         stages,
@@ -138,6 +157,7 @@ struct Words {
     interpreter: String,
     bin: String,
     support: String,
+    packages: String,
     source: String,
     args: Vec<String>,
 }
@@ -161,6 +181,7 @@ impl Words {
             ("{interpreter}", &self.interpreter),
             ("{bin}", &self.bin),
             ("{support}", &self.support),
+            ("{packages}", &self.packages),
             ("{source}", &self.source),
         ];
         let mut filled = String::new();

@@ -1,12 +1,16 @@
 //! Languages as data: a runtime is a folder, and nothing in Rust matches on one.
 //!
 //! [`manifest`] reads what a folder says, [`detect`] finds its interpreter on
-//! this machine, [`registry`] holds both and answers by name.
+//! this machine, [`registry`] holds both and answers by name. [`packages`] are
+//! what programs find installed, [`kit`] how such a set is built.
 
 pub(crate) mod detect;
+pub(crate) mod kit;
 pub(crate) mod manifest;
+pub(crate) mod packages;
 pub(crate) mod registry;
 
 pub(crate) use detect::Interpreter;
 pub(crate) use manifest::Manifest;
+pub(crate) use packages::PackageSet;
 pub(crate) use registry::{Registry, Runtime};

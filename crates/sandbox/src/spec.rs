@@ -10,7 +10,8 @@ pub const WORKSPACE: &str = "/workspace";
 /// A host path to be seen in the box, read-only, without set-id bits or devices.
 ///
 /// A source that is itself a symbolic link is made again as a link; a source
-/// inside another mount's source is seen already and is left out.
+/// inside another mount's source is seen already and is left out. On the rungs
+/// where a box has no root of its own the source is seen in place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mount {
     /// Absolute path on the host, free of `..`.

@@ -101,11 +101,13 @@ impl Uids {
         is_nearly_full(self.claim.directory())
     }
 
-    /// Makes the directories of a box.
+    /// Makes the directories of a box, and links for what would be mounted
+    /// elsewhere in its root, had it one: programs that look around their
+    /// working directory find it.
     ///
     /// # Errors
     /// [`Step::Room`]; `ENOSPC` when the disk is nearly full.
-    pub(crate) fn room(&self, slot: u32) -> Result<Room, Error> {
+    pub(crate) fn room(&self, slot: u32, mounts: &[Mount]) -> Result<Room, Error> {
         let directory = self.claim.directory();
         if self.disk_is_nearly_full() {
             let full = io::Error::from_raw_os_error(libc::ENOSPC);
@@ -119,6 +121,14 @@ impl Uids {
             directory_of_ours(&path, 0o700)
                 .and_then(|()| std::os::unix::fs::lchown(&path, Some(room.uid), Some(room.uid)))
                 .at(Step::Room)?;
+        }
+        for mount in mounts.iter().filter(|mount| mount.source != mount.target) {
+            let link = room.seen(&mount.target.to_string_lossy());
+            link.parent()
+                .map_or(Ok(()), fs::create_dir_all)
+                .and_then(|()| std::os::unix::fs::symlink(&mount.source, &link))
+                .at(Step::Room)
+                .map_err(|error| error.with(mount.target.display().to_string()))?;
         }
         Ok(room)
     }
@@ -237,20 +247,20 @@ impl Room {
         })
     }
 
-    /// Removes the emptied directories.
+    /// Removes the emptied directories, and what the warden put beside them.
     ///
     /// # Errors
     /// [`Step::ClearAway`] when something is left in them.
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        for path in self.writable().chain([self.path.clone()]) {
-            match fs::remove_dir(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).at(Step::ClearAway);
-                }
-                _ => {}
-            }
+        let gone = |removed: io::Result<()>| match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        for path in self.writable() {
+            gone(fs::remove_dir(path)).at(Step::ClearAway)?;
         }
-        Ok(())
+        // What is left is ours alone: links, and directories for them.
+        gone(fs::remove_dir_all(&self.path)).at(Step::ClearAway)
     }
 }
 
@@ -432,10 +442,6 @@ pub(crate) fn open(mounts: &[Mount]) -> Result<Vec<OwnedFd>, Error> {
     let mut opened = Vec::new();
     for mount in mounts {
         let name = |error: Error| error.with(mount.source.display().to_string());
-        if mount.source != mount.target {
-            let elsewhere = io::Error::from(io::ErrorKind::Unsupported);
-            return Err(name(Error::new(Step::OpenMount, elsewhere)));
-        }
         let found = fs::symlink_metadata(&mount.source)
             .at(Step::OpenMount)
             .map_err(name)?;

@@ -11,6 +11,7 @@ mod fit;
 mod health;
 mod json;
 mod language;
+mod packages;
 mod response;
 
 pub use error::{Code, Problem, ProblemDocument};
@@ -20,4 +21,5 @@ pub use fit::{fit, json_chars};
 pub use health::{Health, HealthStatus, LoadOut, whole_seconds};
 pub use json::parse_object;
 pub use language::{LanguageOut, Languages};
+pub use packages::{PackageOut, PackagesOut, PackagesPhase};
 pub use response::{ExecuteResponse, FileOut, INLINE_BYTES, Link, StageOut, UsageOut};

@@ -13,6 +13,7 @@ mod doctor;
 mod flags;
 mod instance;
 mod openapi;
+mod packages;
 mod port;
 mod run;
 mod serve;
@@ -26,6 +27,7 @@ Examples:
   codex-server up                          start, and say how to use it
   codex-server run hello.py                run a file in the sandbox, without a server
   codex-server run -c 'print(2+2)'         run a line
+  codex-server packages add polars         let programs import it
   codex-server token create laptop         make a token; works while the server runs
   codex-server doctor                      what holds here, what is missing, how to get it
   codex-server doctor --public             can ChatGPT reach this server?
@@ -52,6 +54,8 @@ enum Command {
     Run(run::RunArgs),
     /// Make, list and revoke the tokens that callers need
     Token(token::TokenArgs),
+    /// List, add and remove what programs find installed
+    Packages(packages::PackagesArgs),
     /// Say what holds on this machine, what does not, and the cure
     Doctor(doctor::DoctorArgs),
     /// Print the OpenAPI document without starting anything
@@ -152,10 +156,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
 
 fn dispatch(command: Command, env: &Env) -> Result<Exit, Failure> {
     match command {
-        Command::Up(flags) => up::up(settings(&flags, env)?),
+        Command::Up(flags) => up::up(settings(&flags, env)?, env),
         Command::Serve(flags) => serve::serve(settings(&flags, env)?),
         Command::Run(args) => run::run(args, env),
         Command::Token(args) => token::token(args, env),
+        Command::Packages(args) => packages::packages(args, env),
         Command::Doctor(args) => doctor::doctor(&args, env),
         Command::Openapi(args) => {
             openapi::openapi(&settings(&args.flags, env)?, args.actions, args.yaml)

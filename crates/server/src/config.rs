@@ -129,6 +129,8 @@ pub struct Config {
     pub bounds: Bounds,
     /// `PATH`-like list in which interpreters are looked for.
     pub search_path: Vec<PathBuf>,
+    /// Whether `up` leaves the packages out.
+    pub minimal: bool,
 }
 
 impl Config {
@@ -160,6 +162,7 @@ impl Config {
             search_path: ["/usr/local/bin", "/usr/bin", "/bin"]
                 .map(PathBuf::from)
                 .to_vec(),
+            minimal: false,
         }
     }
 

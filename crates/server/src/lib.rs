@@ -13,6 +13,7 @@ pub mod file_url;
 pub mod http;
 pub mod media;
 pub mod output;
+pub mod provision;
 pub mod public_url;
 pub mod rate;
 pub mod store;

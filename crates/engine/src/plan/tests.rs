@@ -8,7 +8,7 @@ use super::{Plan, plan};
 use crate::accept::accept;
 use crate::config::Bounds;
 use crate::job::{Draft, DraftFile};
-use crate::runtime::{Interpreter, Registry};
+use crate::runtime::{Interpreter, PackageSet, Registry};
 
 fn planned(language: &str, interpreter: &str) -> Plan {
     let data = tempfile::tempdir().unwrap();
@@ -39,9 +39,11 @@ fn planned(language: &str, interpreter: &str) -> Plan {
         path: interpreter.into(),
         mounts: vec!["/usr/bin".into(), "/usr/lib".into()],
         links: vec![("/bin".into(), "usr/bin".into())],
+        abi: "abi".to_owned(),
         environment: [("NODE_PATH".to_owned(), "/found".to_owned())].into(),
     };
-    plan(job, &runtime, &found, &bounds)
+    let packages = PackageSet::staged(Path::new("/data/packages/set-0123"));
+    plan(job, &runtime, &found, Some(&packages), &bounds)
 }
 
 /// A plan as a reader wants it: one fact a line, bytes as text.
@@ -68,6 +70,12 @@ fn shown(plan: &Plan) -> String {
             plan.support.1.display()
         ),
     );
+    if let Some((tree, at)) = &plan.packages {
+        line(
+            "packages",
+            format!("{} at {}", tree.display(), at.display()),
+        );
+    }
     for file in &plan.files {
         line(
             "file",

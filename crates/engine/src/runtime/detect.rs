@@ -43,6 +43,8 @@ pub(crate) struct Interpreter {
     pub(crate) version: String,
     /// Its real path, the same inside the box.
     pub(crate) path: PathBuf,
+    /// What compiled packages must be made for; empty where it does not matter.
+    pub(crate) abi: String,
     /// Host paths the box sees read-only at the same place; files and
     /// directories, sorted, none below another.
     pub(crate) mounts: Vec<PathBuf>,
@@ -55,13 +57,18 @@ pub(crate) struct Interpreter {
 impl Interpreter {
     /// The first directory on the way to it that not everybody may enter.
     fn locked_up(&self) -> Option<PathBuf> {
-        let paths = self.mounts.iter().chain([&self.path]);
-        paths.flat_map(|path| path.ancestors()).find_map(|path| {
-            let found = std::fs::metadata(path).ok()?;
-            let open = !found.is_dir() || found.permissions().mode() & 0o001 != 0;
-            (!open).then(|| path.to_owned())
-        })
+        let mut paths = self.mounts.iter().chain([&self.path]);
+        paths.find_map(|path| locked_up(path))
     }
+}
+
+/// The first directory from `path` upwards that not everybody may enter.
+pub(super) fn locked_up(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find_map(|path| {
+        let found = std::fs::metadata(path).ok()?;
+        let open = !found.is_dir() || found.permissions().mode() & 0o001 != 0;
+        (!open).then(|| path.to_owned())
+    })
 }
 
 /// Tries the candidates in order of the search path; the first that is new enough wins.
@@ -214,6 +221,7 @@ fn read(stdout: ChildStdout) -> std::io::Result<String> {
 struct Report {
     version: String,
     path: PathBuf,
+    abi: String,
     places: Vec<PathBuf>,
     environment: BTreeMap<String, String>,
 }
@@ -225,6 +233,7 @@ impl Report {
             match key {
                 "version" => value.clone_into(&mut report.version),
                 "interpreter" => report.path = value.into(),
+                "abi" => value.clone_into(&mut report.abi),
                 "mount" => report.places.push(value.into()),
                 _ => {
                     if let Some(name) = key
@@ -252,6 +261,7 @@ impl Report {
         Ok(Interpreter {
             version: self.version,
             path: self.path,
+            abi: self.abi,
             mounts: mounts.shown.into_iter().collect(),
             links: mounts.links,
             environment: self.environment,

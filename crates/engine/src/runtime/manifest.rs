@@ -4,9 +4,15 @@
 //! the field. Never touches the file system: see `registry` and `detect`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+
+mod packages;
+
+pub(crate) use packages::Packages;
+use packages::PackagesFile;
 
 /// Where a runtime's support files are in the box: one folder a language below this.
 const SUPPORT_ROOT: &str = "/opt/codex";
@@ -40,6 +46,8 @@ pub(crate) struct Manifest {
     pub(crate) mounts: Vec<PathBuf>,
     /// Environment of the program, placeholders not yet filled, sorted by name.
     pub(crate) environment: BTreeMap<String, String>,
+    /// The package set that it can have, if any.
+    pub(crate) packages: Option<Packages>,
     /// What is run, in order; never empty.
     pub(crate) stages: Vec<StageTemplate>,
 }
@@ -71,6 +79,13 @@ pub(crate) struct StageTemplate {
 /// A version as numbers, so that 3.10 is newer than 3.9.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(Vec<u32>);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<String> = self.0.iter().map(u32::to_string).collect();
+        f.write_str(&numbers.join("."))
+    }
+}
 
 impl Version {
     /// The leading numbers of `text`: `3.13.0rc1` is 3.13.0. `None` without any.
@@ -127,6 +142,7 @@ impl Manifest {
             },
             mounts,
             environment,
+            packages: file.packages.map(PackagesFile::checked).transpose()?,
             stages: file
                 .stages
                 .into_iter()
@@ -194,6 +210,7 @@ struct RuntimeFile {
     mounts: Vec<PathBuf>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
+    packages: Option<PackagesFile>,
     stages: Vec<StageFile>,
 }
 

@@ -18,8 +18,10 @@ use rust_embed::RustEmbed;
 use sha2::{Digest, Sha256};
 
 use super::detect::{self, Interpreter, Search};
-use super::manifest::{Manifest, System};
-use crate::engine::Language;
+use super::kit::{self, PackageKit};
+use super::manifest::{Manifest, System, Version};
+use super::packages::{PackageSet, Shelf};
+use crate::engine::{Language, PackageState};
 use crate::error::{Error, StartError};
 
 /// Hexadecimal digits of the hash in a directory's name.
@@ -43,15 +45,31 @@ pub(crate) struct Runtime {
     pub(crate) manifest: Manifest,
     /// Host directory of its support files.
     pub(crate) support: PathBuf,
-    /// Where a box sees them, read-only.
-    pub(crate) support_seen: PathBuf,
+    /// Whether boxes see what is lent to them where the host has it.
+    pub(crate) in_place: bool,
     /// Keeps other servers from removing them.
     _in_use: Arc<fs::File>,
     /// Its interpreter, or why there is none.
     pub(crate) interpreter: Result<Interpreter, String>,
+    /// Its package sets, where it can have some.
+    shelf: Option<Arc<Shelf>>,
 }
 
 impl Runtime {
+    /// Where a box sees a directory that is lent to it as `target`.
+    pub(crate) fn seen(&self, source: &Path, target: &str) -> PathBuf {
+        if self.in_place {
+            source.to_owned()
+        } else {
+            target.into()
+        }
+    }
+
+    /// Where a box sees the support files.
+    pub(crate) fn support_seen(&self) -> PathBuf {
+        self.seen(&self.support, &self.manifest.support_dir())
+    }
+
     /// The interpreter.
     ///
     /// # Errors
@@ -60,6 +78,87 @@ impl Runtime {
         self.interpreter.as_ref().map_err(|_| Error::Unavailable {
             language: self.manifest.name.clone(),
             cure: self.manifest.detect.cure.clone(),
+        })
+    }
+
+    /// The packages that programs see now.
+    pub(crate) fn packages(&self) -> Option<Arc<PackageSet>> {
+        let shelf = self.shelf.as_ref()?;
+        // Out of reach they would be an error of each program, not a lack.
+        if self.in_place && detect::locked_up(&shelf.directory).is_some() {
+            return None;
+        }
+        shelf.current()
+    }
+
+    /// What it takes to build packages for it; `None` for a language without
+    /// any, else why none can be built here, with the cure.
+    pub(crate) fn kit(&self) -> Option<Result<PackageKit, String>> {
+        let recipe = self.manifest.packages.as_ref()?;
+        let shelf = self.shelf.as_ref()?;
+        let (title, minimum) = (&self.manifest.title, &recipe.minimum);
+        let interpreter = match &self.interpreter {
+            Err(_) => return Some(Err(self.manifest.detect.cure.clone())),
+            Ok(_)
+                if self.in_place
+                    && let Some(directory) = detect::locked_up(&shelf.directory) =>
+            {
+                return Some(Err(format!(
+                    "Packages are out of reach of other users, as which code runs here: {} is not for all to enter. Name a data directory outside of it, with --home or CODEX_HOME.",
+                    directory.display()
+                )));
+            }
+            Ok(found) if Version::parse(&found.version).is_none_or(|found| found < *minimum) => {
+                return Some(Err(format!(
+                    "{title} {} is too old for the packages. Install {title} {minimum} or newer and restart the server.",
+                    found.version
+                )));
+            }
+            Ok(found) => found,
+        };
+        let folder = &self.manifest.name;
+        // That they are there was seen when the registry was loaded.
+        let read = |name: &String| Some((name.clone(), text(&format!("{folder}/{name}")).ok()?));
+        // A lock of the operator's own takes the place of ours.
+        let own = |name: &String| Some((name.clone(), kit::own_file(&shelf.directory, name)?));
+        let locks = recipe.files.iter();
+        let locks = locks.filter_map(|name| own(name).or_else(|| read(name)));
+        let files = read(&recipe.program).into_iter().chain(locks).collect();
+        Some(Ok(PackageKit {
+            language: folder.clone(),
+            title: title.clone(),
+            directory: shelf.directory.clone(),
+            shelf: Arc::clone(shelf),
+            files,
+            check: read(&recipe.check)
+                .map(|(_, text)| text)
+                .unwrap_or_default(),
+            interpreter: interpreter.path.clone(),
+            abi: interpreter.abi.clone(),
+            recipe: recipe.clone(),
+        }))
+    }
+
+    /// What is installed for it, and what could be.
+    pub(crate) fn package_state(&self) -> Option<PackageState> {
+        let shelf = self.shelf.as_ref()?;
+        let kit = self.kit()?;
+        let set = self.packages();
+        let added = kit::added(&shelf.directory).unwrap_or_default();
+        let current = match (&kit, &set) {
+            (Ok(kit), Some(set)) => kit.key(&added) == set.marker.key,
+            _ => false,
+        };
+        Some(PackageState {
+            language: self.manifest.name.clone(),
+            title: self.manifest.title.clone(),
+            directory: shelf.directory.clone(),
+            main: self.manifest.packages.as_ref()?.main.clone(),
+            installing: kit::is_locked(&shelf.directory),
+            installed: set.map(|set| set.marker.packages.clone()),
+            current,
+            added,
+            obstacle: kit.err(),
         })
     }
 
@@ -109,6 +208,9 @@ impl Registry {
             private: &private,
             in_place: shared.is_some(),
         };
+        if shared.is_some() {
+            open_the_way(data_dir);
+        }
         let mut runtimes = Vec::new();
         for folder in folders() {
             runtimes.push(load(&folder, &system, data_dir, shared, search)?);
@@ -134,6 +236,22 @@ impl Registry {
             .find(|runtime| runtime.manifest.answers_to(word))
     }
 
+    /// As if that interpreter had been found.
+    #[cfg(test)]
+    pub(crate) fn pretend(&mut self, language: &str, version: &str, abi: &str) {
+        let mut named = self.runtimes.iter_mut();
+        let runtime = named.find(|runtime| runtime.manifest.name == language);
+        let runtime = runtime.expect("the language is known");
+        runtime.interpreter = Ok(Interpreter {
+            version: version.to_owned(),
+            abi: abi.to_owned(),
+            path: "/nowhere/interpreter".into(),
+            ..Interpreter::default()
+        });
+        let directory = runtime.shelf.as_ref().map(|shelf| shelf.directory.clone());
+        runtime.shelf = directory.map(|directory| Arc::new(Shelf::new(directory, abi.to_owned())));
+    }
+
     /// The language of code that names none.
     pub(crate) fn default_runtime(&self) -> &Runtime {
         self.runtimes
@@ -144,6 +262,14 @@ impl Registry {
     /// The languages, the default one first.
     pub(crate) fn languages(&self) -> Vec<Language> {
         self.runtimes.iter().map(Runtime::language).collect()
+    }
+
+    /// What is installed for the languages that can have packages.
+    pub(crate) fn package_states(&self) -> Vec<PackageState> {
+        self.runtimes
+            .iter()
+            .filter_map(Runtime::package_state)
+            .collect()
     }
 
     /// No two languages answer to one word or claim one ending of files, and
@@ -188,6 +314,19 @@ impl Registry {
     }
 }
 
+/// Lets everybody pass through the data directory, not list it: package sets
+/// lie there, and nothing else in it is readable to others. Where that fails,
+/// packages are said to be out of reach.
+fn open_the_way(data_dir: &Path) {
+    let opened = fs::metadata(data_dir).and_then(|found| {
+        let mode = found.permissions().mode() | 0o011;
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(mode))
+    });
+    if let Err(error) = opened {
+        tracing::debug!(%error, "the data directory stays closed");
+    }
+}
+
 fn wrong(name: &str, problem: String) -> StartError {
     StartError::Manifest {
         name: name.to_owned(),
@@ -221,6 +360,15 @@ fn load(
     for name in &manifest.support {
         files.push((name.as_str(), text(&format!("{folder}/{name}"))?));
     }
+    if let Some(packages) = &manifest.packages {
+        for name in packages
+            .files
+            .iter()
+            .chain([&packages.program, &packages.check])
+        {
+            text(&format!("{folder}/{name}"))?;
+        }
+    }
     let root = shared.unwrap_or(data_dir);
     let prepared = materialise(&root.join("runtimes"), folder, &files)
         .and_then(|support| Ok((hold(&support, &files)?, support)));
@@ -235,14 +383,16 @@ fn load(
     if let Err(why) = &interpreter {
         tracing::warn!(language = folder, why, "not available");
     }
-    let support_seen = match shared {
-        Some(_) => support.clone(),
-        None => manifest.support_dir().into(),
-    };
+    let abi = interpreter.as_ref().map(|found| found.abi.clone());
+    let shelf = Shelf::new(
+        data_dir.join("packages").join(folder),
+        abi.unwrap_or_default(),
+    );
     Ok(Runtime {
+        shelf: manifest.packages.is_some().then(|| Arc::new(shelf)),
         manifest,
         support,
-        support_seen,
+        in_place: shared.is_some(),
         _in_use: Arc::new(in_use),
         interpreter,
     })

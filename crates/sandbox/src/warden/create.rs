@@ -121,7 +121,7 @@ impl Warden {
             unreachable!("create() looked");
         };
         let sources = uids::open(&spec.mounts)?;
-        let room = ids.room(slot)?;
+        let room = ids.room(slot, &spec.mounts)?;
         let with = Confinement {
             isolation: self.isolation,
             walls: Walls::Uids {

@@ -25,7 +25,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("nothing_is_left_of_what_a_program_hid", hidden),
     ("a_cut_run_can_still_be_read", cut),
     ("the_shared_directory_is_lent_in_place", shared),
-    ("a_mount_elsewhere_is_refused", elsewhere),
+    (
+        "a_mount_elsewhere_is_linked_beside_the_workspace",
+        elsewhere,
+    ),
 ];
 
 const WALL: Duration = Duration::from_secs(20);
@@ -435,15 +438,26 @@ fn shared(here: &Here) {
 }
 
 fn elsewhere(here: &Here) {
-    let spec = sandbox::Spec {
-        mounts: vec![sandbox::Mount {
-            source: "/usr".into(),
-            target: "/opt/usr".into(),
-        }],
+    let mut spec = sandbox::Spec {
+        mounts: crate::support::mounts(),
         limits: limits(),
     };
-    let sandbox = here.launcher.create(&spec).unwrap();
-    assert!(crate::support::event(&sandbox).is_err());
-    let error = sandbox.report().unwrap_err();
-    assert_eq!(error.step, sandbox::Step::OpenMount, "{error:?}");
+    for target in ["/lent", "/opt/lent/deeper"] {
+        spec.mounts.push(sandbox::Mount {
+            source: "/usr/lib".into(),
+            target: target.into(),
+        });
+    }
+    let running = crate::support::ready_as(&here.launcher, &spec);
+    let code = "import os\nfor path in ('../lent', '../opt/lent/deeper'): print(os.path.realpath(path), len(os.listdir(path)) > 0)\nfor call in (lambda: os.unlink('../lent'), lambda: os.rename('../lent', 'mine'), lambda: os.symlink('x', '../y')):\n  try: print('BREACH', call())\n  except OSError as e: print(e.errno in (1, 13, 18))\nprint(os.getcwd())";
+    let done = run_in(&running, &python(code), WALL);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    let [lent @ .., directory] = &lines[..] else {
+        panic!("{done:?}")
+    };
+    let found = ["/usr/lib True"; 2];
+    assert_eq!(lent, [&found[..], &["True"; 3]].concat(), "{done:?}");
+    let room = Path::new(directory).parent().unwrap();
+    drop(running);
+    assert!(gone(room), "{}", room.display());
 }

@@ -1,8 +1,10 @@
 //! The languages as the wire knows them.
 
-use engine::Language;
+use engine::{Language, PackageState};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use super::PackagesOut;
 
 /// A language.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -25,6 +27,10 @@ pub struct LanguageOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub cure: Option<String>,
+    /// What its programs find installed; left out for a language without packages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub packages: Option<PackagesOut>,
 }
 
 impl From<Language> for LanguageOut {
@@ -36,6 +42,7 @@ impl From<Language> for LanguageOut {
             available: language.available,
             aliases: language.aliases,
             cure: language.cure,
+            packages: None,
         }
     }
 }
@@ -47,10 +54,22 @@ pub struct Languages {
     pub languages: Vec<LanguageOut>,
 }
 
-impl From<Vec<Language>> for Languages {
-    fn from(languages: Vec<Language>) -> Self {
+impl Languages {
+    /// The languages with their packages; `minimal` when the operator left those out.
+    #[must_use]
+    pub fn of(languages: Vec<Language>, packages: &[PackageState], minimal: bool) -> Self {
+        let with_packages = |language: Language| {
+            let mut state = packages
+                .iter()
+                .filter(|state| state.language == language.name);
+            let packages = state.next().map(|state| PackagesOut::of(state, minimal));
+            LanguageOut {
+                packages,
+                ..LanguageOut::from(language)
+            }
+        };
         Self {
-            languages: languages.into_iter().map(LanguageOut::from).collect(),
+            languages: languages.into_iter().map(with_packages).collect(),
         }
     }
 }

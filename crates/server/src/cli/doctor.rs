@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Engine, Isolation, Language, StartError, Support};
+use engine::{Engine, Isolation, Language, PackageState, StartError, Support};
 use serde_json::Value;
 
 use super::port::Holder;
@@ -16,6 +16,7 @@ use crate::artifact;
 use crate::config::{Access, Env, Settings, value};
 use crate::exit_code::Exit;
 use crate::output;
+use crate::provision::{self, Phase};
 use crate::store::Store;
 
 mod diagnose;
@@ -70,8 +71,12 @@ fn examine(settings: &Settings) -> Result<Report, Failure> {
     if let Some(Scratch(path)) = &scratch {
         config.data_dir.clone_from(path);
     }
+    let mut packages = Vec::new();
     let (support, languages) = match Engine::start(config) {
-        Ok(engine) => (engine.support().clone(), Ok(engine.languages())),
+        Ok(engine) => {
+            packages = engine.packages();
+            (engine.support().clone(), Ok(engine.languages()))
+        }
         // The refusal knows what was found: no need to look twice.
         Err(StartError::Sandbox(refusal)) => {
             (refusal.support.clone(), Err(StartError::Sandbox(refusal)))
@@ -84,7 +89,7 @@ fn examine(settings: &Settings) -> Result<Report, Failure> {
         .build()?;
     let sections = vec![
         isolation(settings, &support),
-        self::languages(&languages),
+        self::languages(&languages, &packages, settings.config.minimal),
         Section::new(
             "server",
             vec![
@@ -163,8 +168,12 @@ fn level(found: Option<Isolation>, least: Isolation) -> Check {
     }
 }
 
-fn languages(found: &Result<Vec<Language>, StartError>) -> Section {
-    let checks = match found {
+fn languages(
+    found: &Result<Vec<Language>, StartError>,
+    packages: &[PackageState],
+    minimal: bool,
+) -> Section {
+    let mut checks = match found {
         Err(error) => {
             let cure = match error {
                 StartError::Sandbox(_) => "see the isolation above",
@@ -197,7 +206,31 @@ fn languages(found: &Result<Vec<Language>, StartError>) -> Section {
             })
             .collect(),
     };
+    checks.extend(packages.iter().map(|state| installed(state, minimal)));
     Section::new("languages", checks)
+}
+
+/// The packages that programs of a language find.
+fn installed(state: &PackageState, minimal: bool) -> Check {
+    let name = format!("{} packages", state.title);
+    let standing = provision::standing(state, minimal);
+    let count = state.installed.as_ref().map_or(0, Vec::len);
+    match standing.phase {
+        Phase::Ready if standing.message.is_empty() => {
+            Check::good(&name, &format!("{count} installed"))
+        }
+        Phase::Ready => Check::warning(&name, &format!("{count} installed"), &standing.message),
+        Phase::Installing => Check::good(
+            &name,
+            &format!(
+                "being installed: {} of {} steps ({})",
+                standing.done, standing.total, standing.message
+            ),
+        ),
+        Phase::Minimal => Check::good(&name, "left out, as --minimal says"),
+        Phase::Absent => Check::warning(&name, "not installed", &standing.message),
+        Phase::Failed => Check::warning(&name, "the installation failed", &standing.message),
+    }
 }
 
 fn data_directory(settings: &Settings) -> Check {

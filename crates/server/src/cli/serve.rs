@@ -12,6 +12,7 @@ use engine::{Engine, StartError};
 use tokio::sync::oneshot;
 
 use super::instance::{Claim, Instance, Running};
+use super::up::Installation;
 use super::{Failure, port};
 use crate::app::App;
 use crate::artifact::Artifacts;
@@ -40,7 +41,7 @@ const THREADS: Duration = Duration::from_secs(1);
 pub(super) fn serve(settings: Settings) -> Result<Exit, Failure> {
     crate::store::make_home(&settings.config.home)?;
     match Instance::claim(&settings.config.home)? {
-        Claim::Ours(instance) => with_instance(settings, instance),
+        Claim::Ours(instance) => with_instance(settings, instance, None),
         Claim::Running(running) => {
             let home = settings.config.home.display();
             let message = format!(
@@ -51,15 +52,20 @@ pub(super) fn serve(settings: Settings) -> Result<Exit, Failure> {
     }
 }
 
-/// Serves until a signal, or until the sandbox breaks down.
-pub(super) fn with_instance(mut settings: Settings, instance: Instance) -> Result<Exit, Failure> {
+/// Serves until a signal, or until the sandbox breaks down, and installs the
+/// packages beside it where there is an `installation` to start.
+pub(super) fn with_instance(
+    mut settings: Settings,
+    instance: Instance,
+    installation: Option<Installation>,
+) -> Result<Exit, Failure> {
     telemetry::start(&settings).map_err(|message| Failure::text(Exit::Config, message))?;
     let listener = port::listen(&mut settings)?;
     let engine = start_engine(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(run(settings, listener, engine, &instance));
+    let result = runtime.block_on(run(settings, listener, engine, &instance, installation));
     runtime.shutdown_timeout(THREADS);
     result
 }
@@ -91,6 +97,7 @@ async fn run(
     listener: TcpListener,
     engine: Engine,
     instance: &Instance,
+    installation: Option<Installation>,
 ) -> Result<Exit, Failure> {
     let started = jiff::Timestamp::now();
     // From here on a signal ends the server in order, however early it comes.
@@ -111,6 +118,8 @@ async fn run(
     instance.announce(&Running::here(&url, &settings.config, started))?;
     output::text(&greeting.to_string())?;
     drop(greeting);
+    // Ends with the server.
+    let _installing = installation.map(Installation::start);
     let grace = settings.config.drain_grace;
     let patience = Patience {
         grace,

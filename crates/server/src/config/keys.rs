@@ -215,6 +215,13 @@ const PLACES: &[Key] = &[
         }),
         "Where interpreters are looked for",
     ),
+    key(
+        "minimal",
+        Reach::Serve,
+        "false",
+        Kind::Switch(|s, v| s.config.minimal = v),
+        "Whether `up` leaves the packages out; those that are installed stay",
+    ),
 ];
 
 const ADDRESS: &[Key] = &[

@@ -10,7 +10,7 @@ use crate::api::Languages;
 
 /// List supported languages
 ///
-/// Lists each language with its version and whether it can run on this server now.
+/// Lists each language with its version, whether it can run on this server now, and the packages that its programs can use.
 #[utoipa::path(
     get,
     path = "/languages",
@@ -19,5 +19,11 @@ use crate::api::Languages;
     responses((status = 200, description = "The languages, the default first", body = Languages)),
 )]
 pub(super) async fn languages(State(shared): State<Arc<Shared>>) -> Json<Languages> {
-    Json(Languages::from(shared.app.engine.languages()))
+    let engine = &shared.app.engine;
+    let minimal = shared.app.config.minimal;
+    Json(Languages::of(
+        engine.languages(),
+        &engine.packages(),
+        minimal,
+    ))
 }

@@ -6,15 +6,17 @@
 
 use std::sync::LazyLock;
 
-use engine::Bounds;
+use engine::{Bounds, Package, PackageState};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use crate::api::{
     Code, Encoding, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
-    LanguageOut, Languages, LoadOut, ProblemDocument, StageOut, UsageOut,
+    LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
+    StageOut, UsageOut,
 };
 use crate::config::Access;
+use crate::provision;
 
 mod flatten;
 
@@ -59,7 +61,8 @@ const EVENTS_EXAMPLE: &str = concat!(
     ),
     components(schemas(
         Encoding, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
-        LanguageOut, Languages, LoadOut, ProblemDocument, StageOut, UsageOut,
+        LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
+        StageOut, UsageOut,
     )),
     tags(
         (name = "execution", description = "Running code"),
@@ -79,13 +82,13 @@ static BASE: LazyLock<Value> = LazyLock::new(|| {
 /// The whole API as OpenAPI 3.1, with the default bounds.
 #[must_use]
 pub fn document(base_url: &str, access: Access) -> Value {
-    document_within(base_url, access, &Bounds::default())
+    document_within(base_url, access, &Bounds::default(), &[])
 }
 
 /// The part for ChatGPT Actions, flattened, with the default bounds.
 #[must_use]
 pub fn actions_document(base_url: &str, access: Access) -> Value {
-    actions_document_within(base_url, access, &Bounds::default())
+    actions_document_within(base_url, access, &Bounds::default(), &[])
 }
 
 /// A document as YAML.
@@ -94,9 +97,14 @@ pub fn to_yaml(document: &Value) -> String {
     yaml_serde::to_string(document).expect("any JSON value is a YAML value")
 }
 
-/// [`document`] of a server with these bounds.
+/// [`document`] of a server with these bounds and packages.
 #[must_use]
-pub fn document_within(base_url: &str, access: Access, bounds: &Bounds) -> Value {
+pub fn document_within(
+    base_url: &str,
+    access: Access,
+    bounds: &Bounds,
+    packages: &[PackageState],
+) -> Value {
     let mut document = BASE.clone();
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
     document["info"]["license"] = json!({
@@ -108,6 +116,7 @@ pub fn document_within(base_url: &str, access: Access, bounds: &Bounds) -> Value
         SCHEME: { "type": "http", "scheme": "bearer" },
     });
     bound(&mut document, bounds);
+    tell_packages(&mut document, packages);
     let answers = &mut document["paths"]["/execute"]["post"]["responses"]["200"]["content"];
     answers["text/event-stream"] = json!({
         "schema": { "type": "string", "description": EVENTS },
@@ -122,10 +131,61 @@ pub fn document_within(base_url: &str, access: Access, bounds: &Bounds) -> Value
     document
 }
 
-/// [`actions_document`] of a server with these bounds.
+/// [`actions_document`] of a server with these bounds and packages.
 #[must_use]
-pub fn actions_document_within(base_url: &str, access: Access, bounds: &Bounds) -> Value {
-    flatten::flatten(&document_within(base_url, access, bounds), access)
+pub fn actions_document_within(
+    base_url: &str,
+    access: Access,
+    bounds: &Bounds,
+    packages: &[PackageState],
+) -> Value {
+    let whole = document_within(base_url, access, bounds, packages);
+    flatten::flatten(&whole, access)
+}
+
+/// Names the packages that programs can use where a model reads what code may
+/// be: as many as fit, the most wanted first.
+fn tell_packages(document: &mut Value, packages: &[PackageState]) {
+    let request = &mut document["components"]["schemas"]["ExecuteRequest"]["properties"];
+    let text = request["code"]["description"].as_str().unwrap_or_default();
+    let lists: Vec<(&str, Vec<Package>)> = packages
+        .iter()
+        .map(|state| (state.title.as_str(), provision::named(state)))
+        .filter(|(_, named)| !named.is_empty())
+        .collect();
+    if lists.is_empty() {
+        return;
+    }
+    let mut told = format!("{} Installed", text.trim_end());
+    let mut room = flatten::TEXT_CHARS.saturating_sub(told.chars().count());
+    for (number, (title, named)) in lists.iter().enumerate() {
+        // Each language gets its part of the room that is left.
+        let share = room / (lists.len() - number);
+        let list = listed(title, named, share);
+        room = room.saturating_sub(list.chars().count());
+        told.push_str(&list);
+        told.push(if number + 1 < lists.len() { ';' } else { '.' });
+    }
+    request["code"]["description"] = json!(told);
+}
+
+/// A language's packages in at most so many characters.
+fn listed(title: &str, named: &[Package], room: usize) -> String {
+    let mut list = format!(" for {title}: ");
+    let mut first = true;
+    for package in named {
+        let name = package.name.chars().count();
+        // With the comma before it, and what may have to stand after it.
+        if list.chars().count() + name + ", , …;".len() > room {
+            list.push_str(", …");
+            break;
+        }
+        if !std::mem::take(&mut first) {
+            list.push_str(", ");
+        }
+        list.push_str(&package.name);
+    }
+    list
 }
 
 /// Writes the bounds in force into the request's schema.
@@ -270,4 +330,54 @@ fn headers(names: &[&str]) -> Map<String, Value> {
         ((*name).to_owned(), header)
     };
     names.iter().map(header).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(title: &str, names: &[&str]) -> PackageState {
+        let package = |name: &&str| Package {
+            name: (*name).to_owned(),
+            version: "1".to_owned(),
+        };
+        PackageState {
+            language: title.to_lowercase(),
+            title: title.to_owned(),
+            directory: "/nowhere".into(),
+            main: names.iter().map(|&name| name.to_owned()).collect(),
+            added: Vec::new(),
+            installed: Some(names.iter().map(package).collect()),
+            current: true,
+            installing: false,
+            obstacle: None,
+        }
+    }
+
+    #[test]
+    fn installed_packages_are_told_as_far_as_the_importer_reads() {
+        let check = |packages: &[PackageState], expected: &str| {
+            let bounds = Bounds::default();
+            let document = actions_document_within(EXAMPLE_URL, Access::Token, &bounds, packages);
+            let schema = &document["paths"]["/execute"]["post"]["requestBody"]["content"];
+            let code = &schema["application/json"]["schema"]["properties"]["code"];
+            let told = code["description"].as_str().expect("a description");
+            assert!(told.ends_with(expected), "{told}");
+            assert!(told.chars().count() <= flatten::TEXT_CHARS, "{told}");
+        };
+        check(&[], "nor hold a NUL character.");
+        check(&[state("Python", &[])], "nor hold a NUL character.");
+        let python = state("Python", &["numpy", "pandas"]);
+        check(
+            &[python.clone(), state("JavaScript", &["lodash"])],
+            " Installed for Python: numpy, pandas; for JavaScript: lodash.",
+        );
+        let many: Vec<String> = (0..90).map(|number| format!("package-{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        check(&[python, state("JavaScript", &many)], ", ….");
+        check(
+            &[state("Python", &many), state("JavaScript", &many)],
+            ", ….",
+        );
+    }
 }

@@ -91,13 +91,15 @@ pub(super) async fn actions_yaml(
 fn whole(shared: &Shared, connection: Connection, headers: &HeaderMap) -> Value {
     let config = &shared.app.config;
     let url = of_request(config, connection.peer.ip(), headers);
-    openapi::document_within(&url, config.access, shared.app.engine.bounds())
+    let engine = &shared.app.engine;
+    openapi::document_within(&url, config.access, engine.bounds(), &engine.packages())
 }
 
 fn for_actions(shared: &Shared, connection: Connection, headers: &HeaderMap) -> Value {
     let config = &shared.app.config;
     let url = of_request(config, connection.peer.ip(), headers);
-    openapi::actions_document_within(&url, config.access, shared.app.engine.bounds())
+    let engine = &shared.app.engine;
+    openapi::actions_document_within(&url, config.access, engine.bounds(), &engine.packages())
 }
 
 fn as_yaml(document: &Value) -> Response {

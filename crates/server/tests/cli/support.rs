@@ -79,7 +79,11 @@ impl Home {
 
     /// Starts a server on a free port.
     pub(crate) fn serve(&self, args: &[&str]) -> Server {
-        let mut command = self.command(args);
+        Self::listen(self.command(args))
+    }
+
+    /// Starts a server on a free port with a command of one's own.
+    pub(crate) fn listen(mut command: Command) -> Server {
         let mut child = command
             .args(["--port", "0"])
             .stdout(Stdio::piped())

@@ -41,7 +41,7 @@ const RESPONSE: [&str; 11] = [
 ];
 
 /// Characters of a summary or description of an operation.
-const TEXT_CHARS: usize = 300;
+pub(super) const TEXT_CHARS: usize = 300;
 
 /// How deep references are followed; ours are three deep.
 const DEPTH: usize = 16;

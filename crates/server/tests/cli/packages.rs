@@ -1,0 +1,411 @@
+//! Packages for programs, installed from files that the tests make: what can
+//! go wrong on the way, and that it never reaches a program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Done, Home, finish, wait_for};
+
+/// Makes `NAME-VERSION-py3-none-any.whl` of one module with that text, and
+/// prints its hash.
+const WHEEL: &str = r#"
+import base64, hashlib, sys, zipfile
+name, version, text, directory = sys.argv[1:]
+info = f"{name}-{version}.dist-info"
+files = {
+    f"{name}/__init__.py": text,
+    f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+    f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+}
+record = ""
+for path, content in files.items():
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
+    record += f"{path},sha256={digest},{len(content.encode())}\n"
+files[f"{info}/RECORD"] = record + f"{info}/RECORD,,\n"
+wheel = f"{directory}/{name}-{version}-py3-none-any.whl"
+with zipfile.ZipFile(wheel, "w") as file:
+    for path, content in files.items():
+        file.writestr(path, content)
+print(hashlib.sha256(open(wheel, "rb").read()).hexdigest())
+"#;
+
+/// A data directory whose Python packages are pinned to a tiny set.
+struct Shop {
+    home: Home,
+    wheels: tempfile::TempDir,
+}
+
+impl Shop {
+    /// With a `numpy` of one line, which is all that is pinned.
+    fn new() -> Self {
+        let shop = Self::empty();
+        let hash = shop.wheel("numpy", "1.0", "answer = 42\n");
+        shop.pin(&[("numpy", "1.0", &hash)]);
+        shop
+    }
+
+    fn empty() -> Self {
+        Self {
+            home: Home::new(),
+            wheels: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn shelf(&self) -> PathBuf {
+        self.home.path().join("packages/python")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "Python writes zip files")]
+    fn wheel(&self, name: &str, version: &str, text: &str) -> String {
+        let mut python = Command::new("/usr/bin/env");
+        python
+            .args(["python3", "-c", WHEEL, name, version, text])
+            .arg(self.wheels.path());
+        finish(&mut python).out().trim().to_owned()
+    }
+
+    fn pin(&self, packages: &[(&str, &str, &str)]) {
+        fs::create_dir_all(self.shelf()).unwrap();
+        let line = |(name, version, hash): &(&str, &str, &str)| {
+            format!("{name}=={version} \\\n    --hash=sha256:{hash}\n")
+        };
+        let lock: String = packages.iter().map(line).collect();
+        fs::write(self.shelf().join("packages.lock"), lock).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.home.command(args);
+        command
+            .env("PIP_NO_INDEX", "1")
+            .env("PIP_FIND_LINKS", self.wheels.path())
+            // Nobody answers there, and at once.
+            .env("npm_config_registry", "http://127.0.0.1:9")
+            .env("npm_config_fetch_retries", "0");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Done {
+        finish(&mut self.command(args))
+    }
+
+    fn install(&self) -> Done {
+        self.run(&["packages", "install", "--language", "python"])
+    }
+
+    /// What a program prints.
+    fn program(&self, code: &str) -> Done {
+        self.run(&["run", "-c", code])
+    }
+
+    fn listed(&self) -> Value {
+        let done = self.run(&["packages", "list", "--language", "py", "--json"]);
+        serde_json::from_str::<Value>(done.out()).unwrap()["python"].take()
+    }
+
+    /// Directories of half-built and of whole sets.
+    fn directories(&self) -> (usize, usize) {
+        let names: Vec<String> = fs::read_dir(self.shelf())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let count = |start: &str| names.iter().filter(|name| name.starts_with(start)).count();
+        (count(".building-"), count("set-"))
+    }
+}
+
+const ANSWER: &str = "import numpy; print(numpy.answer, numpy.__file__)";
+const SEEN: &str = "42 /opt/codex/packages/python/lib/python3";
+
+#[test]
+fn programs_see_what_was_installed_and_added() {
+    let shop = Shop::new();
+    assert_eq!(shop.listed()["state"], "absent");
+    shop.program(ANSWER).refused(1, "No module named 'numpy'");
+    let installed = shop.install();
+    assert_eq!(installed.code, Some(0), "{installed:?}");
+    assert!(installed.stderr.contains("Python: ready, 1 packages"));
+    assert!(shop.program(ANSWER).out().starts_with(SEEN));
+    let again = shop.install();
+    assert!(again.stderr.contains("installed already"), "{again:?}");
+
+    shop.wheel("extra", "1.0", "import numpy\n");
+    shop.wheel("extra", "2.0", "import numpy\nword = 'two'\n");
+    let added = shop.run(&["packages", "add", "extra==2.0"]);
+    assert_eq!(added.code, Some(0), "{added:?}");
+    let both = "import extra, numpy, subprocess, sys; print(extra.word, numpy.answer); \
+        subprocess.run([sys.executable, '-c', 'import extra; print(extra.word)'])";
+    assert_eq!(shop.program(both).out(), "two 42\ntwo\n");
+    let listed = shop.listed();
+    assert_eq!(listed["state"], "ready");
+    assert_eq!(listed["added"], serde_json::json!(["extra==2.0"]));
+    assert_eq!(listed["installed"][0]["name"], "extra");
+    assert_eq!(shop.directories(), (0, 1), "the old set is gone");
+
+    let removed = shop.run(&["packages", "remove", "Extra"]);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    shop.program("import extra").refused(1, "No module named");
+    assert!(shop.program(ANSWER).out().starts_with(SEEN));
+}
+
+#[test]
+fn what_cannot_be_added_changes_nothing() {
+    let shop = Shop::new();
+    assert_eq!(shop.install().code, Some(0));
+    shop.wheel("broken", "1.0", "raise RuntimeError('no screen')\n");
+    let check = |spec: &str, code: i32, words: &str| {
+        let done = shop.run(&["packages", "add", "--", spec]);
+        done.refused(code, words);
+        assert_eq!(shop.listed()["added"], serde_json::json!([]));
+        assert!(shop.program(ANSWER).out().starts_with(SEEN));
+        assert_eq!(shop.directories(), (0, 1));
+    };
+    check(
+        "no-such-package",
+        1,
+        "there is no package no-such-package that fits",
+    );
+    check("numpy==2.0", 1, "does not go with the pinned packages");
+    check(
+        "broken",
+        1,
+        "packages cannot be loaded: broken: RuntimeError: no screen",
+    );
+    check("--index-url=http://127.0.0.1", 2, "looks like an option");
+    check("git+https://127.0.0.1/x", 2, "addresses, paths and spaces");
+    check("./dir", 2, "is a path");
+    shop.run(&["packages", "remove", "numpy"])
+        .refused(1, "is one of the pinned packages");
+    shop.run(&["packages", "remove", "other"])
+        .refused(1, "was not added, nor was any other");
+    shop.run(&["packages", "add", "x", "--language", "cobol"])
+        .refused(2, "there are for: python, javascript");
+}
+
+#[test]
+fn a_package_that_is_not_the_pinned_one_is_never_used() {
+    let shop = Shop::new();
+    shop.wheel("numpy", "1.0", "answer = 'evil'\n");
+    let done = shop.install();
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.stderr.contains("its hash is another"), "{done:?}");
+    let listed = shop.listed();
+    assert_eq!(listed["state"], "failed");
+    let message = listed["message"].as_str().unwrap();
+    assert!(message.contains("its hash is another"), "{message}");
+    shop.program(ANSWER).refused(1, "No module named 'numpy'");
+    assert_eq!(shop.directories(), (0, 0));
+    let doctor = shop.run(&["doctor", "--port", "0"]);
+    assert!(
+        doctor.stdout.contains("the installation failed"),
+        "{doctor:?}"
+    );
+
+    // A file that was changed where it is kept is fetched again.
+    let hash = shop.wheel("numpy", "1.0", "answer = 42\n");
+    shop.pin(&[("numpy", "1.0", &hash)]);
+    let cache = shop.shelf().join("cache");
+    fs::create_dir_all(&cache).unwrap();
+    fs::write(cache.join("numpy-1.0-py3-none-any.whl"), "half of it").unwrap();
+    assert_eq!(shop.install().code, Some(0));
+    assert!(shop.program(ANSWER).out().starts_with(SEEN));
+}
+
+#[test]
+fn without_a_network_it_says_so() {
+    let shop = Shop::new();
+    let mut command = shop
+        .home
+        .command(&["packages", "install", "--language", "python"]);
+    let done = finish(command.env("PIP_INDEX_URL", "http://127.0.0.1:9/simple"));
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(
+        done.stderr.contains("the package index cannot be reached"),
+        "{done:?}"
+    );
+    assert_eq!(shop.install().code, Some(0));
+}
+
+#[test]
+fn half_of_a_set_is_none() {
+    let shop = Shop::new();
+    assert_eq!(shop.install().code, Some(0));
+    let current = shop.shelf().join("current");
+    let set = shop.shelf().join(fs::read_link(&current).unwrap());
+    let check = |spoil: &dyn Fn(&Path)| {
+        spoil(&set);
+        shop.program("import numpy")
+            .refused(1, "No module named 'numpy'");
+        assert_eq!(shop.install().code, Some(0));
+        assert!(shop.program(ANSWER).out().starts_with(SEEN));
+    };
+    check(&|set| fs::remove_file(set.join("ready.toml")).unwrap());
+    check(&|_| {
+        fs::remove_file(&current).unwrap();
+        fs::create_dir(shop.shelf().join("set-half")).unwrap();
+        std::os::unix::fs::symlink("set-half", &current).unwrap();
+    });
+    assert_eq!(shop.directories(), (0, 1));
+}
+
+#[test]
+fn killed_at_any_moment_it_ends_whole_the_next_time() {
+    let shop = Shop::new();
+    // What is there when the installation is killed.
+    let moments: [(&str, &dyn Fn() -> bool); 5] = [
+        ("the lock", &|| shop.shelf().join("install.lock").exists()),
+        ("a staging directory", &|| shop.directories().0 > 0),
+        ("a part of the lock", &|| staged(&shop, "work/part-0.txt")),
+        ("all parts of the lock", &|| staged(&shop, "work/all.txt")),
+        ("a tree", &|| staged(&shop, "tree")),
+    ];
+    for (what, is_there) in moments {
+        let mut child = shop
+            .command(&["packages", "install", "--language", "python"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for(what, is_there);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(shop.directories().1, 0, "{what}: nothing is whole yet");
+        // The installer follows the process that started it.
+        wait_for("the installer's end", || !somebody_works_in(&shop.shelf()));
+    }
+    shop.program("import numpy")
+        .refused(1, "No module named 'numpy'");
+    assert_eq!(shop.install().code, Some(0));
+    assert!(shop.program(ANSWER).out().starts_with(SEEN));
+    assert_eq!(shop.directories(), (0, 1));
+}
+
+/// Whether a set that is being built has that file.
+fn staged(shop: &Shop, path: &str) -> bool {
+    let entries = fs::read_dir(shop.shelf()).unwrap().flatten();
+    let staging = entries.map(|entry| entry.path());
+    staging
+        .filter(|entry| entry.to_string_lossy().contains(".building-"))
+        .any(|entry| entry.join(path).exists())
+}
+
+/// Whether a process has its working directory below that one.
+fn somebody_works_in(directory: &Path) -> bool {
+    let directory = fs::canonicalize(directory).unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| fs::read_link(process.path().join("cwd")).ok())
+        .any(|cwd| cwd.starts_with(&directory))
+}
+
+#[test]
+fn up_answers_while_it_installs_and_needs_no_restart() {
+    let shop = Shop::new();
+    shop.home
+        .configure("open = true\nrate_limit = \"6000/minute\"");
+    let server = Home::listen(shop.command(&["up"]));
+    let get = |path: &str| server.call("GET", path, None, "").1;
+    let run = |code: &str| {
+        let body = serde_json::json!({ "code": code }).to_string();
+        server.call("POST", "/execute", None, &body).1
+    };
+    let hello = run("print('hello')");
+    assert!(hello.contains("hello\\n"), "{hello}");
+    let ready = || {
+        let languages = get("/languages");
+        let python = languages.split("\"javascript\"").next().unwrap();
+        python.contains("\"state\":\"ready\"")
+    };
+    wait_for("the packages", ready);
+    let found = run("import numpy; print(numpy.answer)");
+    assert!(found.contains("42\\n"), "{found}");
+    let told = get("/actions/openapi.json");
+    assert!(told.contains("Installed for Python: numpy."), "{told}");
+    // The next set is seen at once as well.
+    shop.wheel("extra", "1.0", "word = 'more'\n");
+    assert_eq!(shop.run(&["packages", "add", "extra"]).code, Some(0));
+    let found = run("import extra; print(extra.word)");
+    assert!(found.contains("more\\n"), "{found}");
+    wait_for("the old set to go", || shop.directories() == (0, 1));
+}
+
+#[test]
+fn minimal_installs_nothing() {
+    let shop = Shop::new();
+    shop.home.configure("open = true\nminimal = true");
+    let server = Home::listen(shop.command(&["up"]));
+    let languages = server.call("GET", "/languages", None, "").1;
+    assert!(languages.contains("\"state\":\"minimal\""), "{languages}");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!shop.shelf().join("install.lock").exists());
+}
+
+#[test]
+fn javascript_finds_packages_by_require_and_import() {
+    let home = Home::new();
+    let shelf = home.path().join("packages/javascript");
+    fs::create_dir_all(&shelf).unwrap();
+    let tarball = pack(home.path().parent().unwrap());
+    let lock = |integrity: &str| {
+        let spec = format!("file:{}", tarball.display());
+        let root =
+            serde_json::json!({ "name": "codex-packages", "dependencies": { "lodash": spec } });
+        let lock = serde_json::json!({
+            "name": "codex-packages", "lockfileVersion": 3, "requires": true,
+            "packages": { "": root, "node_modules/lodash": { "version": "9.0.0", "resolved": spec, "integrity": integrity } },
+        });
+        fs::write(shelf.join("package.json"), root.to_string()).unwrap();
+        fs::write(shelf.join("package-lock.json"), lock.to_string()).unwrap();
+    };
+    let install = || home.run(&["packages", "install", "--language", "js"]);
+    lock("sha512-AAAA");
+    let refused = install();
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains("its hash is another"),
+        "{refused:?}"
+    );
+    lock(&integrity(&tarball));
+    let done = install();
+    assert_eq!(done.code, Some(0), "{done:?}");
+    for code in [
+        "console.log(require('lodash').answer)",
+        "import lodash from 'lodash'; console.log(lodash.answer)",
+        "console.log((await import('lodash')).default.answer)",
+    ] {
+        let done = home.run(&["run", "--language", "js", "-c", code]);
+        assert_eq!(done.out(), "42\n", "{code}");
+    }
+}
+
+/// A package as a registry would send it.
+#[expect(clippy::disallowed_methods, reason = "tar writes tarballs")]
+fn pack(directory: &Path) -> PathBuf {
+    let package = directory.join("package");
+    fs::create_dir(&package).unwrap();
+    fs::write(
+        package.join("package.json"),
+        r#"{"name": "lodash", "version": "9.0.0"}"#,
+    )
+    .unwrap();
+    fs::write(package.join("index.js"), "exports.answer = 42;").unwrap();
+    let mut tar = Command::new("tar");
+    finish(
+        tar.current_dir(directory)
+            .args(["-czf", "lodash.tgz", "package"]),
+    )
+    .out();
+    directory.join("lodash.tgz")
+}
+
+#[expect(clippy::disallowed_methods, reason = "Python knows this hash")]
+fn integrity(file: &Path) -> String {
+    const HASH: &str = "import base64, hashlib, sys\nprint('sha512-' + base64.b64encode(hashlib.sha512(open(sys.argv[1], 'rb').read()).digest()).decode())";
+    let mut python = Command::new("/usr/bin/env");
+    finish(python.args(["python3", "-c", HASH]).arg(file))
+        .out()
+        .trim()
+        .to_owned()
+}
