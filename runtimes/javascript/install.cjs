@@ -112,6 +112,8 @@ function main(tree, cache) {
     fs.renameSync('node_modules', tree);
     fs.rmSync(path.join(tree, '.bin'), { recursive: true, force: true });
     const names = listed(tree);
+    // Where a box sees the set in place, its packages find each other by this.
+    fs.symlinkSync('.', path.join(tree, 'node_modules'));
     LARGE.filter((name) => names.includes(name)).forEach((name) => loadLikeRequire(path.join(tree, name)));
     for (const name of names) {
       say('package', `${name} ${JSON.parse(fs.readFileSync(path.join(tree, name, 'package.json'), 'utf8')).version}`);

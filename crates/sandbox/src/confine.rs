@@ -118,7 +118,7 @@ fn in_namespaces(
     private()?;
     // The warden's death ends the box's pid namespace with its init.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Step::DeathSignal)?;
-    landlock::enforce()?;
+    landlock::enforce(with.isolation)?;
     with.filter.install().at(Step::Seccomp)?;
     Ok(workspace)
 }
@@ -140,7 +140,7 @@ fn in_place(with: &Confinement<'_>, sources: &[OwnedFd], room: &Room) -> Result<
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let workspace =
         rustix::fs::open(room.seen(WORKSPACE), flags, Mode::empty()).at(Step::Workspace)?;
-    landlock::enforce_in_place(sources, room.writable())?;
+    landlock::enforce_in_place(with.isolation, sources, room.writable())?;
     with.filter.install().at(Step::Seccomp)?;
     Ok(workspace)
 }

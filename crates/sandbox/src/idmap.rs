@@ -24,6 +24,8 @@ pub(crate) const INSIDE: u32 = 1000;
 const RESERVED: u32 = 0x7000_0000;
 /// Most boxes alive at once.
 pub(crate) const SLOTS: u32 = 1024;
+/// Host uids of a server: where there are no namespaces a box needs several.
+pub(crate) const RANGE: u32 = 4 * SLOTS;
 
 /// Host uids for boxes.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl HostIds {
     }
 }
 
-/// First ids of ranges of [`SLOTS`] that are mapped here and that neither
+/// First ids of ranges of [`RANGE`] that are mapped here and that neither
 /// passwd nor subuid knows, best first.
 ///
 /// # Errors
@@ -140,7 +142,7 @@ fn map_other(pid: u32, base: u32, entered: &OwnedFd) -> i32 {
 }
 
 /// The bases from [`RESERVED`] up, then from the top of what is mapped down,
-/// whose [`SLOTS`] ids are mapped and known to nobody.
+/// whose [`RANGE`] ids are mapped and known to nobody.
 fn bases(uid_map: &str, passwd: &str, subids: &str) -> Vec<u32> {
     let extents: Vec<(u32, u32)> = uid_map
         .lines()
@@ -161,19 +163,19 @@ fn bases(uid_map: &str, passwd: &str, subids: &str) -> Vec<u32> {
     let mapped = |base: u32| {
         extents.iter().any(|(start, count)| {
             base >= *start
-                && u64::from(base) + u64::from(SLOTS) <= u64::from(*start) + u64::from(*count)
+                && u64::from(base) + u64::from(RANGE) <= u64::from(*start) + u64::from(*count)
         })
     };
     let free = |base: u32| {
         taken.iter().all(|(start, count)| {
             u64::from(*start) + u64::from(*count) <= u64::from(base)
-                || u64::from(*start) >= u64::from(base) + u64::from(SLOTS)
+                || u64::from(*start) >= u64::from(base) + u64::from(RANGE)
         })
     };
-    let up = (0..1024).map(|n| RESERVED + n * SLOTS);
+    let up = (0..1024).map(|n| RESERVED + n * RANGE);
     let down = extents.iter().flat_map(|(start, count)| {
         let end = start.saturating_add(*count);
-        (1..64).map(move |n| end.saturating_sub(n * SLOTS))
+        (1..64).map(move |n| end.saturating_sub(n * RANGE))
     });
     // Ids below 65536 belong to the system's own users, present or to come.
     up.chain(down)
@@ -196,10 +198,10 @@ mod tests {
         };
         let all = "0 0 4294967295";
         check(all, "root:x:0:0", "", Some(RESERVED));
-        check(all, "odd:x:1879048200:1", "", Some(RESERVED + SLOTS));
-        check(all, "", "bob:1879040000:10000", Some(RESERVED + 2 * SLOTS));
+        check(all, "odd:x:1879048200:1", "", Some(RESERVED + RANGE));
+        check(all, "", "bob:1879040000:10000", Some(RESERVED + RANGE));
         check("0 100000 65536", "", "", None);
-        check("0 100000 1000000", "", "", Some(1_000_000 - SLOTS));
+        check("0 100000 1000000", "", "", Some(1_000_000 - RANGE));
         check("0 1000 1", "", "", None);
         check("", "", "", None);
     }

@@ -89,7 +89,7 @@ fn start(
 }
 
 /// Takes the places of the warden's own 0, 1 and 2.
-fn standard_streams() -> Result<(), Error> {
+pub(crate) fn standard_streams() -> Result<(), Error> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .at(Step::StandardStreams)?;
     rustix::stdio::dup2_stdin(&null).at(Step::StandardStreams)?;

@@ -12,6 +12,7 @@ use landlock::{
 
 use crate::error::{Error, Step};
 use crate::spec::WORKSPACE;
+use crate::support::Isolation;
 
 /// The newest kernel interface these rules know.
 const NEWEST: ABI = ABI::V6;
@@ -37,21 +38,26 @@ fn own() -> Rights {
     AccessFs::from_all(NEWEST) & !(AccessFs::MakeChar | AccessFs::MakeBlock)
 }
 
-/// Rights over devices.
-fn device() -> Rights {
+/// Rights over a device. A shared mapping of `/dev/zero` is memory of nobody's
+/// once a program lets go of its pages, and needs the right to write: only
+/// where a cgroup counts it.
+fn device(path: &str, isolation: Isolation) -> Rights {
+    if path == "/dev/zero" && isolation != Isolation::Full {
+        return AccessFs::ReadFile.into();
+    }
     AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev
 }
 
 /// What [`enforce`] allows, by path in the box's root. Nothing in `/proc` is
 /// written: a program could undo its own `oom_score_adj` there.
-fn box_rules() -> Vec<(&'static str, Rights)> {
+fn box_rules(isolation: Isolation) -> Vec<(&'static str, Rights)> {
     let mut rules = vec![
         ("/", lent()),
         (WORKSPACE, own()),
         ("/tmp", own()),
         ("/dev/shm", own()),
     ];
-    rules.extend(DEVICES.map(|path| (path, device())));
+    rules.extend(DEVICES.map(|path| (path, device(path, isolation))));
     rules
 }
 
@@ -65,9 +71,9 @@ fn box_rules() -> Vec<(&'static str, Rights)> {
 /// # Errors
 /// [`Step::Landlock`] when the kernel does not enforce the file rules (before
 /// 5.13, or not enabled at boot).
-pub(crate) fn enforce() -> Result<(), Error> {
+pub(crate) fn enforce(isolation: Isolation) -> Result<(), Error> {
     let mut rules = Vec::new();
-    for (path, rights) in box_rules() {
+    for (path, rights) in box_rules(isolation) {
         rules.push((PathFd::new(path).map_err(failed)?, rights));
     }
     enforce_rules(&rules)
@@ -79,6 +85,7 @@ pub(crate) fn enforce() -> Result<(), Error> {
 /// # Errors
 /// As [`enforce`].
 pub(crate) fn enforce_in_place(
+    isolation: Isolation,
     sources: &[OwnedFd],
     writable: impl Iterator<Item = PathBuf>,
 ) -> Result<(), Error> {
@@ -95,7 +102,7 @@ pub(crate) fn enforce_in_place(
         rules.push((source, rights));
     }
     let by_path = writable.map(|path| (path, own()));
-    let devices = DEVICES.map(|path| (PathBuf::from(path), device()));
+    let devices = DEVICES.map(|path| (PathBuf::from(path), device(path, isolation)));
     for (path, rights) in by_path.chain(devices) {
         let fd = rustix::fs::open(
             &path,

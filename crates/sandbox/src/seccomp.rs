@@ -368,6 +368,9 @@ mod tests {
             ("shared file", libc::SYS_mmap, [0, 0, 3, 0x01, 3, 0], true),
             ("memfd", libc::SYS_memfd_create, [0, 1, 0, 0, 0, 0], false),
             ("shmget", libc::SYS_shmget, [0, 1, 0o1600, 0, 0, 0], false),
+            ("vmsplice", libc::SYS_vmsplice, [0; 6], false),
+            ("affinity of a thread", libc::SYS_sched_setaffinity, [77, 8, 0, 0, 0, 0], true),
+            ("nice of init", libc::SYS_setpriority, [0, 1, 19, 0, 0, 0], false),
     ];
 
     #[rustfmt::skip]
@@ -385,6 +388,17 @@ mod tests {
             ("ftruncate", libc::SYS_ftruncate, [0; 6], true),
             ("memfd", libc::SYS_memfd_create, [0, 1, 0, 0, 0, 0], false),
             ("pipe", libc::SYS_pipe2, [0; 6], true),
+            ("vmsplice", libc::SYS_vmsplice, [0; 6], false),
+            ("setxattr", libc::SYS_setxattr, [0; 6], false),
+            ("getxattr", libc::SYS_getxattr, [0; 6], true),
+            ("SO_SNDBUF", libc::SYS_setsockopt, [0, 1, 7, 0, 0, 0], false),
+            ("own affinity", libc::SYS_sched_setaffinity, [0, 8, 0, 0, 0, 0], true),
+            ("affinity of another", libc::SYS_sched_setaffinity, [77, 8, 0, 0, 0, 0], false),
+            ("scheduler of another", libc::SYS_sched_setscheduler, [77, 5, 0, 0, 0, 0], false),
+            ("own nice", libc::SYS_setpriority, [0, 0, 19, 0, 0, 0], true),
+            ("nice of another", libc::SYS_setpriority, [0, 77, 19, 0, 0, 0], false),
+            ("own io class", libc::SYS_ioprio_set, [1, 0, 0, 0, 0, 0], true),
+            ("io class of another", libc::SYS_ioprio_set, [1, 77, 0, 0, 0, 0], false),
     ];
 
     #[test]

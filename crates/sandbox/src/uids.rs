@@ -1,25 +1,26 @@
 //! The rung without namespaces: boxes that are apart by uid, for root in a
 //! plain container.
 //!
-//! A box has two uids of its own. Its programs have the first; its init has
-//! the second as real and saved uid and the first as effective one, so that
-//! init can signal the programs and write their files, and they can do neither
-//! to init (kill(2) compares a sender with the real and saved uid of its
-//! target). What they may open is Landlock's to say, so the two directories of
-//! a box are the only ones that it writes to.
+//! A box has uids of its own. Its programs have the first; its init and its
+//! closer each have another as real and saved uid and the programs' as
+//! effective one, so that they can signal the programs and write their files,
+//! and the programs can do neither to them (kill(2) compares a sender with the
+//! real and saved uid of its target). What programs may open is Landlock's to
+//! say, so the two directories of a box are the only ones that they write to.
 //!
-//! Whatever is done to what a box left, killing and deleting, is done by a
-//! child that has become the box's own uid: nothing privileged ever walks a
-//! tree that a box has made.
+//! The closer is forked with the box and waits: to kill whoever has the
+//! programs' uid, and to delete what they left. So neither needs a process
+//! that might not be had when it is wanted, nothing privileged ever walks a tree
+//! that a box has made, and a box ends even when its init and warden were killed.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::claim::{Claim, directory_of_ours};
@@ -28,19 +29,17 @@ use crate::spec::Mount;
 use crate::sys::{self, Child};
 use crate::{idmap, watch};
 
-/// Uids of a box: its programs' and its init's.
-const UIDS_A_BOX: u32 = 2;
+/// Uids of a box: its programs', its init's, its closer's, and one to spare.
+const UIDS_A_BOX: u32 = 4;
 /// Most boxes alive at once.
-pub(crate) const SLOTS: u32 = idmap::SLOTS / UIDS_A_BOX;
+pub(crate) const SLOTS: u32 = idmap::RANGE / UIDS_A_BOX;
 /// Uids below belong to the system's own users: nobody ever becomes one of them here.
 const LOWEST: u32 = 65_536;
-/// Between two tries to kill everybody, or to fork.
+/// Between two tries to kill everybody.
 const RETRY: Duration = Duration::from_millis(1);
 /// Tries to kill everybody of a uid, a millisecond apart: the kernel needs one,
 /// and a machine that swaps needs time.
 const KILL_TRIES: u32 = 5_000;
-/// Tries to fork.
-const FORK_TRIES: u32 = 500;
 /// Directories of a box that its programs may write to.
 const WRITABLE: [&str; 2] = ["workspace", "tmp"];
 /// Directory for what all boxes see, below the server's own.
@@ -115,22 +114,34 @@ impl Uids {
             return Err(Error::new(Step::Room, full).with(detail));
         }
         let room = Room::of(&self.claim, slot);
-        directory_of_ours(&room.path, 0o711).at(Step::Room)?;
-        for name in WRITABLE {
-            let path = room.path.join(name);
+        match room.furnish(mounts) {
+            Ok(()) => Ok(room),
+            Err(error) => {
+                // Nobody was ever in it.
+                room.remove()?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Room {
+    fn furnish(&self, mounts: &[Mount]) -> Result<(), Error> {
+        directory_of_ours(&self.path, 0o711).at(Step::Room)?;
+        for path in self.writable() {
             directory_of_ours(&path, 0o700)
-                .and_then(|()| std::os::unix::fs::lchown(&path, Some(room.uid), Some(room.uid)))
+                .and_then(|()| std::os::unix::fs::lchown(&path, Some(self.uid), Some(self.uid)))
                 .at(Step::Room)?;
         }
         for mount in mounts.iter().filter(|mount| mount.source != mount.target) {
-            let link = room.seen(&mount.target.to_string_lossy());
+            let link = self.seen(&mount.target.to_string_lossy());
             link.parent()
                 .map_or(Ok(()), fs::create_dir_all)
                 .and_then(|()| std::os::unix::fs::symlink(&mount.source, &link))
                 .at(Step::Room)
                 .map_err(|error| error.with(mount.target.display().to_string()))?;
         }
-        Ok(room)
+        Ok(())
     }
 }
 
@@ -154,11 +165,10 @@ pub(crate) fn clear_leftovers(claim: &Claim) -> Result<(), Error> {
         };
         let room = Room::of(claim, slot);
         // One after the other: its init makes no more programs then.
-        for begin in [Room::kill_init, Room::kill, Room::clear] {
-            if begin(&room)?.end() != 0 {
-                let left = io::Error::other("something of a dead server's box is left");
-                return Err(left).at(Step::ClearAway);
-            }
+        let ended = room.kill_init()?.end() == 0 && Closer::start(&room)?.finish() == 0;
+        if !ended {
+            let left = io::Error::other("something of a dead server's box is left");
+            return Err(left).at(Step::ClearAway);
         }
         room.remove()?;
     }
@@ -175,6 +185,7 @@ pub(crate) struct Room {
     /// Of its programs, and of all that they make.
     pub(crate) uid: u32,
     init_uid: u32,
+    closer_uid: u32,
 }
 
 impl Room {
@@ -184,6 +195,7 @@ impl Room {
             path: claim.directory().join(slot.to_string()),
             uid,
             init_uid: uid + 1,
+            closer_uid: uid + 2,
         }
     }
 
@@ -202,12 +214,7 @@ impl Room {
     /// # Errors
     /// Whatever the kernel says; the process must then end.
     pub(crate) fn become_init(&self) -> io::Result<()> {
-        let (own, program) = (Uid::from_raw(self.init_uid), Uid::from_raw(self.uid));
-        let group = Gid::from_raw(self.uid);
-        rustix::thread::set_thread_groups(&[])?;
-        rustix::thread::set_thread_res_gid(group, group, group)?;
-        rustix::thread::set_thread_res_uid(own, program, own)?;
-        Ok(())
+        become_over(self.uid, self.init_uid)
     }
 
     /// Makes a child of the box's init one of its programs, for good.
@@ -220,31 +227,19 @@ impl Room {
         Ok(())
     }
 
-    /// Starts to kill every program of the box.
-    ///
-    /// # Errors
-    /// [`Step::Kill`].
-    pub(crate) fn kill(&self) -> Result<Awaited, Error> {
-        let uid = self.uid;
-        fork_as(uid, move || kill_everybody(uid))
-    }
-
-    /// Starts to kill a box's init whose warden is gone.
+    /// Starts to kill a box's init whose warden is gone. Programs cannot signal
+    /// the killer.
     fn kill_init(&self) -> Result<Awaited, Error> {
         let uid = self.init_uid;
-        fork_as(uid, move || kill_everybody(uid))
-    }
-
-    /// Starts to delete all that its programs left. They must be dead.
-    ///
-    /// # Errors
-    /// [`Step::Kill`].
-    pub(crate) fn clear(&self) -> Result<Awaited, Error> {
-        let room = self.clone();
-        fork_as(self.uid, move || {
-            let cleared = room.writable().try_for_each(|path| clear(&path));
-            i32::from(cleared.is_err())
-        })
+        match sys::fork().at(Step::Kill)? {
+            Child::Pid(pid, _) => Awaited::of(pid),
+            Child::Me => {
+                let became = sys::close_range(3, u32::MAX)
+                    .and_then(|()| become_over(uid, uid))
+                    .and_then(|()| give_up_capabilities(uid, uid));
+                sys::exit_now(became.map_or(2, |()| kill_everybody(uid)))
+            }
+        }
     }
 
     /// Removes the emptied directories, and what the warden put beside them.
@@ -309,39 +304,22 @@ impl Awaited {
     }
 }
 
-/// Forks a child that becomes `uid` for good and ends with what `work` gives.
-fn fork_as(uid: u32, work: impl FnOnce() -> i32) -> Result<Awaited, Error> {
-    let mut tries = 0;
-    loop {
-        match sys::fork() {
-            Ok(Child::Me) => {
-                let code = if give_up_all_but(uid).is_ok() {
-                    work()
-                } else {
-                    2
-                };
-                sys::exit_now(code)
-            }
-            Ok(Child::Pid(pid, _)) => return Awaited::of(pid),
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries < FORK_TRIES => {
-                tries += 1;
-                std::thread::sleep(RETRY);
-            }
-            Err(error) => return Err(Error::new(Step::Kill, error)),
-        }
-    }
-}
-
-/// Becomes `uid`, without a capability: what follows signals everybody it may.
-fn give_up_all_but(uid: u32) -> io::Result<()> {
-    if uid < LOWEST {
+/// Becomes `own`, with the rights of `uid` over processes and files.
+fn become_over(uid: u32, own: u32) -> io::Result<()> {
+    if uid < LOWEST || own < LOWEST {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    sys::close_range(3, u32::MAX)?;
-    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    let group = Gid::from_raw(uid);
+    let (uid, own) = (Uid::from_raw(uid), Uid::from_raw(own));
     rustix::thread::set_thread_groups(&[])?;
     rustix::thread::set_thread_res_gid(group, group, group)?;
-    rustix::thread::set_thread_res_uid(user, user, user)?;
+    rustix::thread::set_thread_res_uid(own, uid, own)?;
+    Ok(())
+}
+
+/// Drops every capability, and sees that it is `own` with the rights of `uid`:
+/// what follows signals everybody it may.
+fn give_up_capabilities(uid: u32, own: u32) -> io::Result<()> {
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),
@@ -349,15 +327,157 @@ fn give_up_all_but(uid: u32) -> io::Result<()> {
     };
     rustix::thread::set_capabilities(None, none)?;
     let held = rustix::thread::capabilities(None)?;
-    let became = rustix::process::getuid() == user && rustix::process::geteuid() == user;
-    if became && held.effective.is_empty() && held.permitted.is_empty() {
+    let became = rustix::process::getuid().as_raw() == own
+        && rustix::process::geteuid().as_raw() == uid
+        && held.effective.is_empty()
+        && held.permitted.is_empty();
+    if became {
         Ok(())
     } else {
         Err(io::ErrorKind::PermissionDenied.into())
     }
 }
 
-/// Kills until nobody of `uid`, which is this process's own, is left.
+/// What a closer is told: one byte each.
+const KILL: u8 = b'k';
+const CLEAR: u8 = b'c';
+/// What it answers to [`KILL`].
+const DONE: u8 = b'0';
+const FAILED: u8 = b'1';
+
+/// The process that ends a box.
+#[derive(Debug)]
+pub(crate) struct Closer {
+    pub(crate) process: Awaited,
+    /// Readable when it has an answer, or is gone.
+    pub(crate) socket: OwnedFd,
+    /// Orders that it has not answered.
+    open: u32,
+}
+
+/// What came of asking a closer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Nobody of the programs' uid is left.
+    Done,
+    /// Not yet.
+    Waiting,
+    /// It could not, or it is gone.
+    Failed,
+}
+
+impl Closer {
+    /// Forks a box's closer, which keeps none of the warden's descriptors.
+    ///
+    /// # Errors
+    /// [`Step::Clone`].
+    pub(crate) fn start(room: &Room) -> Result<Self, Error> {
+        let (ours, theirs) = crate::protocol::pair().at(Step::Clone)?;
+        match sys::fork().at(Step::Clone)? {
+            Child::Me => {
+                drop(ours);
+                sys::exit_now(be_a_closer(room, &theirs))
+            }
+            Child::Pid(pid, _) => {
+                rustix::io::ioctl_fionbio(&ours, true).at(Step::Clone)?;
+                Ok(Self {
+                    process: Awaited::of(pid)?,
+                    socket: ours,
+                    open: 0,
+                })
+            }
+        }
+    }
+
+    /// Has every program of the box killed; [`Closer::answer`] tells of it.
+    /// Says whether the closer is there.
+    pub(crate) fn kill(&mut self) -> bool {
+        self.open += 1;
+        rustix::io::write(&self.socket, &[KILL]).is_ok()
+    }
+
+    /// Whether an order to kill is not answered yet.
+    pub(crate) fn is_killing(&mut self) -> bool {
+        self.open > 0 && self.answer() == Answer::Waiting
+    }
+
+    /// What became of all orders to kill.
+    pub(crate) fn answer(&mut self) -> Answer {
+        let mut last = Answer::Done;
+        while self.open > 0 {
+            let mut byte = [0u8; 1];
+            match rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut byte)) {
+                Ok(1) => {
+                    self.open -= 1;
+                    last = if byte == [DONE] {
+                        Answer::Done
+                    } else {
+                        Answer::Failed
+                    };
+                }
+                Err(rustix::io::Errno::AGAIN) => return Answer::Waiting,
+                _ => return Answer::Failed,
+            }
+        }
+        last
+    }
+
+    /// Has all deleted that the programs left, who must be dead. It ends then,
+    /// with 0 if nothing is left. Says whether the closer is there.
+    pub(crate) fn clear(&mut self) -> bool {
+        rustix::io::write(&self.socket, &[CLEAR]).is_ok()
+    }
+
+    /// Lets it do what it does when the warden is gone, and waits for that.
+    fn finish(self) -> i32 {
+        drop(self.socket);
+        self.process.end()
+    }
+}
+
+/// The closer's whole life. It is out of the programs' reach, and has no
+/// rights but theirs.
+fn be_a_closer(room: &Room, socket: &OwnedFd) -> i32 {
+    let confined = (|| -> io::Result<()> {
+        let own = socket.as_raw_fd().unsigned_abs();
+        sys::close_range(3, own.saturating_sub(1))?;
+        sys::close_range(own + 1, u32::MAX)?;
+        become_over(room.uid, room.closer_uid)?;
+        give_up_capabilities(room.uid, room.closer_uid)?;
+        rustix::thread::set_no_new_privs(true)?;
+        rustix::thread::set_name(c"closer")?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        // The first one is the warden's own door to the server.
+        crate::init::standard_streams().map_err(|error| error.source)
+    })();
+    if confined.is_err() {
+        return 2;
+    }
+    let cleared = || room.writable().try_for_each(|path| clear(&path));
+    loop {
+        let mut byte = [0u8; 1];
+        let heard = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut byte));
+        match (heard, byte[0]) {
+            (Ok(1), KILL) => {
+                let answer = if kill_everybody(room.uid) == 0 {
+                    DONE
+                } else {
+                    FAILED
+                };
+                // The next read tells whether the warden is gone.
+                rustix::io::write(socket, &[answer]).ok();
+            }
+            (Ok(1), _) => return i32::from(cleared().is_err()),
+            // The warden is gone.
+            _ => {
+                let killed = kill_everybody(room.uid);
+                return i32::from(killed != 0 || cleared().is_err());
+            }
+        }
+    }
+}
+
+/// Kills until nobody of `uid`, over whom this process has rights, is left.
 fn kill_everybody(uid: u32) -> i32 {
     for _ in 0..KILL_TRIES {
         // Succeeds whenever there are other processes at all, so that says nothing.
@@ -462,12 +582,15 @@ fn open_path(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Whether a file system has less than a twentieth free, or 512 MiB of a large one.
+/// Whether a file system has less than a twentieth free, or 512 MiB of a large
+/// one, or less than a twentieth of its inodes.
 fn is_nearly_full(directory: &Path) -> bool {
     const MOST: u64 = 512 << 20;
     rustix::fs::statvfs(directory).is_ok_and(|stat| {
         let floor = (stat.f_blocks / 20).saturating_mul(stat.f_frsize);
+        // Some file systems have no number of inodes, and say 0.
         stat.f_bavail.saturating_mul(stat.f_frsize) < floor.min(MOST)
+            || stat.f_favail < stat.f_files / 20
     })
 }
 
@@ -519,7 +642,8 @@ mod tests {
     #[test]
     fn nobody_becomes_a_user_of_the_system() {
         for uid in [0, 1, 1000, 65_534, 65_535] {
-            assert!(give_up_all_but(uid).is_err(), "{uid}");
+            assert!(become_over(uid, 100_000).is_err(), "{uid}");
+            assert!(become_over(100_000, uid).is_err(), "{uid}");
         }
     }
 }

@@ -25,7 +25,6 @@ use crate::protocol::{self, Frame, Received};
 use crate::seccomp::Filter;
 use crate::support::Isolation;
 use crate::sys;
-use crate::uids::Room;
 use crate::watch;
 use ground::Ground;
 use live::{LiveBox, Phase, REMOVAL_RETRY, Removal};
@@ -133,6 +132,9 @@ impl Warden {
                 self.advance(index);
             }
         }
+        for each in &mut self.boxes {
+            each.go_on();
+        }
         self.kill_overdue();
         self.look();
         self.retry_removals();
@@ -144,8 +146,8 @@ impl Warden {
             if each.listens() {
                 fds.push(PollFd::new(&each.monitor, PollFlags::IN));
             }
-            if let Some(awaited) = &each.awaited {
-                fds.push(PollFd::new(&awaited.fd, PollFlags::IN));
+            if let Some(awaited) = each.awaited() {
+                fds.push(PollFd::from_borrowed_fd(awaited, PollFlags::IN));
             }
         }
         if self.ending {
@@ -166,7 +168,7 @@ impl Warden {
                 .iter()
                 .map(|each| Events {
                     monitor: next(each.listens()),
-                    ended: next(each.awaited.is_some()),
+                    ended: next(each.awaited().is_some()),
                 })
                 .collect(),
             idle: ready == 0,
@@ -243,7 +245,7 @@ impl Warden {
             Ok(Received::Nothing) => {}
             Ok(Received::Frame(..)) if each.phase == Phase::Kept => {}
             // Let go of: nobody reads what it left.
-            _ if each.phase == Phase::Kept => self.clear(index),
+            _ if each.phase == Phase::Kept => each.clear(),
             // Asked to, or let go of, or nonsense: it dies.
             _ => each.kill(),
         }
@@ -300,95 +302,51 @@ impl Warden {
             return;
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            let awaited = self
-                .boxes
-                .iter_mut()
-                .filter_map(|each| each.awaited.as_mut());
-            for awaited in awaited.filter(|awaited| awaited.pid == pid.as_raw_nonzero().get()) {
-                awaited.code = Some(status.exit_status().unwrap_or(-1));
+            let children = self.boxes.iter_mut().flat_map(LiveBox::children);
+            for child in children.filter(|child| child.pid == pid.as_raw_nonzero().get()) {
+                child.code = Some(status.exit_status().unwrap_or(-1));
             }
         }
     }
 
-    /// After the process ended that a box's phase waits for.
+    /// After that happened for which a box's phase waits.
     fn advance(&mut self, index: usize) {
         let each = &mut self.boxes[index];
-        let Some(awaited) = each.awaited.take() else {
-            return;
-        };
-        let code = awaited.end();
-        let failed = |step| {
-            Error::new(
-                step,
-                io::Error::other(format!("its child ended with {code}")),
-            )
-        };
         match each.phase {
-            // With it died everybody in its pid namespace.
-            Phase::Alive if each.room.is_none() => {
+            Phase::Alive => {
+                if let Some(init) = each.init.take() {
+                    // How it ended is nobody's to know: what matters is that it did.
+                    init.end();
+                }
+                if each.room.is_some() {
+                    each.close();
+                    return;
+                }
+                // With it died everybody in its pid namespace.
                 let each = self.boxes.swap_remove(index);
                 tell_end(&each);
                 self.free.push(each.slot);
                 self.release(each.cgroup);
             }
-            Phase::Alive => match each.room.as_ref().map(Room::kill) {
-                Some(Ok(killer)) => {
-                    each.phase = Phase::Killing;
-                    each.awaited = Some(killer);
+            Phase::Killing => {
+                if !each.is_closed() {
+                    return;
                 }
-                Some(Err(error)) => {
-                    log(&error);
-                    self.abandon(index);
-                }
-                None => {}
-            },
-            Phase::Killing if code == 0 => {
                 tell_end(each);
                 each.phase = Phase::Kept;
                 // The server hears that nothing more comes, and lets go.
                 rustix::net::shutdown(&each.monitor, Shutdown::Write).ok();
                 if self.ending {
-                    self.clear(index);
+                    each.clear();
                 }
-            }
-            Phase::Killing => {
-                log(&failed(Step::Kill));
-                self.abandon(index);
             }
             Phase::Kept => {}
-            Phase::Clearing => {
-                let each = self.boxes.swap_remove(index);
-                let removed = match &each.room {
-                    Some(room) if code == 0 => room.remove(),
-                    _ => Err(failed(Step::ClearAway)),
-                };
-                match removed {
-                    Ok(()) => self.free.push(each.slot),
-                    // Its slot is never used again; the next start tries once more.
-                    Err(error) => log(&error),
-                }
-            }
-        }
-    }
-
-    /// Gives up on a box that cannot be ended: its slot is never used again.
-    fn abandon(&mut self, index: usize) {
-        tell_end(&self.boxes.swap_remove(index));
-    }
-
-    /// Begins to delete what a dead box left.
-    fn clear(&mut self, index: usize) {
-        let each = &mut self.boxes[index];
-        match each.room.as_ref().map(Room::clear) {
-            Some(Ok(child)) => {
-                each.phase = Phase::Clearing;
-                each.awaited = Some(child);
-            }
-            Some(Err(error)) => {
-                log(&error);
-                drop(self.boxes.swap_remove(index));
-            }
-            None => {}
+            Phase::Clearing => match each.is_cleared() {
+                Some(true) => self.free.push(self.boxes.swap_remove(index).slot),
+                // Its slot is never used again; the next start tries once more.
+                Some(false) => drop(self.boxes.swap_remove(index)),
+                None => {}
+            },
         }
     }
 
@@ -409,11 +367,10 @@ impl Warden {
     /// The server is gone: nothing outlives it.
     fn end_all(&mut self) {
         self.ending = true;
-        let kept = |each: &LiveBox| each.phase == Phase::Kept;
-        for index in (0..self.boxes.len()).rev() {
-            self.boxes[index].kill();
-            if kept(&self.boxes[index]) {
-                self.clear(index);
+        for each in &mut self.boxes {
+            each.kill();
+            if each.phase == Phase::Kept {
+                each.clear();
             }
         }
         let give_up = Instant::now() + END_TIMEOUT;

@@ -8,6 +8,8 @@
 //! than they saw.
 
 use std::fs;
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -122,9 +124,14 @@ impl Watcher {
         let (mut bytes, mut entries) = (0, 0);
         let mut left = self.directories.clone();
         while let Some(directory) = left.pop() {
-            // Unreadable ones hide what is in them; the warden's eye on the
-            // whole disk is for those.
-            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let listed = match fs::read_dir(directory) {
+                Ok(listed) => listed,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Closed to its own owner, or too deep to be named: whatever
+                // is in it cannot be counted.
+                Err(_) => return true,
+            };
+            for entry in listed.flatten() {
                 let Ok(found) = entry.metadata() else {
                     continue;
                 };
@@ -177,6 +184,13 @@ pub(crate) fn is_anybody(uid: u32) -> bool {
     found
 }
 
+/// Whether a living process has a real uid of this range.
+pub(crate) fn is_anybody_of(uids: &Range<u32>) -> bool {
+    let mut found = false;
+    each_process(|_, owner, dead| found |= uids.contains(&owner) && !dead);
+    found
+}
+
 /// Tells each process's id, its real uid, and whether it only waits to be reaped.
 fn each_process(mut tell: impl FnMut(u32, u32, bool)) {
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -206,8 +220,9 @@ fn threads(pid: u32) -> usize {
 
 /// Private and shared-memory pages of a process.
 fn resident_of(pid: u32) -> u64 {
-    living_task(pid, "status", "RssAnon:")
-        .map_or(0, |status| kib(&status, &["RssAnon", "RssShmem", "VmPTE"]))
+    living_task(pid, "status", "RssAnon:").map_or(0, |status| {
+        kib(&status, &["RssAnon", "RssShmem", "VmPTE", "VmSwap"])
+    })
 }
 
 /// The same, a page that n processes share counted as an n-th for each.

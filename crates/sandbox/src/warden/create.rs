@@ -17,7 +17,7 @@ use crate::error::{At, Error, Step};
 use crate::idmap::HostIds;
 use crate::spec::Spec;
 use crate::sys::{self, Child, CloneFlags};
-use crate::uids::{self, Awaited, Room};
+use crate::uids::{self, Awaited, Closer, Room};
 use crate::{init, mount};
 
 /// Added to a box's badness: the kernel should take it before the server.
@@ -51,11 +51,13 @@ impl Warden {
             Ok(made) => {
                 self.boxes.push(LiveBox {
                     phase: Phase::Alive,
-                    awaited: Some(made.init),
+                    init: Some(made.init),
                     _lifeline: made.lifeline,
                     monitor,
                     cgroup: made.cgroup,
                     room: made.room,
+                    closer: made.closer,
+                    closers: 0,
                     slot,
                     deadline: Instant::now() + spec.limits.lifetime,
                     killed: false,
@@ -64,7 +66,8 @@ impl Warden {
                 Ok(())
             }
             Err(error) => {
-                self.free.push(slot);
+                // The last to be taken again: what failed may be of this slot.
+                self.free.insert(0, slot);
                 Err((error, monitor))
             }
         }
@@ -108,6 +111,7 @@ impl Warden {
                 lifeline,
                 cgroup,
                 room: None,
+                closer: None,
             }),
             Err(error) => {
                 self.release(cgroup);
@@ -131,12 +135,20 @@ impl Warden {
             limits: &spec.limits,
             filter: &self.filter,
         };
-        match start(&with, sources.iter().collect(), socket, None, |_| Ok(())) {
-            Ok((init, lifeline)) => Ok(Made {
+        // First, so that there is one whatever the programs take.
+        let closer = Closer::start(&room);
+        let started = closer.and_then(|closer| {
+            let needed = sources.iter().collect();
+            let (init, lifeline) = start(&with, needed, socket, None, |_| Ok(()))?;
+            Ok((init, lifeline, closer))
+        });
+        match started {
+            Ok((init, lifeline, closer)) => Ok(Made {
                 init,
                 lifeline,
                 cgroup: None,
                 room: Some(room),
+                closer: Some(closer),
             }),
             Err(error) => {
                 // Nobody was ever in it.
@@ -155,6 +167,7 @@ struct Made {
     lifeline: OwnedFd,
     cgroup: Option<Cgroup>,
     room: Option<Room>,
+    closer: Option<Closer>,
 }
 
 /// Clones the box and lets it go on once its ids are there. Gives its init and

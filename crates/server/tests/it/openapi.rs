@@ -130,7 +130,8 @@ fn the_document_for_actions_has_the_operations_and_fields() {
     let size = serde_json::to_string_pretty(&document)
         .expect("serialises")
         .len();
-    assert!(size < 20_000, "{size}");
+    // The importer takes 1 MB; a model reads all of it.
+    assert!(size < 30_000, "{size}");
 }
 
 #[test]
