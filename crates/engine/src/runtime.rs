@@ -13,4 +13,5 @@ pub(crate) mod registry;
 pub(crate) use detect::Interpreter;
 pub(crate) use manifest::Manifest;
 pub(crate) use packages::PackageSet;
+pub use registry::endings;
 pub(crate) use registry::{Registry, Runtime};

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use crate::artifact::Artifacts;
 use crate::config::Config;
 use crate::file_url::Fetcher;
+use crate::http::Activity;
 use crate::rate::Rate;
 use crate::store::Store;
 
@@ -26,4 +27,6 @@ pub struct App {
     pub started: Timestamp,
     /// Rate limits.
     pub rate: Rate,
+    /// When it was last used.
+    pub activity: Activity,
 }

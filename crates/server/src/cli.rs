@@ -9,9 +9,12 @@ use crate::config::{ConfigError, Env, Settings, load};
 use crate::exit_code::Exit;
 use crate::output;
 
+mod completions;
+mod connect;
 mod doctor;
 mod flags;
 mod instance;
+mod man;
 mod openapi;
 mod packages;
 mod port;
@@ -31,6 +34,7 @@ Examples:
   codex-server token create laptop         make a token; works while the server runs
   codex-server doctor                      what holds here, what is missing, how to get it
   codex-server doctor --public             can ChatGPT reach this server?
+  codex-server connect chatgpt             the steps, with this server's addresses
 
 Settings come from flags, then CODEX_* variables, then codex.toml, then defaults;
 docs/configuration.md lists them. docs/cli.md lists commands and exit codes.";
@@ -50,16 +54,22 @@ enum Command {
     Up(ServeFlags),
     /// Start the server in the foreground, as a service unit would
     Serve(ServeFlags),
-    /// Run a program in the sandbox, without a server
-    Run(run::RunArgs),
+    /// Run a program in the sandbox, here or on a server
+    Run(Box<run::RunArgs>),
     /// Make, list and revoke the tokens that callers need
     Token(token::TokenArgs),
     /// List, add and remove what programs find installed
     Packages(packages::PackagesArgs),
     /// Say what holds on this machine, what does not, and the cure
     Doctor(doctor::DoctorArgs),
+    /// Print the steps that connect a client, with this server's addresses
+    Connect(connect::ConnectArgs),
     /// Print the OpenAPI document without starting anything
     Openapi(OpenapiArgs),
+    /// Print what a shell needs to complete command lines
+    Completions(completions::CompletionsArgs),
+    /// Print a page of the manual, or write them all
+    Man(man::ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -158,10 +168,13 @@ fn dispatch(command: Command, env: &Env) -> Result<Exit, Failure> {
     match command {
         Command::Up(flags) => up::up(settings(&flags, env)?, env),
         Command::Serve(flags) => serve::serve(settings(&flags, env)?),
-        Command::Run(args) => run::run(args, env),
+        Command::Run(args) => run::run(&args, env),
         Command::Token(args) => token::token(args, env),
         Command::Packages(args) => packages::packages(args, env),
         Command::Doctor(args) => doctor::doctor(&args, env),
+        Command::Connect(args) => connect::connect(&args, env),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
         Command::Openapi(args) => {
             openapi::openapi(&settings(&args.flags, env)?, args.actions, args.yaml)
         }

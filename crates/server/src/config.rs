@@ -119,6 +119,8 @@ pub struct Config {
     pub drain_grace: Duration,
     /// Connections at once.
     pub connections: usize,
+    /// The server ends after so long without use; `None` for never.
+    pub idle_shutdown: Option<Duration>,
     /// The log's shape.
     pub log_format: LogFormat,
     /// How much is kept for download, and for how long.
@@ -155,6 +157,7 @@ impl Config {
             stream_keep_alive: Duration::from_secs(15),
             drain_grace: Duration::from_secs(8),
             connections: 1024,
+            idle_shutdown: None,
             log_format: LogFormat::Text,
             artifacts: artifact::Bounds::default(),
             file_urls: file_url::Bounds::default(),

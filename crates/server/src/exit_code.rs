@@ -26,7 +26,7 @@ pub enum Exit {
     Public,
     /// The sandbox broke down under a running server.
     Broken,
-    /// `run` could not run the program.
+    /// `run` could not run the program, or not save what it left.
     NotRun,
     /// A second signal cut the shutdown short.
     Interrupted,
@@ -61,13 +61,16 @@ pub const TABLE: [(Exit, &str); 12] = [
     ),
     (
         Exit::Public,
-        "`doctor --public`: the server cannot be reached through its public URL",
+        "`doctor --public`, `connect`: the server cannot be reached through its public URL",
     ),
     (
         Exit::Broken,
         "the sandbox broke down while serving; start the server again",
     ),
-    (Exit::NotRun, "`run`: the program could not be run at all"),
+    (
+        Exit::NotRun,
+        "`run`: the program could not be run at all, or what it left not be saved as asked",
+    ),
     (
         Exit::Interrupted,
         "a second signal cut the shutdown, or a run, short",

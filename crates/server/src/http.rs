@@ -23,6 +23,7 @@ use crate::app::App;
 mod accept;
 mod access_log;
 mod actions;
+mod activity;
 mod artifact;
 mod body;
 mod docs;
@@ -44,6 +45,7 @@ mod schema;
 mod serve;
 mod stream;
 
+pub use activity::Activity;
 pub use serve::{Connection, serve};
 
 /// Seconds that a browser may remember the answer to a CORS question.

@@ -4,6 +4,8 @@
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 
+pub mod terminal;
+
 /// Writes bytes to standard output as they are.
 ///
 /// # Errors
@@ -38,6 +40,12 @@ pub fn note(text: &str) {
 #[must_use]
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Whether a person reads standard error.
+#[must_use]
+pub fn errors_are_terminal() -> bool {
+    io::stderr().is_terminal()
 }
 
 fn with_newline(text: &str) -> String {

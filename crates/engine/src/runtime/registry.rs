@@ -341,6 +341,23 @@ fn folders() -> Vec<String> {
         .collect()
 }
 
+/// Each language with the endings of its files, without the dot, as its folder
+/// says: the same on every machine, whatever is installed there.
+///
+/// # Errors
+/// When a manifest is wrong, which no build that passed its tests has.
+pub fn endings() -> Result<Vec<(String, Vec<String>)>, StartError> {
+    let system =
+        System::parse(&text("system.toml")?).map_err(|problem| wrong("system.toml", problem))?;
+    let ending = |folder: String| {
+        let manifest = text(&format!("{folder}/runtime.toml"))?;
+        let manifest = Manifest::parse(&folder, &manifest, &system)
+            .map_err(|problem| wrong(&folder, problem))?;
+        Ok((manifest.name, manifest.extensions))
+    };
+    folders().into_iter().map(ending).collect()
+}
+
 fn text(path: &str) -> Result<String, StartError> {
     let file = Embedded::get(path).ok_or_else(|| wrong(path, "is missing".to_owned()))?;
     String::from_utf8(file.data.into_owned()).map_err(|_| wrong(path, "is not UTF-8".to_owned()))

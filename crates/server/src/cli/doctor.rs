@@ -23,7 +23,10 @@ mod diagnose;
 mod public;
 mod report;
 
-use report::{Check, Report, Section};
+pub(super) use diagnose::Reached;
+pub(super) use public::{Known, examine as examine_public, known, sorted};
+pub(super) use report::Report;
+use report::{Check, Section};
 
 /// Less free space than this is worth a word, in bytes.
 const LITTLE_SPACE: u64 = 1 << 30;
@@ -44,7 +47,7 @@ pub(super) struct DoctorArgs {
 pub(super) fn doctor(args: &DoctorArgs, env: &Env) -> Result<Exit, Failure> {
     let settings = settings(&args.flags, env)?;
     let report = if args.public {
-        public::examine(&settings)?
+        public::examine(&public::known(&settings))?
     } else {
         examine(&settings)?
     };

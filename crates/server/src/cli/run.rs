@@ -1,30 +1,54 @@
-//! `run`: one program through the engine, without a server. The program's
-//! output passes through untouched, while it runs; what we have to say goes to standard
-//! error, and our own failures exit with a code no program is likely to use.
+//! `run`: one program, in a sandbox of this machine or on a server. Its output
+//! passes through while it runs; what we have to say goes to standard error,
+//! and our own failures exit with a code no program is likely to use.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args};
-use engine::{Bounds, Call, Draft, Engine, Language, Outcome, Reply, Status};
+use clap::{ArgGroup, Args, ValueHint};
 
-use super::{EngineFlags, Failure, serve, settings};
-use crate::api::ExecuteResponse;
+use super::{EngineFlags, Failure};
 use crate::config::{Env, value};
 use crate::exit_code::Exit;
-use crate::{output, telemetry};
+use crate::output;
+use crate::output::terminal::{Tamer, printable};
 
-mod live;
+mod files;
+mod images;
+mod local;
+mod printer;
+mod program;
+mod remote;
+
+use files::{Made, Saved, Target, media_type};
+use images::Images;
+use printer::remark;
+
+/// Where files go that the program leaves, unless told otherwise.
+const OUT: &str = "codex-output";
+/// Images that are shown of one run.
+const SHOWN: usize = 8;
+
+const AFTER_HELP: &str = "\
+The exit code is the program's own: 124 after a timeout, 128 + N after signal N,
+125 when it could not be run at all.
+
+Examples:
+  codex-server run hello.py
+  codex-server run -c 'console.log(2+2)' --language javascript
+  codex-server run sum.py --stdin numbers.txt -- --verbose
+  codex-server run plot.py --file data.csv --out plots
+  echo 'print(1)' | codex-server run -
+  CODEX_TOKEN=… codex-server run hello.py --url https://code.example.com";
 
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("program").required(true).args(["file", "code"]),
-    after_help = "The exit code is the program's own: 124 after a timeout, 128 + N after signal N,\n125 when it could not be run at all.\n\nExamples:\n  codex-server run hello.py\n  codex-server run -c 'console.log(2+2)' --language javascript\n  codex-server run sum.py --stdin numbers.txt -- --verbose\n  echo 'print(1)' | codex-server run -"
+    after_help = AFTER_HELP
 )]
 pub(super) struct RunArgs {
     /// The program's file, or - for standard input
+    #[arg(value_hint = ValueHint::FilePath)]
     file: Option<PathBuf>,
     /// The program itself
     #[arg(
@@ -44,14 +68,44 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "SIZE", value_parser = value::bytes)]
     memory: Option<u64>,
     /// A file to give it as standard input, or - to pass ours on
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     stdin: Option<PathBuf>,
-    /// A directory to put the files into that it leaves
-    #[arg(long, value_name = "DIR")]
-    save: Option<PathBuf>,
+    /// A file to put into its working directory; NAME=PATH gives it another name
+    #[arg(long = "file", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    files: Vec<String>,
+    /// A variable of its environment; NAME alone passes ours on
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// The directory for the files that it leaves [default: codex-output]
+    #[arg(long, value_name = "DIR", alias = "save", value_hint = ValueHint::DirPath)]
+    out: Option<PathBuf>,
+    /// Only name the files that it leaves
+    #[arg(long, conflicts_with = "out")]
+    no_out: bool,
+    /// Replace files that are in that directory already
+    #[arg(long, conflicts_with = "no_out")]
+    force: bool,
+    /// Show images in the terminal
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        hide_default_value = true
+    )]
+    images: Images,
+    /// Send a terminal every byte that the program prints, which it may obey
+    #[arg(long)]
+    raw: bool,
     /// Print what POST /execute would answer, and exit with 0 however the program ended
     #[arg(long)]
     json: bool,
+    /// Run it on the server at this address [env: CODEX_URL]
+    #[arg(long, value_name = "URL", help_heading = "Server", value_hint = ValueHint::Url)]
+    url: Option<String>,
+    /// Token for that server; CODEX_TOKEN keeps it out of the process list
+    #[arg(long, value_name = "TOKEN", help_heading = "Server")]
+    token: Option<String>,
     /// Arguments for the program
     #[arg(last = true)]
     args: Vec<String>,
@@ -59,7 +113,24 @@ pub(super) struct RunArgs {
     flags: EngineFlags,
 }
 
-pub(super) fn run(args: RunArgs, env: &Env) -> Result<Exit, Failure> {
+/// How a program ended, wherever it ran.
+#[derive(Debug, Clone, PartialEq)]
+struct Ended {
+    /// A word such as `success`, `error` or `timeout`.
+    status: String,
+    /// We stopped it because somebody asked for that.
+    interrupted: bool,
+    exit_code: i32,
+    signal: Option<i32>,
+    /// Wall time.
+    seconds: f64,
+    files: Vec<Made>,
+    warnings: Vec<String>,
+    /// With `--json`, the whole answer.
+    answer: Option<String>,
+}
+
+pub(super) fn run(args: &RunArgs, env: &Env) -> Result<Exit, Failure> {
     // Whatever of ours fails, the caller must be able to tell it from the program.
     start(args, env).map_err(|failure| Failure {
         exit: Exit::NotRun,
@@ -67,350 +138,259 @@ pub(super) fn run(args: RunArgs, env: &Env) -> Result<Exit, Failure> {
     })
 }
 
-fn start(args: RunArgs, env: &Env) -> Result<Exit, Failure> {
-    let mut settings = settings(&args.flags, env)?;
-    if !settings.sources.contains_key("log_level") {
-        "warn".clone_into(&mut settings.log_level);
-    }
-    telemetry::start(&settings).map_err(|message| Failure::text(Exit::Config, message))?;
-    // Bad files are told before a sandbox is set up for them.
-    let mut draft = draft(&args, &settings.config.bounds)?;
-    crate::store::make_home(&settings.config.home)?;
-    let engine = serve::start_engine(&settings)?;
-    draft.language = match (&args.language, &args.file) {
-        (Some(language), _) => Some(language.clone()),
-        (None, Some(file)) if file.as_os_str() != "-" => {
-            Some(language_of(file, &engine.languages())?)
-        }
-        _ => None,
+fn start(args: &RunArgs, env: &Env) -> Result<Exit, Failure> {
+    let ended = match remote::Server::named(args, env)? {
+        Some(server) => remote::run(&server, args, env)?,
+        None => local::run(args, env)?,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    let called = runtime.block_on(call(&engine, draft, !args.json));
-    // Printing may still wait for whoever reads us; nobody waits for that.
-    runtime.shutdown_background();
-    let Some(outcome) = called? else {
+    let Some(ended) = ended else {
         output::note("interrupted");
         return Ok(Exit::Interrupted);
     };
-    if let Some(directory) = &args.save {
-        save(&outcome, directory)?;
+    if let Some(answer) = &ended.answer {
+        print_answer(answer)?;
     }
-    if args.json {
-        let text = serde_json::to_string_pretty(&ExecuteResponse::from(outcome))
-            .map_err(|error| Failure::new(Exit::Failed, error))?;
-        output::text(&text)?;
+    let saved = target(args).map(|target| keep(&target, &ended, args, env));
+    if ended.answer.is_none() {
+        remarks(&ended).iter().for_each(|text| remark(text));
+        if saved.is_none() {
+            ended.files.iter().for_each(|made| remark(&named(made)));
+        }
+    }
+    if let (Some(Err(failure)), Some(_)) = (saved, &args.out) {
+        return Err(failure);
+    }
+    if ended.answer.is_some() {
         return Ok(Exit::Success);
     }
-    for remark in remarks(&outcome, args.save.as_deref()) {
-        output::note(&format!("codex-server: {remark}"));
-    }
-    if outcome.status == Status::Cancelled {
+    if ended.interrupted {
         output::note("interrupted");
         return Ok(Exit::Interrupted);
     }
-    Ok(Exit::Program(exit_code(&outcome)))
+    Ok(Exit::Program(exit_code(ended.exit_code)))
 }
 
-/// Runs the draft to its end, or to Ctrl-C: then the outcome is what there was
-/// until then. `None` when there was nothing yet, or nobody waits any longer.
-/// Where wanted, output is printed while the program runs.
-async fn call(engine: &Engine, draft: Draft, print: bool) -> Result<Option<Outcome>, Failure> {
-    let job = engine.accept(draft).map_err(|invalid| {
-        let flag = match invalid.field.as_str() {
-            "timeout" => " --max-timeout moves the limit.",
-            "memory_mb" => " --max-memory moves the limit.",
-            _ => "",
-        };
-        Failure::text(Exit::Usage, format!("{invalid}{flag}"))
-    })?;
-    let call = Call::Execute(Box::new(job));
-    let (sink, printed) = if print {
-        let live::Printing { sink, ended } = live::start(tokio::runtime::Handle::current())?;
-        (Some(sink), Some(ended))
-    } else {
-        (None, None)
-    };
-    let mut call = std::pin::pin!(async {
-        match sink {
-            Some(sink) => engine.call_streaming(call, sink).await,
-            None => engine.call(call).await,
-        }
-    });
-    let replied = tokio::select! {
-        reply = &mut call => reply,
-        _ = tokio::signal::ctrl_c() => tokio::select! {
-            (reply, ()) = async { tokio::join!(&mut call, engine.drain(Duration::ZERO)) } => reply,
-            // Asked twice: dropping the call kills the run.
-            _ = tokio::signal::ctrl_c() => return Ok(None),
-        },
-    };
-    if let Some(printed) = printed {
-        tokio::select! {
-            // A thread that panicked has said so.
-            printed = printed => printed.unwrap_or(Ok(()))?,
-            _ = tokio::signal::ctrl_c() => return Ok(None),
-        }
-    }
-    match replied {
-        Ok(Reply::Outcome(outcome)) => Ok(Some(*outcome)),
-        Err(engine::Error::Draining) => Ok(None),
-        Err(error) => Err(Failure::new(Exit::Failed, error)),
-    }
+/// A runtime beside which this thread may block.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
 }
 
-fn draft(args: &RunArgs, bounds: &Bounds) -> Result<Draft, Failure> {
-    let code_from_stdin = args.file.as_deref().is_some_and(is_dash);
-    if code_from_stdin && args.stdin.as_deref().is_some_and(is_dash) {
-        return Err(Failure::text(
-            Exit::Usage,
-            "standard input cannot be both the program and its input; give the program as a file",
-        ));
+fn print_answer(answer: &str) -> Result<(), Failure> {
+    if !output::is_terminal() {
+        return Ok(output::text(answer)?);
     }
-    let code = match (&args.code, &args.file) {
-        (Some(code), _) => code.clone().into_bytes(),
-        (None, Some(file)) => read(file, bounds.code)?,
-        (None, None) => return Err(Failure::text(Exit::Usage, "give a file, - or -c CODE")),
+    // JSON escapes most of what a terminal obeys, but not all.
+    let tame = Tamer::default().push(answer.as_bytes());
+    Ok(output::text(&String::from_utf8_lossy(&tame))?)
+}
+
+/// Where files go; with `--json` they are in the answer unless a place is named.
+fn target(args: &RunArgs) -> Option<Target> {
+    let directory = match &args.out {
+        Some(directory) => directory.clone(),
+        None if args.no_out || args.json => return None,
+        None => OUT.into(),
     };
-    let code = String::from_utf8(code).map_err(|_| {
-        Failure::text(
-            Exit::Usage,
-            "the program is not UTF-8 text; save it as UTF-8",
-        )
-    })?;
-    let stdin = args
-        .stdin
-        .as_deref()
-        .map(|file| read(file, bounds.stdin))
-        .transpose()?;
-    Ok(Draft {
-        code,
-        stdin: stdin.unwrap_or_default(),
-        args: args.args.clone(),
-        wall_time: args.timeout,
-        memory: args.memory,
-        ..Draft::default()
+    Some(Target {
+        directory,
+        force: args.force,
+        through_link: args.out.is_some(),
     })
 }
 
-fn is_dash(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-/// Reads one byte more than fits, so that the engine can say it is too much.
-fn read(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
-    let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    let mut content = Vec::new();
-    let read = if is_dash(path) {
-        io::stdin().lock().take(limit).read_to_end(&mut content)
+/// Saves, names and shows the files; fails when one could not be saved.
+fn keep(target: &Target, ended: &Ended, args: &RunArgs, env: &Env) -> Result<(), Failure> {
+    let images = if args.json {
+        Images::Never
     } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut content))
+        args.images.resolve(env)
     };
-    match read {
-        Ok(_) => Ok(content),
-        Err(error) => Err(Failure::text(
-            Exit::Usage,
-            format!("failed to read {}: {error}", path.display()),
+    let (mut lost, mut shown) = (0_usize, 0_usize);
+    for made in &ended.files {
+        let saved = target.save(made);
+        if matches!(saved, Saved::Not(_)) {
+            lost += 1;
+        }
+        if !args.json || matches!(saved, Saved::Not(_)) {
+            remark(&told(target, made, &saved));
+        }
+        let image = made
+            .content
+            .as_ref()
+            .ok()
+            .and_then(|bytes| images.show(bytes));
+        if let Some(image) = image
+            && shown < SHOWN
+        {
+            shown += 1;
+            output::error_bytes(image.as_bytes())?;
+        }
+    }
+    match lost {
+        0 => Ok(()),
+        lost => Err(Failure::text(
+            Exit::Failed,
+            format!("not saved as asked: {lost} of {} files", ended.files.len()),
         )),
     }
 }
 
-/// The language that a file's ending names.
-fn language_of(file: &Path, languages: &[Language]) -> Result<String, Failure> {
-    let ending = file
-        .extension()
-        .and_then(|ending| ending.to_str())
-        .map(str::to_ascii_lowercase);
-    let named = |language: &&Language| {
-        ending
-            .as_ref()
-            .is_some_and(|ending| language.extensions.contains(ending))
-    };
-    languages
-        .iter()
-        .find(named)
-        .map(|language| language.name.clone())
-        .ok_or_else(|| {
-            let names: Vec<&str> = languages
-                .iter()
-                .map(|language| language.name.as_str())
-                .collect();
-            Failure::text(
-                Exit::Usage,
-                format!(
-                    "the ending of {} names no language; give --language: {}",
-                    file.display(),
-                    names.join(", ")
-                ),
-            )
-        })
+/// A file in a few words.
+fn named(made: &Made) -> String {
+    let size = about(made.size);
+    match &made.content {
+        Ok(content) => format!(
+            "{} ({}, {size})",
+            made.name,
+            media_type(&made.name, content)
+        ),
+        Err(_) => format!("{} ({size})", made.name),
+    }
 }
 
-/// Puts the files that the program left into a directory, over older ones.
-fn save(outcome: &Outcome, directory: &Path) -> Result<(), Failure> {
-    for file in &outcome.files {
-        let path = Path::new(&file.path);
-        // The engine promises this; writing outside the directory would be too bad to rely on it.
-        if !path
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
-        {
-            return Err(Failure::text(
-                Exit::Failed,
-                format!("not saved, for its odd path: {path:?}"),
-            ));
-        }
-        let path = directory.join(path);
-        let folder = path.parent().unwrap_or(directory);
-        fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&path, &file.content))
-            .map_err(|error| {
-                Failure::text(
-                    Exit::Failed,
-                    format!("failed to save {}: {error}", path.display()),
-                )
-            })?;
+fn told(target: &Target, made: &Made, saved: &Saved) -> String {
+    let place = |path: &str| target.directory.join(path).display().to_string();
+    let (name, file) = (printable(&made.name), named(made));
+    let about = file.strip_prefix(&made.name).unwrap_or(&file);
+    match saved {
+        Saved::As(path) if *path == made.name => format!("saved {}{about}", place(path)),
+        Saved::As(path) => format!("saved {} as {}{about}", name, place(path)),
+        Saved::There(path) => format!("the same is there already: {}{about}", place(path)),
+        Saved::Not(why) => format!("not saved: {name}{about}: {why}"),
     }
-    Ok(())
+}
+
+/// A size as people say it.
+fn about(bytes: u64) -> String {
+    const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let tenths = |unit: u32| bytes.saturating_mul(10) >> (10 * unit);
+    let unit = (1..3).find(|unit| tenths(*unit) < 10_240).unwrap_or(3);
+    let size = tenths(unit);
+    format!("{}.{} {}", size / 10, size % 10, UNITS[unit as usize - 1])
 }
 
 /// What a person would otherwise wonder about.
-fn remarks(outcome: &Outcome, saved: Option<&Path>) -> Vec<String> {
-    let wall = outcome.usage.wall_time.as_secs_f64();
+fn remarks(ended: &Ended) -> Vec<String> {
     let mut remarks = Vec::new();
-    match outcome.status {
-        Status::Success | Status::Error | Status::Signalled | Status::Cancelled => {}
-        Status::Timeout => remarks.push(format!(
-            "stopped after {wall:.1} s; --timeout gives it more time"
+    match ended.status.as_str() {
+        "timeout" => remarks.push(format!(
+            "stopped after {:.1} s; --timeout gives it more time",
+            ended.seconds
         )),
-        Status::MemoryLimit => {
+        "memory_limit" => {
             remarks.push("stopped for want of memory; --memory gives it more".to_owned())
         }
-        Status::ProcessLimit => remarks.push("it was refused another process or thread".to_owned()),
+        "process_limit" => remarks.push("it was refused another process or thread".to_owned()),
+        "signalled" => remarks.extend(
+            ended
+                .signal
+                .map(|signal| format!("ended by signal {signal}")),
+        ),
+        _ => {}
     }
-    if let Some(signal) = outcome.last().signal
-        && outcome.status == Status::Signalled
-    {
-        remarks.push(format!("ended by signal {signal}"));
-    }
-    if !outcome.files.is_empty() {
-        let files: Vec<String> = outcome
-            .files
-            .iter()
-            .map(|file| format!("{} ({} bytes)", file.path, file.size))
-            .collect();
-        let files = files.join(", ");
-        remarks.push(match saved {
-            Some(directory) => format!("files put into {}: {files}", directory.display()),
-            None => format!("it left files, which --save DIR keeps: {files}"),
-        });
-    }
-    remarks.extend(outcome.warnings.iter().cloned());
+    remarks.extend(ended.warnings.iter().cloned());
     remarks
 }
 
-fn exit_code(outcome: &Outcome) -> u8 {
+fn exit_code(code: i32) -> u8 {
     // The shell's convention: the low byte, as wait gives it.
-    u8::try_from(outcome.last().exit_code & 0xff).unwrap_or(1)
+    u8::try_from(code & 0xff).unwrap_or(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn endings_name_languages() {
-        let language = |name: &str, extensions: &[&str]| Language {
+    fn made(name: &str, content: &[u8]) -> Made {
+        Made {
             name: name.to_owned(),
-            title: name.to_owned(),
-            aliases: vec!["alias".to_owned()],
-            extensions: extensions
-                .iter()
-                .map(|ending| (*ending).to_owned())
-                .collect(),
-            version: String::new(),
-            available: true,
-            cure: None,
-        };
-        let languages = [
-            language("python", &["py"]),
-            language("javascript", &["js", "mjs", "cjs"]),
-        ];
-        let check = |file: &str, expected: Option<&str>| {
-            let found = language_of(Path::new(file), &languages).ok();
-            assert_eq!(found.as_deref(), expected, "{file}");
-        };
-        check("a.py", Some("python"));
-        check("/x/a.b.PY", Some("python"));
-        check("a.mjs", Some("javascript"));
-        check("a", None);
-        check("a.txt", None);
-        check("a.alias", None);
-        check("a.python", None);
-        check(".py", None);
-    }
-
-    fn outcome(files: &[(&str, &[u8])]) -> Outcome {
-        let stage = engine::StageOutcome {
-            name: "run".to_owned(),
-            status: Status::Timeout,
-            exit_code: 124,
-            signal: None,
-            stdout: engine::Output {
-                bytes: b"a".to_vec(),
-                total: 9,
-                truncated: true,
-            },
-            stderr: engine::Output::default(),
-            usage: engine::Usage::default(),
-        };
-        let file = |(path, content): &(&str, &[u8])| engine::OutputFile {
-            path: (*path).to_owned(),
             size: content.len() as u64,
-            content: content.to_vec(),
-        };
-        Outcome {
-            id: "1".to_owned(),
-            status: Status::Timeout,
-            stages: vec![stage],
-            files: files.iter().map(file).collect(),
-            usage: engine::Usage::default(),
-            language: "python".to_owned(),
-            version: "3.11.2".to_owned(),
-            isolation: engine::Isolation::Full,
-            warnings: vec!["a child was killed".to_owned()],
-            started: std::time::UNIX_EPOCH,
+            content: Ok(content.to_vec()),
         }
-    }
-
-    #[test]
-    fn files_are_saved_below_the_directory_only() {
-        let scratch = tempfile::tempdir().unwrap();
-        let directory = scratch.path().join("new");
-        save(&outcome(&[("a/plot.png", b"png"), ("b", b"")]), &directory).unwrap();
-        assert_eq!(fs::read(directory.join("a/plot.png")).unwrap(), b"png");
-        assert_eq!(fs::read(directory.join("b")).unwrap(), b"");
-        for odd in ["../x", "/tmp/x", "a/../../x", "."] {
-            assert!(save(&outcome(&[(odd, b"x")]), &directory).is_err(), "{odd}");
-        }
-        assert!(!scratch.path().join("x").exists());
     }
 
     #[test]
     fn people_are_told_what_they_would_wonder_about() {
-        let outcome = outcome(&[("plot.png", b"png")]);
-        assert_eq!(exit_code(&outcome), 124);
-        let expected = [
-            "stopped after 0.0 s; --timeout gives it more time",
-            "it left files, which --save DIR keeps: plot.png (3 bytes)",
-            "a child was killed",
-        ];
-        assert_eq!(remarks(&outcome, None), expected);
-        assert!(
-            remarks(&outcome, Some(Path::new("out")))[1]
-                .starts_with("files put into out: plot.png")
+        let ended = |status: &str, signal: Option<i32>| Ended {
+            status: status.to_owned(),
+            interrupted: false,
+            exit_code: 0,
+            signal,
+            seconds: 1.04,
+            files: Vec::new(),
+            warnings: vec!["a child was killed".to_owned()],
+            answer: None,
+        };
+        let check = |status: &str, signal: Option<i32>, expected: &[&str]| {
+            let mut expected = expected.to_vec();
+            expected.push("a child was killed");
+            assert_eq!(remarks(&ended(status, signal)), expected);
+        };
+        check("success", None, &[]);
+        check(
+            "timeout",
+            Some(9),
+            &["stopped after 1.0 s; --timeout gives it more time"],
         );
+        check("signalled", Some(15), &["ended by signal 15"]);
+        check("a word of later versions", None, &[]);
+    }
+
+    #[test]
+    fn files_are_named_with_type_and_size() {
+        let target = Target {
+            directory: "out".into(),
+            force: false,
+            through_link: true,
+        };
+        let png = made("plot.png", b"\x89PNG\r\n\x1a\n");
+        let check = |made: &Made, saved: Saved, expected: &str| {
+            assert_eq!(told(&target, made, &saved), expected);
+        };
+        check(
+            &png,
+            Saved::As("plot.png".to_owned()),
+            "saved out/plot.png (image/png, 8 bytes)",
+        );
+        check(
+            &png,
+            Saved::As("plot-2.png".to_owned()),
+            "saved plot.png as out/plot-2.png (image/png, 8 bytes)",
+        );
+        check(
+            &png,
+            Saved::There("plot.png".to_owned()),
+            "the same is there already: out/plot.png (image/png, 8 bytes)",
+        );
+        check(
+            &made("../a\x1b", b"x"),
+            Saved::Not("why".to_owned()),
+            "not saved: ../a\\u{1b} (text/plain, 1 bytes): why",
+        );
+    }
+
+    #[test]
+    fn sizes_are_rounded() {
+        let check = |bytes: u64, expected: &str| assert_eq!(about(bytes), expected);
+        check(0, "0 bytes");
+        check(1023, "1023 bytes");
+        check(1024, "1.0 KiB");
+        check(12_700, "12.4 KiB");
+        check(1024 * 1024 - 1, "1023.9 KiB");
+        check(10 << 20, "10.0 MiB");
+        check(u64::MAX, "1717986918.3 GiB");
+    }
+
+    #[test]
+    fn exit_codes_are_bytes() {
+        for (code, expected) in [(0, 0), (3, 3), (124, 124), (256, 0), (-1, 255)] {
+            assert_eq!(exit_code(code), expected);
+        }
     }
 }

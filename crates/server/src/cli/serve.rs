@@ -17,9 +17,10 @@ use super::{Failure, port};
 use crate::app::App;
 use crate::artifact::Artifacts;
 use crate::auth::{Scope, Token};
-use crate::config::{Access, Settings};
+use crate::config::{Access, Settings, value};
 use crate::exit_code::Exit;
 use crate::file_url::Fetcher;
+use crate::http::Activity;
 use crate::rate::Rate;
 use crate::store::{CreateError, Store};
 use crate::{http, output, public_url, telemetry};
@@ -35,6 +36,8 @@ use signals::Signals;
 const CLOSING: Duration = Duration::from_secs(10);
 /// How often the server looks whether boxes can still be made.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long before it ends for want of use the server says so.
+const NOTICE: Duration = Duration::from_secs(60);
 /// Threads that still hang in a system call after that are left behind.
 const THREADS: Duration = Duration::from_secs(1);
 
@@ -127,6 +130,7 @@ async fn run(
     };
     let rate = Rate::new(settings.config.rate);
     let fetcher = Fetcher::new(settings.config.file_urls.clone());
+    let idle_shutdown = settings.config.idle_shutdown;
     let app = Arc::new(App {
         engine: engine.clone(),
         artifacts,
@@ -135,16 +139,23 @@ async fn run(
         store,
         started,
         rate,
+        activity: Activity::default(),
     });
     let store = app.store.clone();
+    let activity = app.activity.clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = http::serve(listener, app, async {
         // A dropped sender stops the server as well.
         stopped.await.ok();
     });
     let busy = || engine.load().running;
-    let broken = broken(|| engine.healthy(), LOOK);
-    let exit = until_stopped(server, stop, &mut signals, broken, patience, busy).await;
+    let end = async {
+        tokio::select! {
+            () = broken(|| engine.healthy(), LOOK) => End::Broken,
+            limit = idle(&activity, idle_shutdown, &engine) => End::Idle(limit),
+        }
+    };
+    let exit = until_stopped(server, stop, &mut signals, end, patience, busy).await;
     store.close().await;
     exit
 }
@@ -174,14 +185,37 @@ async fn broken(healthy: impl Fn() -> bool, pause: Duration) {
     }
 }
 
-/// Runs `server` until a signal or until the sandbox is `broken`, then lets it
+/// Why a server ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The sandbox broke down.
+    Broken,
+    /// Nobody has used it for so long.
+    Idle(Duration),
+}
+
+/// Waits until the server was idle for as long as it may be, and says how long
+/// that is; for ever where it may be idle for ever.
+async fn idle(activity: &Activity, limit: Option<Duration>, engine: &Engine) -> Duration {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    let busy = || {
+        let load = engine.load();
+        load.running + load.waiting > 0
+    };
+    activity.idle(limit, NOTICE.min(limit / 2), busy).await;
+    limit
+}
+
+/// Runs `server` until a signal or until it `ends` by itself, then lets it
 /// drain: it takes no new connections and gives running jobs their grace; a
 /// signal during that ends it at once.
 async fn until_stopped(
     server: impl Future<Output = io::Result<()>>,
     stop: oneshot::Sender<()>,
     signals: &mut Signals,
-    broken: impl Future<Output = ()>,
+    ends: impl Future<Output = End>,
     patience: Patience,
     busy: impl Fn() -> usize,
 ) -> Result<Exit, Failure> {
@@ -191,13 +225,19 @@ async fn until_stopped(
             let reason = ended.err().map_or_else(|| "it was not told to".to_owned(), |error| error.to_string());
             return Err(Failure::text(Exit::Failed, format!("the server stopped listening: {reason}")));
         }
-        signal = signals.next() => (signal, Exit::Success),
-        () = broken => {
-            tracing::error!(
-                cure = "start the server again, as a service unit or container with a restart policy does by itself; if it happens again, see whether the kernel's log (dmesg) says what killed `codex-server: warden`",
-                "the warden, which makes the sandboxes, is gone: no code can be run any more"
-            );
-            ("the sandbox broke down", Exit::Broken)
+        signal = signals.next() => (signal.to_owned(), Exit::Success),
+        end = ends => match end {
+            End::Broken => {
+                tracing::error!(
+                    cure = "start the server again, as a service unit or container with a restart policy does by itself; if it happens again, see whether the kernel's log (dmesg) says what killed `codex-server: warden`",
+                    "the warden, which makes the sandboxes, is gone: no code can be run any more"
+                );
+                ("the sandbox broke down".to_owned(), Exit::Broken)
+            }
+            End::Idle(limit) => {
+                let limit = value::show_duration(limit);
+                (format!("not used for {limit} (idle_shutdown)"), Exit::Success)
+            }
         }
     };
     let waiting = match busy() {

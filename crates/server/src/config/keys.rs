@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use engine::{Bounds, Isolation};
 
-use crate::config::{Access, LogFormat, Settings, value};
+use crate::config::{Access, Settings, value};
 use crate::public_url;
 
 mod files;
+mod log;
 mod output;
 
 const KIB: u64 = 1 << 10;
@@ -126,6 +127,7 @@ impl Key {
                 "host" | "trusted_proxy" => "ADDRESS",
                 "public_url" | "cors_origin" => "URL",
                 "rate_limit" => "RATE",
+                "idle_shutdown" => "TIME",
                 _ => "TEXT",
             },
         }
@@ -169,7 +171,7 @@ pub const KEYS: &[&[Key]] = &[
     PLACES,
     ADDRESS,
     ACCESS,
-    LOG,
+    log::LOG,
     RUN,
     BOX,
     LIMITS,
@@ -290,6 +292,16 @@ const ADDRESS: &[Key] = &[
         "Time from the request of a ChatGPT Action, which gives up after 45 s, to its answer",
     ),
     key(
+        "idle_shutdown",
+        Reach::Serve,
+        "off",
+        Kind::Text("off, or 60 s to 30 days, such as 30m", |s, v| {
+            s.config.idle_shutdown = value::idle(v)?;
+            Ok(())
+        }),
+        "End the server after so long without a call that was let in and without a run; /health and /metrics do not count",
+    ),
+    key(
         "drain_grace",
         Reach::NoFlag,
         "8 s",
@@ -337,32 +349,6 @@ const ACCESS: &[Key] = &[
             Ok(())
         }),
         "Origin that browsers may call from",
-    ),
-];
-
-const LOG: &[Key] = &[
-    key(
-        "log_format",
-        Reach::Serve,
-        "text",
-        Kind::Word(&["text", "json"], |s, v| {
-            s.config.log_format = if v == "json" {
-                LogFormat::Json
-            } else {
-                LogFormat::Text
-            };
-        }),
-        "Shape of the log lines on standard error",
-    ),
-    key(
-        "log_level",
-        Reach::Serve,
-        "info",
-        Kind::Word(
-            &["off", "error", "warn", "info", "debug", "trace"],
-            |s, v| v.clone_into(&mut s.log_level),
-        ),
-        "How much is logged; RUST_LOG, where set, says more",
     ),
 ];
 

@@ -401,12 +401,15 @@ fn plain_values(found: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
     }
 }
 
+/// Variables of `run`, which tell where to call and are no settings.
+const OF_CALLERS: [&str; 2] = ["CODEX_URL", "CODEX_TOKEN"];
+
 /// Variables that look like ours but are not; other programs use the prefix
 /// too, so only a near miss is worth a word.
 fn misspelt(env: &Env) -> Vec<String> {
     let known: Vec<String> = keys::all().map(Key::env).collect();
     env.names("CODEX_")
-        .filter(|name| !known.iter().any(|known| known == name))
+        .filter(|name| !known.iter().any(|known| known == name) && !OF_CALLERS.contains(name))
         .filter_map(|name| {
             let near = nearest(name, known.iter().map(String::as_str))?;
             Some(format!("{name} is not a setting; did you mean {near}?"))

@@ -8,6 +8,11 @@ use crate::config::RateLimit;
 /// Most requests a period may refill or a burst may hold.
 const MOST_REQUESTS: u32 = 1_000_000;
 
+/// Shortest and longest time that a server may go unused before it ends: one
+/// that ends while its operator copies the token is of no use to anybody.
+const IDLE_LEAST: Duration = Duration::from_secs(60);
+const IDLE_MOST: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// A duration: `10`, `10s`, `1.5s`, `500ms`, `2m` or `1h`. A bare number is seconds.
 ///
 /// # Errors
@@ -83,6 +88,21 @@ pub fn rate(text: &str) -> Result<RateLimit, String> {
         period: Duration::from_secs(seconds),
         burst: (requests / 4).max(requests.min(10)),
     })
+}
+
+/// How long a server may go unused before it ends: `off`, or a duration.
+///
+/// # Errors
+/// When it is neither, or out of range.
+pub fn idle(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let limit = duration(text)?;
+    if !(IDLE_LEAST..=IDLE_MOST).contains(&limit) {
+        return Err("is out of range".to_owned());
+    }
+    Ok(Some(limit))
 }
 
 /// A switch: `true`, `1`, `yes`, `on`, or their opposites.
@@ -212,6 +232,21 @@ mod tests {
             check(wrong, None);
         }
         assert!(rate("off").unwrap().is_off());
+    }
+
+    #[test]
+    fn idle_times() {
+        let check = |text: &str, expected: Option<Option<u64>>| {
+            let expected = expected.map(|seconds| seconds.map(Duration::from_secs));
+            assert_eq!(idle(text).ok(), expected, "{text}");
+        };
+        check("off", Some(None));
+        check("30m", Some(Some(1800)));
+        check("60", Some(Some(60)));
+        check("720h", Some(Some(720 * 3600)));
+        for wrong in ["59s", "0", "721h", "never", "", "-1"] {
+            check(wrong, None);
+        }
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,8 +17,7 @@ use super::failures::{REFUSALS, WINDOW};
 use super::host::{self, Rules};
 use super::peer::client_ip;
 use super::serve::Connection;
-use super::{Shared, chain};
-use super::{artifact, docs};
+use super::{Shared, activity, artifact, chain, docs};
 use crate::api::{Code, Problem};
 use crate::auth::{Denied, Principal};
 use crate::config::Access;
@@ -62,6 +61,10 @@ pub(super) async fn gate(
             Ok(principal) => {
                 if let Some(note) = request.extensions().get::<Note>() {
                     note.key(&principal.key);
+                    let route = request.extensions().get::<MatchedPath>();
+                    if activity::counts(route.map(MatchedPath::as_str)) {
+                        note.in_use(shared.app.activity.begin());
+                    }
                 }
                 request.extensions_mut().insert(principal);
             }

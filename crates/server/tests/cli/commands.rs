@@ -95,6 +95,35 @@ fn run_keeps_its_own_failures_apart() {
 }
 
 #[test]
+fn an_idle_time_is_off_or_a_minute_at_least() {
+    let home = Home::new();
+    home.run(&["serve", "--idle-shutdown", "59s"]).refused(
+        2,
+        "--idle-shutdown: idle_shutdown = \"59s\" is out of range. Give off, or 60 s to 30 days",
+    );
+    home.run(&["openapi", "--idle-shutdown", "off"]).out();
+}
+
+#[test]
+fn connect_lists_and_says_what_is_wrong() {
+    let home = Home::new();
+    assert!(home.run(&["connect"]).out().contains("connect chatgpt"));
+    home.run(&["connect", "cobol"]).refused(2, "chatgpt");
+    let done = home.run(&["connect", "chatgpt", "--new-token"]);
+    assert_eq!(done.code, Some(8), "{done:?}");
+    assert!(done.stdout.contains("no public URL is known"), "{done:?}");
+    let none = "https://127.0.0.1:1";
+    let done = home.run(&["connect", "chatgpt", "--json", "--public-url", none]);
+    assert_eq!(done.code, Some(8), "{done:?}");
+    let json: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(json["ready"], false);
+    assert_eq!(json["schema_url"], format!("{none}/actions/openapi.json"));
+    assert!(!home.path().exists(), "nothing was made");
+    home.run(&["connect", "chatgpt", "--new-token", "a b"])
+        .refused(2, "name");
+}
+
+#[test]
 fn doctor_without_a_public_url_says_so() {
     let home = Home::new();
     let done = home.run(&["doctor", "--public", "--json"]);

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 mod commands;
+mod generated;
 mod packages;
+mod remote;
+mod running;
 mod serving;
 mod support;
 mod tokens;

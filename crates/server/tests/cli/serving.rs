@@ -252,6 +252,7 @@ fn doctor_finds_the_server() {
         .find(|line| line.starts_with("listening on "))
         .unwrap();
     let done = home.run(&["doctor", "--public"]);
+    let guide = home.run(&["connect", "chatgpt", "--new-token"]);
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(done.stdout.matches('✓').count(), 5, "{}", done.stdout);
@@ -261,6 +262,15 @@ fn doctor_finds_the_server() {
         done.stdout
     );
     assert_eq!(done.code, Some(8));
+    assert_eq!(guide.code, Some(8));
+    for words in [
+        "ChatGPT cannot reach",
+        "No token was made",
+        &format!("{url}/actions/openapi.json"),
+    ] {
+        assert!(guide.stdout.contains(words), "{}", guide.stdout);
+    }
+    assert!(!home.run(&["token", "list"]).out().contains("chatgpt"));
 }
 
 #[test]

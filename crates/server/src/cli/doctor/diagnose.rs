@@ -46,7 +46,7 @@ impl Probe {
 
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reached {
+pub(in crate::cli) enum Reached {
     /// An answer.
     Reply(Reply),
     /// The name has no address.
@@ -63,7 +63,7 @@ pub(super) enum Reached {
 
 /// An answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(in crate::cli) struct Reply {
     pub(super) status: u16,
     pub(super) location: Option<String>,
     pub(super) content_type: String,

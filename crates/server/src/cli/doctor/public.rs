@@ -21,7 +21,16 @@ const NO_TOKEN: &str = "codex_doctor_expects_this_token_to_be_refused____";
 /// Makes dev tunnels leave out their warning page.
 const SKIP_WARNING: (&str, &str) = ("X-Tunnel-Skip-AntiPhishing-Page", "true");
 
-pub(super) fn examine(settings: &Settings) -> Result<Report, Failure> {
+/// The settings as the running server has them, and where it can be called
+/// from this machine.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct Known {
+    pub(in crate::cli) settings: Settings,
+    here: String,
+}
+
+/// Asks the server that runs with this data directory, if one does.
+pub(in crate::cli) fn known(settings: &Settings) -> Known {
     let mut settings = settings.clone();
     let running =
         instance::running(&settings.config.home).filter(|running| !running.url.is_empty());
@@ -47,10 +56,15 @@ pub(super) fn examine(settings: &Settings) -> Result<Report, Failure> {
         };
         here = running.url;
     }
+    Known { settings, here }
+}
+
+/// Calls the server through its public URL, as ChatGPT would.
+pub(in crate::cli) fn examine(known: &Known) -> Result<Report, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let checks = runtime.block_on(checks(&settings, &here))?;
+    let checks = runtime.block_on(checks(&known.settings, &known.here))?;
     Ok(Report {
         sections: vec![Section::new("public URL", checks)],
     })
@@ -181,7 +195,8 @@ async fn read(mut response: reqwest::Response) -> Reached {
     Reached::Reply(reply)
 }
 
-fn sorted(error: &reqwest::Error) -> Reached {
+/// What kind of failure a call met with.
+pub(in crate::cli) fn sorted(error: &reqwest::Error) -> Reached {
     if error.is_timeout() {
         return Reached::Silent;
     }

@@ -107,13 +107,25 @@ impl Section {
 
 /// Everything that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Report {
+pub(in crate::cli) struct Report {
     pub(super) sections: Vec<Section>,
 }
 
 impl Report {
+    /// A single check, good or with problem and cure.
+    #[cfg(test)]
+    pub(in crate::cli) fn of_one(title: &str, name: &str, bad: Option<(&str, &str)>) -> Self {
+        let check = match bad {
+            None => Check::good(name, "as it should be"),
+            Some((problem, cure)) => Check::bad(name, problem, cure, Exit::Public),
+        };
+        Self {
+            sections: vec![Section::new(title, vec![check])],
+        }
+    }
+
     /// The code of the first thing that is bad.
-    pub(super) fn exit(&self) -> Exit {
+    pub(in crate::cli) fn exit(&self) -> Exit {
         let states = self
             .sections
             .iter()
@@ -129,6 +141,20 @@ impl Report {
                 }
             })
             .unwrap_or(Exit::Success)
+    }
+
+    /// Name, detail and cure of what is bad.
+    pub(in crate::cli) fn problems(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        let checks = self.sections.iter().flat_map(|section| &section.checks);
+        checks
+            .filter(|check| matches!(check.state, State::Bad(_)))
+            .map(|check| {
+                (
+                    check.name.as_str(),
+                    check.detail.as_str(),
+                    check.cure.as_str(),
+                )
+            })
     }
 
     pub(super) fn to_json(&self) -> String {

@@ -8,7 +8,7 @@ use engine::{Language, Support};
 
 use super::curl_line;
 use crate::auth::Token;
-use crate::config::{Access, Settings, Source};
+use crate::config::{Access, Settings, Source, value};
 use crate::public_url::Platform;
 
 /// The tokens there are.
@@ -99,6 +99,10 @@ impl Greeting<'_> {
         }
         if let (Some(url), Some(source)) = (&config.public_url, &config.public_url_source) {
             writeln!(f, "  public URL  {url} (from {source})")?;
+        }
+        if let Some(limit) = config.idle_shutdown {
+            let limit = value::show_duration(limit);
+            writeln!(f, "  idle stop   after {limit} without use")?;
         }
         if config.host.to_canonical().is_loopback() {
             return Ok(());

@@ -91,6 +91,16 @@ listening on http://127.0.0.1:8000",
 }
 
 #[test]
+fn an_end_for_want_of_use_is_announced() {
+    let said = greet(&[], &[("idle_shutdown", "30m")], Keys::Known(Vec::new()));
+    assert!(
+        said.contains("idle stop   after 1800 s without use"),
+        "{said}"
+    );
+    assert!(!greet(&[], &[], Keys::Known(Vec::new())).contains("idle"));
+}
+
+#[test]
 fn each_place_has_its_words() {
     let check =
         |env: &[(&str, &str)], flags: &[(&'static str, &str)], keys: Keys, expected: &[&str]| {
@@ -240,13 +250,26 @@ async fn signals_end_a_server_in_order() {
     let (stop, stopped) = oneshot::channel::<()>();
     let server = async { stopped.await.map_err(io::Error::other) };
     let looks = AtomicUsize::new(0);
-    let broken = broken(
-        || looks.fetch_add(1, Ordering::Relaxed) < 3,
-        Duration::from_millis(1),
-    );
+    let look = || looks.fetch_add(1, Ordering::Relaxed) < 3;
+    let broken = async {
+        broken(look, Duration::from_millis(1)).await;
+        End::Broken
+    };
     let exit = until_stopped(server, stop, &mut signals, broken, patience, || 0).await;
     assert_eq!(exit.unwrap(), Exit::Broken);
     assert_eq!(looks.load(Ordering::Relaxed), 4);
+
+    // One that nobody uses ends as if it had been told to.
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = async { stopped.await.map_err(io::Error::other) };
+    let activity = Activity::default();
+    let limit = Duration::from_millis(20);
+    let idle = async {
+        activity.idle(limit, NOTICE, || false).await;
+        End::Idle(limit)
+    };
+    let exit = until_stopped(server, stop, &mut signals, idle, patience, || 0).await;
+    assert_eq!(exit.unwrap(), Exit::Success);
 
     // One that ends by itself is an error.
     let (stop, _stopped) = oneshot::channel::<()>();

@@ -65,6 +65,7 @@ fn every_setting_is_read_from_file_and_environment() {
                 "host" | "trusted_proxy" | "file_url_network" => "192.0.2.1".to_owned(),
                 "file_url_host" => "*.x.example, y.example:8443".to_owned(),
                 "rate_limit" => "5/second".to_owned(),
+                "idle_shutdown" => "30m".to_owned(),
                 "search_path" => "/opt/bin:/bin".to_owned(),
                 _ => "https://x.example".to_owned(),
             },
@@ -373,6 +374,8 @@ fn misspelt_variables_are_told() {
         &[
             ("CODEX_MAX_TIMEOUTS", "5"),
             ("CODEX_SANDBOX_NETWORK_DISABLED", "1"),
+            ("CODEX_URL", "https://x.example"),
+            ("CODEX_TOKEN", "codex_x"),
         ],
         "",
     )

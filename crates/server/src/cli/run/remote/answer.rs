@@ -1,0 +1,119 @@
+//! A server's answer, read by shape alone: what is missing or odd is left
+//! out, except for what every answer has.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::Value;
+
+use crate::cli::run::Ended;
+use crate::cli::run::files::Made;
+
+/// Most files that are looked at.
+const FILES: usize = 1000;
+/// Most warnings that are passed on.
+const WARNINGS: usize = 50;
+/// Characters of one of them.
+const WARNING: usize = 1000;
+
+/// What became of the run.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answer {
+    pub(super) output: String,
+    pub(super) error: String,
+    exit_code: i32,
+    status: String,
+    seconds: f64,
+    pub(super) files: Vec<Named>,
+    warnings: Vec<String>,
+    value: Value,
+}
+
+/// A file of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    name: String,
+    pub(super) size: u64,
+    /// Its content, or why there is none.
+    pub(super) content: Result<Vec<u8>, String>,
+    /// Where it can be fetched.
+    pub(super) url: Option<String>,
+}
+
+impl Answer {
+    /// Reads an answer; `None` when it is nothing that a server of ours sends.
+    pub(super) fn of(value: Value) -> Option<Self> {
+        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let list = |name: &str| {
+            value
+                .get(name)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
+        let exit_code = i32::try_from(value.get("exit_code")?.as_i64()?).ok()?;
+        let short = |text: &str| text.chars().take(WARNING).collect();
+        Some(Self {
+            output: text("output")?,
+            error: text("error")?,
+            exit_code,
+            // The first servers of this interface had no such word.
+            status: text("status").unwrap_or_default(),
+            seconds: value
+                .get("execution_time")
+                .and_then(Value::as_f64)
+                .unwrap_or_default(),
+            files: list("files").take(FILES).filter_map(Named::of).collect(),
+            warnings: list("warnings")
+                .take(WARNINGS)
+                .filter_map(Value::as_str)
+                .map(short)
+                .collect(),
+            value,
+        })
+    }
+
+    pub(super) fn ended(self, files: Vec<Made>, json: bool) -> Ended {
+        let signal = (self.status == "signalled").then(|| self.exit_code - 128);
+        Ended {
+            interrupted: self.status == "cancelled",
+            status: self.status,
+            exit_code: self.exit_code,
+            signal: signal.filter(|signal| *signal > 0),
+            seconds: self.seconds,
+            files,
+            warnings: self.warnings,
+            answer: json.then(|| format!("{:#}", self.value)),
+        }
+    }
+}
+
+impl Named {
+    fn of(value: &Value) -> Option<Self> {
+        let text = |name: &str| value.get(name).and_then(Value::as_str);
+        let content = match (text("content"), text("encoding")) {
+            (Some(content), Some("base64")) => BASE64
+                .decode(content)
+                .map_err(|_| "the server sent something else than Base64".to_owned()),
+            (Some(content), _) => Ok(content.as_bytes().to_vec()),
+            (None, _) => Err("the server sent no content of it".to_owned()),
+        };
+        let sent = content.as_ref().map_or(0, Vec::len) as u64;
+        Some(Self {
+            name: text("name")?.to_owned(),
+            size: value.get("size").and_then(Value::as_u64).unwrap_or(sent),
+            content,
+            url: text("url").map(str::to_owned),
+        })
+    }
+
+    /// The file with what was got of it.
+    pub(super) fn made(&self, content: Result<Vec<u8>, String>) -> Made {
+        Made {
+            name: self.name.clone(),
+            size: content
+                .as_ref()
+                .map_or(self.size, |content| content.len() as u64),
+            content,
+        }
+    }
+}

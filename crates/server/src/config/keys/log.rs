@@ -1,0 +1,30 @@
+//! The settings of the log.
+
+use super::{Key, Kind, Reach, key};
+use crate::config::LogFormat;
+
+pub(super) const LOG: &[Key] = &[
+    key(
+        "log_format",
+        Reach::Serve,
+        "text",
+        Kind::Word(&["text", "json"], |s, v| {
+            s.config.log_format = if v == "json" {
+                LogFormat::Json
+            } else {
+                LogFormat::Text
+            };
+        }),
+        "Shape of the log lines on standard error",
+    ),
+    key(
+        "log_level",
+        Reach::Serve,
+        "info",
+        Kind::Word(
+            &["off", "error", "warn", "info", "debug", "trace"],
+            |s, v| v.clone_into(&mut s.log_level),
+        ),
+        "How much is logged; RUST_LOG, where set, says more",
+    ),
+];
