@@ -3,8 +3,8 @@
 //! Two servers whose boxes had the same uids would meet through them: what one
 //! kills by uid, what the kernel counts by uid. So a server that may choose
 //! uids locks a directory which is named for their range, binds a name of the
-//! network namespace (servers may have a `/tmp` each), and sees that nobody has
-//! such a uid now. Whoever takes over the range of a dead server first ends what
+//! network namespace (servers may have a `/tmp` each), keeps a process of such a
+//! uid (they may have a network each), and sees that nobody else has one. Whoever takes over the range of a dead server first ends what
 //! that one left there.
 
 use std::fs;
@@ -12,10 +12,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::error::{At, Error, Step};
+use crate::uids::Marker;
 use crate::{idmap, uids, watch};
 
 /// Where the directories may be: the first that can be written to. Everybody
@@ -23,12 +25,19 @@ use crate::{idmap, uids, watch};
 const PLACES: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
 /// Servers that may share this machine's uids.
 const MAX_SERVERS: usize = 64;
+/// Directories and names begin with it; the range's first uid follows, in hex.
+const PREFIX: &str = "codex-server-";
+/// How often, and how long between, is looked whether killed processes are gone.
+const DESERTION_TRIES: u32 = 200;
+const DESERTION_PAUSE: Duration = Duration::from_millis(5);
 
 /// A range of [`idmap::RANGE`] uids, and the directory that says whose it is.
 #[derive(Debug)]
 pub(crate) struct Claim {
     base: u32,
     directory: PathBuf,
+    /// Shows other servers that the range is taken.
+    _marker: Marker,
     /// Locked: as long as it is open, the range is taken.
     _lock: OwnedFd,
     /// Bound to the range's name.
@@ -43,21 +52,21 @@ impl Claim {
     /// [`Step::Room`] when no directory can be made; [`Step::IdMap`] when no
     /// range is free.
     pub(crate) fn take() -> Result<Self, Error> {
+        let mut bases = idmap::free_bases()?;
+        sweep(&bases);
+        // Containers of one machine do not see each other, and the machine sees
+        // them all: each begins elsewhere.
+        let start = usize::try_from(pid_namespace()).unwrap_or_default() % bases.len().max(1);
+        bases.rotate_left(start);
         let mut refused = None;
-        let mut taken = None;
-        for base in idmap::free_bases()?.into_iter().take(MAX_SERVERS) {
+        for base in bases.into_iter().take(MAX_SERVERS) {
             for place in PLACES.map(Path::new) {
-                let found = Self::at(base, place, taken.is_none());
-                let found = found.map_err(|error| error.with(place.display().to_string()));
-                match found {
-                    Ok(Some(claim)) if taken.is_none() => taken = Some(claim),
-                    // A dead server's, of another range: it was cleared just now.
-                    Ok(_) => {}
-                    Err(error) if error.step == Step::Room => refused = Some(error),
-                    Err(error) => return Err(error),
-                }
-                if taken.as_ref().is_some_and(|claim| claim.base == base) {
-                    break;
+                match Self::at(base, place, true) {
+                    Ok(Some(claim)) => return Ok(claim),
+                    Ok(None) => {}
+                    Err(error) => {
+                        refused.get_or_insert(error.with(place.display().to_string()));
+                    }
                 }
             }
         }
@@ -65,14 +74,14 @@ impl Claim {
             let none = io::Error::from(io::ErrorKind::NotFound);
             Error::new(Step::IdMap, none).with("no free range of uids")
         };
-        taken.ok_or_else(|| refused.unwrap_or_else(none))
+        Err(refused.unwrap_or_else(none))
     }
 
-    /// Takes a range with a directory in one place, which is only made if
-    /// `make`; `None` when another server has it, somebody else made it, or
+    /// Takes a range with a directory in one place, made if need be or only
+    /// taken over; `None` when another server has it, somebody else made it, or
     /// there is none.
     fn at(base: u32, place: &Path, make: bool) -> Result<Option<Self>, Error> {
-        let directory = place.join(format!("codex-server-{base:x}"));
+        let directory = place.join(format!("{PREFIX}{base:x}"));
         if !make && !directory.exists() {
             return Ok(None);
         }
@@ -82,15 +91,38 @@ impl Claim {
         let Some(name) = bind(base).at(Step::Room)? else {
             return Ok(None);
         };
+        // Before anybody is killed: a server with another `/tmp` and another
+        // network may be among the processes that are seen here.
+        let marked = Marker::uid(base);
+        if watch::how_many_of(&(marked..marked + 1)).at(Step::IdMap)? > 0 {
+            return Ok(None);
+        }
+        let marker = Marker::start(base)?;
+        if watch::how_many_of(&(marked..marked + 1)).at(Step::IdMap)? != 1 {
+            return Ok(None);
+        }
         let claim = Self {
             base,
             directory,
+            _marker: marker,
             _lock: lock,
             _name: name,
         };
         uids::clear_leftovers(&claim)?;
-        let range = base..base.saturating_add(idmap::RANGE);
-        Ok((!watch::is_anybody_of(&range)).then_some(claim))
+        Ok(claim.is_deserted()?.then_some(claim))
+    }
+
+    /// Whether nobody but the marker has a uid of the range. Those who were
+    /// killed just now count against the kernel's limits until they are reaped.
+    fn is_deserted(&self) -> Result<bool, Error> {
+        let range = self.base..self.base.saturating_add(idmap::RANGE);
+        for _ in 0..DESERTION_TRIES {
+            if watch::how_many_of(&range).at(Step::IdMap)? == 1 {
+                return Ok(true);
+            }
+            std::thread::sleep(DESERTION_PAUSE);
+        }
+        Ok(false)
     }
 
     /// The first uid.
@@ -117,12 +149,33 @@ pub(crate) fn directory_of_ours(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
+/// Ends what dead servers left behind, whichever range they had. What cannot be
+/// ended stays for the next start, and its range is not taken.
+fn sweep(bases: &[u32]) {
+    for place in PLACES.map(Path::new) {
+        for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let base = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            let base = base.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+            if let Some(base) = base.filter(|base| bases.contains(base)) {
+                // Dropped at once: it is empty now.
+                drop(Claim::at(base, place, false));
+            }
+        }
+    }
+}
+
+/// What tells this pid namespace from others, and stays while it lives.
+fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
+}
+
 /// Binds a range's name in this network namespace. `None` when it is taken.
 fn bind(base: u32) -> io::Result<Option<OwnedFd>> {
     let kind = rustix::net::SocketType::STREAM;
     let flags = rustix::net::SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(rustix::net::AddressFamily::UNIX, kind, flags, None)?;
-    let name = format!("codex-server-{base:x}");
+    let name = format!("{PREFIX}{base:x}");
     let name = rustix::net::SocketAddrUnix::new_abstract_name(name.as_bytes())?;
     match rustix::net::bind(&socket, &name) {
         Ok(()) => Ok(Some(socket)),

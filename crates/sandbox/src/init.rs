@@ -235,9 +235,10 @@ impl Init<'_> {
         };
         let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
         let (report, failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
+        let init = rustix::process::getpid();
         let pid = match sys::fork().at(Step::Fork)? {
             Child::Me => {
-                let error = match self.prepare(stdin, output) {
+                let error = match self.prepare(init, stdin, output) {
                     Ok(()) => sys::exec(&argv, &env),
                     Err(error) => error,
                 };
@@ -267,9 +268,14 @@ impl Init<'_> {
     }
 
     /// Makes a child what its program will be.
-    fn prepare(&self, stdin: Option<&OwnedFd>, output: [&OwnedFd; 2]) -> io::Result<()> {
+    fn prepare(&self, init: Pid, stdin: Option<&OwnedFd>, output: [&OwnedFd; 2]) -> io::Result<()> {
         if let Some(room) = self.with.room() {
             room.become_program()?;
+            // Until now nobody could kill it by uid. Whoever kills by uid has
+            // seen the end of init first.
+            if rustix::process::getppid() != Some(init) {
+                sys::exit_now(1);
+            }
         }
         rustix::process::setsid()?;
         if let Some(stdin) = stdin {

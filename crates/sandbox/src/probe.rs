@@ -3,15 +3,16 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::time::Timespec;
 
 use crate::cure;
-use crate::error::{Error, Step};
+use crate::error::{At as _, Error, Step};
 use crate::launcher::{Event, Launcher};
 use crate::limits::Limits;
 use crate::spec::{Mount, Spec};
@@ -197,7 +198,10 @@ fn attacked(launcher: &Launcher) -> Result<Vec<(String, bool, String)>, Error> {
         // The warden's word first: it knows why init is gone.
         sandbox.report()?;
         match sandbox.event() {
-            Ok(Some(Event::Ready { .. })) => sandbox.self_test()?,
+            Ok(Some(Event::Ready { workspace })) => {
+                can_collect(&workspace)?;
+                sandbox.self_test()?;
+            }
             Ok(Some(Event::SelfTested(findings))) => return Ok(findings),
             Ok(_) => {}
             // Init is gone: the warden's word on it follows.
@@ -208,6 +212,16 @@ fn attacked(launcher: &Launcher) -> Result<Vec<(String, bool, String)>, Error> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Files are collected by a call that some service managers' filters refuse.
+fn can_collect(workspace: &OwnedFd) -> Result<(), Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(workspace, ".", flags, Mode::empty(), resolve)
+        .map(drop)
+        .at(Step::Workspace)
+        .map_err(|error| error.with("openat2 is refused to the server itself: in a systemd unit, leave RestrictSUIDSGID out"))
 }
 
 fn wait_for(any: &[BorrowedFd<'_>], until: Instant) -> Result<(), Error> {

@@ -13,14 +13,16 @@
 //! that might not be had when it is wanted, nothing privileged ever walks a tree
 //! that a box has made, and a box ends even when its init and warden were killed.
 
+mod standby;
+
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::claim::{Claim, directory_of_ours};
@@ -28,6 +30,7 @@ use crate::error::{At, Error, Step};
 use crate::spec::Mount;
 use crate::sys::{self, Child};
 use crate::{idmap, watch};
+pub(crate) use standby::{Answer, Closer, Marker};
 
 /// Uids of a box: its programs', its init's, its closer's, and one to spare.
 const UIDS_A_BOX: u32 = 4;
@@ -338,152 +341,15 @@ fn give_up_capabilities(uid: u32, own: u32) -> io::Result<()> {
     }
 }
 
-/// What a closer is told: one byte each.
-const KILL: u8 = b'k';
-const CLEAR: u8 = b'c';
-/// What it answers to [`KILL`].
-const DONE: u8 = b'0';
-const FAILED: u8 = b'1';
-
-/// The process that ends a box.
-#[derive(Debug)]
-pub(crate) struct Closer {
-    pub(crate) process: Awaited,
-    /// Readable when it has an answer, or is gone.
-    pub(crate) socket: OwnedFd,
-    /// Orders that it has not answered.
-    open: u32,
-}
-
-/// What came of asking a closer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// Nobody of the programs' uid is left.
-    Done,
-    /// Not yet.
-    Waiting,
-    /// It could not, or it is gone.
-    Failed,
-}
-
-impl Closer {
-    /// Forks a box's closer, which keeps none of the warden's descriptors.
-    ///
-    /// # Errors
-    /// [`Step::Clone`].
-    pub(crate) fn start(room: &Room) -> Result<Self, Error> {
-        let (ours, theirs) = crate::protocol::pair().at(Step::Clone)?;
-        match sys::fork().at(Step::Clone)? {
-            Child::Me => {
-                drop(ours);
-                sys::exit_now(be_a_closer(room, &theirs))
-            }
-            Child::Pid(pid, _) => {
-                rustix::io::ioctl_fionbio(&ours, true).at(Step::Clone)?;
-                Ok(Self {
-                    process: Awaited::of(pid)?,
-                    socket: ours,
-                    open: 0,
-                })
-            }
-        }
-    }
-
-    /// Has every program of the box killed; [`Closer::answer`] tells of it.
-    /// Says whether the closer is there.
-    pub(crate) fn kill(&mut self) -> bool {
-        self.open += 1;
-        rustix::io::write(&self.socket, &[KILL]).is_ok()
-    }
-
-    /// Whether an order to kill is not answered yet.
-    pub(crate) fn is_killing(&mut self) -> bool {
-        self.open > 0 && self.answer() == Answer::Waiting
-    }
-
-    /// What became of all orders to kill.
-    pub(crate) fn answer(&mut self) -> Answer {
-        let mut last = Answer::Done;
-        while self.open > 0 {
-            let mut byte = [0u8; 1];
-            match rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut byte)) {
-                Ok(1) => {
-                    self.open -= 1;
-                    last = if byte == [DONE] {
-                        Answer::Done
-                    } else {
-                        Answer::Failed
-                    };
-                }
-                Err(rustix::io::Errno::AGAIN) => return Answer::Waiting,
-                _ => return Answer::Failed,
-            }
-        }
-        last
-    }
-
-    /// Has all deleted that the programs left, who must be dead. It ends then,
-    /// with 0 if nothing is left. Says whether the closer is there.
-    pub(crate) fn clear(&mut self) -> bool {
-        rustix::io::write(&self.socket, &[CLEAR]).is_ok()
-    }
-
-    /// Lets it do what it does when the warden is gone, and waits for that.
-    fn finish(self) -> i32 {
-        drop(self.socket);
-        self.process.end()
-    }
-}
-
-/// The closer's whole life. It is out of the programs' reach, and has no
-/// rights but theirs.
-fn be_a_closer(room: &Room, socket: &OwnedFd) -> i32 {
-    let confined = (|| -> io::Result<()> {
-        let own = socket.as_raw_fd().unsigned_abs();
-        sys::close_range(3, own.saturating_sub(1))?;
-        sys::close_range(own + 1, u32::MAX)?;
-        become_over(room.uid, room.closer_uid)?;
-        give_up_capabilities(room.uid, room.closer_uid)?;
-        rustix::thread::set_no_new_privs(true)?;
-        rustix::thread::set_name(c"closer")?;
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-        // The first one is the warden's own door to the server.
-        crate::init::standard_streams().map_err(|error| error.source)
-    })();
-    if confined.is_err() {
-        return 2;
-    }
-    let cleared = || room.writable().try_for_each(|path| clear(&path));
-    loop {
-        let mut byte = [0u8; 1];
-        let heard = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut byte));
-        match (heard, byte[0]) {
-            (Ok(1), KILL) => {
-                let answer = if kill_everybody(room.uid) == 0 {
-                    DONE
-                } else {
-                    FAILED
-                };
-                // The next read tells whether the warden is gone.
-                rustix::io::write(socket, &[answer]).ok();
-            }
-            (Ok(1), _) => return i32::from(cleared().is_err()),
-            // The warden is gone.
-            _ => {
-                let killed = kill_everybody(room.uid);
-                return i32::from(killed != 0 || cleared().is_err());
-            }
-        }
-    }
-}
-
 /// Kills until nobody of `uid`, over whom this process has rights, is left.
 fn kill_everybody(uid: u32) -> i32 {
     for _ in 0..KILL_TRIES {
         // Succeeds whenever there are other processes at all, so that says nothing.
         sys::send_signal_to_all(libc::SIGKILL).ok();
-        if !watch::is_anybody(uid) {
-            return 0;
+        match watch::is_anybody(uid) {
+            Ok(false) => return 0,
+            Ok(true) => {}
+            Err(_) => return 1,
         }
         std::thread::sleep(RETRY);
     }

@@ -290,8 +290,19 @@ impl Warden {
             .iter()
             .filter_map(|each| each.room.as_ref().map(|room| room.uid))
             .collect();
-        for (each, used) in alive.iter_mut().zip(watch::resident_by_uid(&uids)) {
-            each.look(used);
+        match watch::resident_by_uid(&uids) {
+            Ok(used) => {
+                for (each, used) in alive.iter_mut().zip(used) {
+                    each.look(used);
+                }
+            }
+            // Nobody watches their memory: they end.
+            Err(error) => {
+                log(&Error::new(Step::Warden, error).with("/proc cannot be read"));
+                for each in alive {
+                    each.kill();
+                }
+            }
         }
     }
 

@@ -29,6 +29,9 @@ pub(crate) const INTERVAL: Timespec = Timespec {
 /// Least time between two looks of one watcher.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Most time between two looks at the disk.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
 /// Sockets that are not counted: most programs have fewer.
 const FREE_SOCKETS: usize = 64;
 /// What a further one is counted for, in bytes: the kernel's usual
@@ -121,6 +124,9 @@ impl Watcher {
 
     fn disk(&mut self) -> bool {
         let began = Instant::now();
+        // An eighth over: one large file meets the kernel's limit first, which
+        // is an error that a program can handle.
+        let most = self.limits.workspace + self.limits.workspace / 8;
         let (mut bytes, mut entries) = (0, 0);
         let mut left = self.directories.clone();
         while let Some(directory) = left.pop() {
@@ -140,13 +146,13 @@ impl Watcher {
                 if found.is_dir() {
                     left.push(entry.path());
                 }
-                if bytes > self.limits.workspace || entries > self.limits.inodes {
+                if bytes > most || entries > self.limits.inodes {
                     return true;
                 }
             }
         }
-        // However many files there are, looking takes a tenth of the time at most.
-        self.pause = PAUSE.max(began.elapsed() * 10);
+        // However many files there are, looking takes little of the time.
+        self.pause = (began.elapsed() * 10).clamp(PAUSE, LONGEST_PAUSE);
         false
     }
 }
@@ -167,51 +173,73 @@ fn processes(of: fn(u32) -> u64) -> u64 {
 /// Memory of all processes whose real uid is one of `uids`, for each, in bytes.
 /// Pages that forked processes share are counted for each of them: only a
 /// process of the same uid could tell.
-pub(crate) fn resident_by_uid(uids: &[u32]) -> Vec<u64> {
+///
+/// # Errors
+/// As [`is_anybody`].
+pub(crate) fn resident_by_uid(uids: &[u32]) -> io::Result<Vec<u64>> {
     let mut used = vec![0; uids.len()];
     each_process(|pid, uid, _| {
-        if let Some(at) = uids.iter().position(|known| *known == uid) {
+        if let Some(at) = uids.iter().position(|known| Some(*known) == uid) {
             used[at] += resident_of(pid);
         }
-    });
-    used
+    })?;
+    Ok(used)
 }
 
 /// Whether a process, other than this one, has this real uid and lives.
-pub(crate) fn is_anybody(uid: u32) -> bool {
+///
+/// # Errors
+/// When `/proc` cannot be read: then nobody knows.
+pub(crate) fn is_anybody(uid: u32) -> io::Result<bool> {
     let (mut found, me) = (false, std::process::id());
-    each_process(|pid, owner, dead| found |= owner == uid && pid != me && !dead);
-    found
+    each_process(|pid, owner, dead| {
+        found |= owner.is_none_or(|owner| owner == uid) && pid != me && !dead;
+    })?;
+    Ok(found)
 }
 
-/// Whether a living process has a real uid of this range.
-pub(crate) fn is_anybody_of(uids: &Range<u32>) -> bool {
-    let mut found = false;
-    each_process(|_, owner, dead| found |= uids.contains(&owner) && !dead);
-    found
+/// How many processes, also those that only wait to be reaped, have a real uid
+/// of this range.
+///
+/// # Errors
+/// As [`is_anybody`].
+pub(crate) fn how_many_of(uids: &Range<u32>) -> io::Result<usize> {
+    let mut found = 0;
+    each_process(|_, owner, _| {
+        found += usize::from(owner.is_none_or(|owner| uids.contains(&owner)));
+    })?;
+    Ok(found)
 }
 
-/// Tells each process's id, its real uid, and whether it only waits to be reaped.
-fn each_process(mut tell: impl FnMut(u32, u32, bool)) {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return;
-    };
-    let pids = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    for pid in pids {
+/// Tells each process's id, its real uid where that can be told, and whether it
+/// only waits to be reaped.
+fn each_process(mut tell: impl FnMut(u32, Option<u32>, bool)) -> io::Result<()> {
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         // Not by who owns the directory: root owns those of processes that made
         // themselves unreadable.
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let status = match read(&format!("/proc/{pid}/status")) {
+            Ok(status) => status,
+            // Gone, or hidden because it is somebody else's (`hidepid`).
+            Err(_) => continue,
+        };
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
         let uid = field("Uid:").and_then(|ids| ids.split_whitespace().next()?.parse().ok());
-        if let Some(uid) = uid {
-            let state = field("State:").map_or("", str::trim_start);
-            // A first thread that ended leaves a zombie with living threads behind it.
-            let dead = state.starts_with(['Z', 'X']) && threads(pid) <= 1;
-            tell(pid, uid, dead);
-        }
+        let state = field("State:").map_or("", str::trim_start);
+        // A first thread that ended leaves a zombie with living threads behind it.
+        let dead = state.starts_with(['Z', 'X']) && threads(pid) <= 1;
+        tell(pid, uid, dead);
     }
+    Ok(())
+}
+
+/// A file of `/proc`. A process may have called itself anything, so not
+/// everything in it is text.
+fn read(path: &str) -> io::Result<String> {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn threads(pid: u32) -> usize {
@@ -238,7 +266,7 @@ fn proportional_of(pid: u32) -> u64 {
 /// the first thread may have ended while others go on with all of it.
 fn living_task(pid: u32, file: &str, has: &str) -> Option<String> {
     let read = |path: String| {
-        let text = fs::read_to_string(path).ok()?;
+        let text = read(&path).ok()?;
         text.contains(has).then_some(text)
     };
     read(format!("/proc/{pid}/{file}")).or_else(|| {
@@ -267,7 +295,8 @@ fn kib(text: &str, names: &[&str]) -> u64 {
 fn socket_buffers() -> u64 {
     let open: usize = ["unix", "tcp", "tcp6", "udp", "udp6"]
         .into_iter()
-        .filter_map(|table| fs::read_to_string(format!("/proc/self/net/{table}")).ok())
+        // Names of unix sockets are the program's to choose.
+        .filter_map(|table| read(&format!("/proc/self/net/{table}")).ok())
         .map(|table| sockets(&table))
         .sum();
     open.saturating_sub(FREE_SOCKETS) as u64 * SOCKET_BUFFER

@@ -56,6 +56,11 @@ pub(crate) fn set_mount_attributes(tree: BorrowedFd<'_>, add: Attributes) -> io:
     .map(drop)
 }
 
+/// "Set interface flags" in the type that this C library's `ioctl` takes: the
+/// constant of the libc crate fits glibc's alone. The same on every
+/// architecture that we know.
+const SIOCSIFFLAGS: libc::Ioctl = 0x8914;
+
 /// Brings up `lo` in the current network namespace.
 ///
 /// # Errors
@@ -64,13 +69,14 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+        // Signed on some architectures, unsigned on others.
+        *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags =
         i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("flag bits fit");
     // SAFETY: SIOCSIFFLAGS reads an ifreq, and `request` is one.
     check(libc::c_long::from(unsafe {
-        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+        libc::ioctl(socket.as_raw_fd(), SIOCSIFFLAGS, &raw const request)
     }))
     .map(drop)
 }

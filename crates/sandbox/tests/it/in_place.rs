@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("home_and_temporary_files_are_the_boxs_own", own_directories),
     ("what_is_written_is_bounded", disk),
     ("nothing_is_left_of_what_a_program_hid", hidden),
+    ("a_range_of_uids_has_one_server", one_server),
     ("a_cut_run_can_still_be_read", cut),
     ("the_shared_directory_is_lent_in_place", shared),
     (
@@ -396,6 +397,48 @@ if os.fork() == 0:
         before.push(directory);
     }
     assert!(rooms(here).len() < 64, "{:?}", rooms(here));
+}
+
+/// Also where servers see neither each other's `/tmp` nor network.
+fn one_server(here: &Here) {
+    let own = |launcher: &sandbox::Launcher| {
+        let shared = launcher.shared_directory().expect("this rung has one");
+        shared.parent().unwrap().to_owned()
+    };
+    let mut taken = vec![own(&here.launcher)];
+    let others: Vec<_> = (0..3).map(|_| crate::launch().0).collect();
+    for other in &others {
+        let done = run(other, limits(), &python("print('runs')"), WALL);
+        assert_eq!(done.stdout, "runs\n", "{done:?}");
+        assert!(!taken.contains(&own(other)), "{taken:?}");
+        taken.push(own(other));
+    }
+    let marker = |directory: &Path| {
+        let name = directory.file_name().unwrap().to_str().unwrap();
+        let base = u32::from_str_radix(name.rsplit('-').next().unwrap(), 16).unwrap();
+        with_uid(base + 3)
+    };
+    assert!(taken.iter().all(|directory| marker(directory) == 1));
+    drop(others);
+    for directory in taken.iter().skip(1) {
+        assert!(
+            gone(directory) && marker(directory) == 0,
+            "{}",
+            directory.display()
+        );
+    }
+}
+
+fn with_uid(uid: u32) -> usize {
+    let line = format!("Uid:\t{uid}\t");
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|entry| {
+            fs::read(entry.path().join("status"))
+                .is_ok_and(|status| String::from_utf8_lossy(&status).contains(&line))
+        })
+        .count()
 }
 
 fn cut(here: &Here) {

@@ -8,6 +8,7 @@ use crate::support::{MIB, limits, millis, python, run, secs};
 use crate::{Here, Test};
 
 pub(crate) const EVERYWHERE: &[Test] = &[
+    ("a_name_that_is_no_text_hides_nothing", odd_name),
     ("an_infinite_loop_is_killed_at_its_wall_time", infinite_loop),
     ("a_program_that_ignores_signals_is_killed", stubborn),
     ("a_fork_bomb_meets_its_limit_and_dies_whole", fork_bomb),
@@ -219,6 +220,25 @@ print("fair")
 "#;
     let done = run(&here.launcher, small, &python(code), secs(10));
     assert_eq!(done.stdout, "fair\n", "{done:?}");
+}
+
+/// `/proc` shows the name that a process gave itself, whatever bytes it is.
+fn odd_name(here: &Here) {
+    let small = sandbox::Limits {
+        memory: 64 * MIB,
+        ..limits()
+    };
+    let code = r#"
+import ctypes, time
+print("named", ctypes.CDLL(None).prctl(15, b"\xff\xfe\n", 0, 0, 0), flush=True)
+b = bytearray(100 << 20); b[::4096] = b"x" * len(b[::4096])
+time.sleep(5)
+print("BREACH", flush=True)
+"#;
+    let done = run(&here.launcher, small, &python(code), secs(4));
+    assert_eq!(done.stdout, "named 0\n", "{done:?}");
+    let killed = done.usage.oom_kills > 0 || done.exit.is_some_and(|exit| exit.over_memory);
+    assert!(killed, "{done:?}");
 }
 
 fn orphans(here: &Here) {
