@@ -1,7 +1,7 @@
 //! Building the server's binary, and saying what to do when that fails.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -61,11 +61,25 @@ pub(crate) fn or_debug(binary: Option<PathBuf>) -> Result<PathBuf> {
     }
 }
 
+/// Builds the server for another target with a cargo that was given what that
+/// takes, in the release or the dev profile, from the locked dependencies.
+pub(crate) fn server_for(mut cargo: Command, target: &str, release: bool) -> Result<PathBuf> {
+    check_toolchain()?;
+    cargo
+        .args(["build", "--locked", "--target", target])
+        .args(SERVER);
+    if release {
+        check_disk()?;
+        cargo.arg("--release");
+    }
+    compile(cargo)
+}
+
 fn build(profile: Profile) -> Result<PathBuf> {
     check_toolchain()?;
     apt::ensure(&[COMPILER])?;
     let mut cargo = process::cargo();
-    cargo.args(["build", "--message-format", "json-render-diagnostics"]);
+    cargo.arg("build");
     match profile {
         Profile::Debug => cargo.args(SERVER),
         Profile::Tested => cargo.args(["--workspace", "--lib", "--bins", "--tests"]),
@@ -74,7 +88,12 @@ fn build(profile: Profile) -> Result<PathBuf> {
             cargo.args(SERVER).arg("--release")
         }
     };
+    compile(cargo)
+}
+
+fn compile(mut cargo: Command) -> Result<PathBuf> {
     let output = cargo
+        .args(["--message-format", "json-render-diagnostics"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

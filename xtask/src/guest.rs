@@ -83,7 +83,7 @@ pub(crate) fn guest() -> Result<()> {
     fs::set_permissions(&first, fs::Permissions::from_mode(0o755))
         .context("failed to make the guest's first program executable")?;
     let disk = disk(&directory, &root)?;
-    let console = boot(&root, &disk)?;
+    let console = boot(&root, &disk, "init=/guest-init", TIMEOUT)?;
     println!("{console}");
     passed(&console)
 }
@@ -135,7 +135,8 @@ fn test_binary() -> Result<PathBuf> {
         .context("cargo names no test binary")
 }
 
-fn disk(directory: &Path, root: &Path) -> Result<PathBuf> {
+/// A disk with a root's files, in `directory`.
+pub(crate) fn disk(directory: &Path, root: &Path) -> Result<PathBuf> {
     let disk = directory.join("disk.img");
     let file = fs::File::create(&disk).context("failed to make the guest's disk")?;
     file.set_len(1500 << 20)
@@ -150,7 +151,9 @@ fn disk(directory: &Path, root: &Path) -> Result<PathBuf> {
     Ok(disk)
 }
 
-fn boot(root: &Path, disk: &Path) -> Result<String> {
+/// Boots the root's own kernel from a disk, to the end; gives what it printed.
+pub(crate) fn boot(root: &Path, disk: &Path, init: &str, timeout: Duration) -> Result<String> {
+    apt::ensure(&NEEDS)?;
     let found = |prefix: &str| -> Result<PathBuf> {
         fs::read_dir(root.join("boot"))
             .context("the guest has no /boot")?
@@ -164,7 +167,7 @@ fn boot(root: &Path, disk: &Path) -> Result<String> {
     process::capture(
         "run the guest",
         process::command("timeout")
-            .arg(TIMEOUT.as_secs().to_string())
+            .arg(timeout.as_secs().to_string())
             .arg("qemu-system-x86_64")
             .args([
                 "-machine",
@@ -189,10 +192,10 @@ fn boot(root: &Path, disk: &Path) -> Result<String> {
             .arg("-initrd")
             .arg(found("initrd.img-")?)
             .args(["-drive", &drive])
-            .args([
-                "-append",
-                "root=/dev/vda rw console=ttyS0 quiet init=/guest-init panic=-1",
-            ]),
+            .arg("-append")
+            .arg(format!(
+                "root=/dev/vda rw console=ttyS0 quiet panic=-1 {init}"
+            )),
     )
 }
 

@@ -17,8 +17,11 @@ mod census;
 mod conformance;
 mod container;
 mod crash;
+mod debian;
+mod dist;
 mod guest;
 mod http;
+mod image;
 mod live;
 mod load;
 mod lock;
@@ -29,6 +32,7 @@ mod promtool;
 mod tally;
 mod test;
 mod tidy;
+mod unit;
 mod up;
 mod venv;
 
@@ -94,6 +98,21 @@ enum Command {
         #[arg(long)]
         binary: Option<PathBuf>,
     },
+    /// Put the Dockerfile's image together by hand and start it with each
+    /// documented set of flags.
+    Image {
+        /// Binary to put into it; a static one is built when left out.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+    },
+    /// Start the systemd unit in an emulated machine with cgroup v2.
+    Unit {
+        /// Binary to put into it; a static one is built when left out.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+    },
+    /// Make the release: a static binary in a tarball, with its checksum.
+    Dist(dist::Arguments),
     /// Check the OpenAPI documents and probe a live server with schemathesis.
     Conformance {
         /// A long run.
@@ -130,6 +149,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Guest => guest::guest()?,
         Command::Container { binary } => container::container(&build::or_debug(binary)?)?,
         Command::Browser { binary } => browser::browser(&build::or_debug(binary)?)?,
+        Command::Image { binary } => image::image(binary)?,
+        Command::Unit { binary } => unit::unit(binary)?,
+        Command::Dist(arguments) => dist::dist(&arguments)?,
         Command::Conformance { full, binary } => {
             conformance::conformance(&build::or_debug(binary)?, full)?;
         }

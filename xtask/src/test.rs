@@ -13,12 +13,15 @@ use crate::browser;
 use crate::build;
 use crate::conformance;
 use crate::container;
+use crate::dist;
 use crate::guest;
+use crate::image;
 use crate::load;
 use crate::process;
 use crate::promtool;
 use crate::tally::{self, Counts, Tally};
 use crate::tidy;
+use crate::unit;
 use crate::venv;
 
 /// Besides what the venv and the build need.
@@ -71,6 +74,11 @@ pub(crate) fn test(full: bool) -> bool {
     }
     if full {
         tally.step("sandbox tests in an emulated machine", guest::guest);
+        tally.step("the systemd unit in an emulated machine", || {
+            unit::unit(None)
+        });
+        tally.step("the image with each set of flags", || image::image(None));
+        tally.step("the tarball in fresh systems", dist::tried);
         tally.step("cold start against the baseline", || {
             bench::bench(bench::FULL_REQUESTS, bench::RATIO_LIMIT)
         });

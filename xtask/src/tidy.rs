@@ -3,6 +3,7 @@
 //! Each check takes the files and gives back findings; none ever changes a
 //! file. `cargo xtask tidy` prints them, and the tests below fail on them.
 
+mod data;
 mod documents;
 mod edges;
 mod manifests;
@@ -80,7 +81,7 @@ impl fmt::Display for Finding {
 type Check = fn(&[File]) -> Vec<Finding>;
 
 /// Every check with its name.
-const CHECKS: [(&str, Check); 19] = [
+const CHECKS: [(&str, Check); 21] = [
     ("crate edges", edges::crates),
     ("module edges", edges::modules),
     ("manifest edges", edges::manifests),
@@ -100,6 +101,8 @@ const CHECKS: [(&str, Check); 19] = [
     ("registry hosts", text::registry_hosts),
     ("links", documents::links),
     ("documented codes", documents::codes),
+    ("data syntax", data::syntax),
+    ("workflows", data::workflows),
 ];
 
 /// Prints every finding; fails when there is one.
@@ -223,6 +226,8 @@ mod tests {
         no_registry_host_is_named: "registry hosts",
         links_lead_somewhere: "links",
         codes_are_documented: "documented codes",
+        data_parses: "data syntax",
+        workflows_are_tight: "workflows",
     }
 
     #[test]

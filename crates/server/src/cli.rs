@@ -13,6 +13,7 @@ mod completions;
 mod connect;
 mod doctor;
 mod flags;
+mod health;
 mod instance;
 mod man;
 mod openapi;
@@ -64,6 +65,11 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Print the steps that connect a client, with this server's addresses
     Connect(connect::ConnectArgs),
+    /// Say by the exit code whether the running server is healthy
+    #[command(
+        after_help = "Exits with 0 when it is, else with 1: what a container's health check wants."
+    )]
+    Health(EveryFlags),
     /// Print the OpenAPI document without starting anything
     Openapi(OpenapiArgs),
     /// Print what a shell needs to complete command lines
@@ -175,6 +181,7 @@ fn dispatch(command: Command, env: &Env) -> Result<Exit, Failure> {
         Command::Connect(args) => connect::connect(&args, env),
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => man::man(&args),
+        Command::Health(flags) => health::health(&flags, env),
         Command::Openapi(args) => {
             openapi::openapi(&settings(&args.flags, env)?, args.actions, args.yaml)
         }

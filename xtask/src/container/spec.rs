@@ -1,7 +1,7 @@
 //! The OCI configuration of a container as Docker makes it by default: root,
 //! fourteen capabilities, masked paths, its own network with loopback only.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -45,6 +45,21 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
+/// What is started, and in what.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// Root file system, absolute or below the bundle.
+    pub(crate) root: PathBuf,
+    /// Whether the host's `/usr` stands in for that of an image.
+    pub(crate) host_usr: bool,
+    /// Path and arguments.
+    pub(crate) arguments: Vec<String>,
+    /// User and group; root when 0.
+    pub(crate) uid: u32,
+    /// Directory of the host that is seen as `/data`.
+    pub(crate) data: PathBuf,
+}
+
 /// How much of Docker's own protection stands in our way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Security {
@@ -52,6 +67,8 @@ pub(crate) enum Security {
     Default,
     /// The same with `--cap-drop ALL`: root in name only.
     Dropped,
+    /// As `Cured`, with `--security-opt writable-cgroups=true`.
+    Writable,
     /// As the server's cure says: `--security-opt seccomp=unconfined
     /// --security-opt systempaths=unconfined` (there is no AppArmor here).
     Cured,
@@ -60,13 +77,13 @@ pub(crate) enum Security {
 /// The host's user namespace is shared, as Docker does.
 const NAMESPACES: [&str; 5] = ["pid", "network", "ipc", "uts", "mount"];
 
-/// The configuration, with `data` of the host at `/data`.
-pub(crate) fn config(data: &Path, security: Security) -> Value {
-    let mut config = default(data);
+/// The configuration.
+pub(crate) fn config(program: &Program, security: Security) -> Value {
+    let mut config = default(program, security == Security::Writable);
     match security {
         Security::Default => {}
         Security::Dropped => config["process"]["capabilities"] = json!({}),
-        Security::Cured => {
+        Security::Cured | Security::Writable => {
             if let Some(linux) = config["linux"].as_object_mut() {
                 for stands_in_the_way in ["seccomp", "maskedPaths", "readonlyPaths"] {
                     linux.remove(stands_in_the_way);
@@ -77,13 +94,13 @@ pub(crate) fn config(data: &Path, security: Security) -> Value {
     config
 }
 
-fn default(data: &Path) -> Value {
+fn default(program: &Program, writable_cgroups: bool) -> Value {
     json!({
         "ociVersion": "1.0.2",
         "hostname": "plain",
-        "root": {"path": "rootfs", "readonly": false},
-        "process": process(),
-        "mounts": mounts(data),
+        "root": {"path": program.root, "readonly": false},
+        "process": process(program),
+        "mounts": mounts(program, writable_cgroups),
         "linux": {
             "namespaces": NAMESPACES.map(|kind| json!({"type": kind})).to_vec(),
             "maskedPaths": MASKED,
@@ -94,32 +111,40 @@ fn default(data: &Path) -> Value {
     })
 }
 
-fn process() -> Value {
+fn process(program: &Program) -> Value {
+    // Docker's default set bounds everybody; only root has it in effect.
+    let held: &[&str] = if program.uid == 0 { &CAPABILITIES } else { &[] };
     json!({
         "terminal": false,
-        "user": {"uid": 0, "gid": 0},
+        "user": {"uid": program.uid, "gid": program.uid},
         "cwd": "/",
-        "args": ["/codex/codex-server", "serve", "--host", "127.0.0.1", "--port", "0"],
+        "args": program.arguments,
         "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "CODEX_HOME=/data"],
-        "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES},
+        "capabilities": {"bounding": CAPABILITIES, "effective": held, "permitted": held},
         "noNewPrivileges": false,
     })
 }
 
-fn mounts(data: &Path) -> Value {
+fn mounts(program: &Program, writable_cgroups: bool) -> Value {
     let quiet = ["nosuid", "noexec", "nodev"];
-    json!([
-        {"destination": "/proc", "type": "proc", "source": "proc", "options": quiet},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
-        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": quiet},
-        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
+    let cgroup = if writable_cgroups { "rw" } else { "ro" };
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": quiet}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": quiet}),
+        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}),
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", cgroup]}),
+        json!({"destination": "/data", "type": "none", "source": program.data, "options": ["rbind", "rw"]}),
+    ];
+    if program.host_usr {
         // A stand-in for an image: only the host's programs, and read-only.
-        {"destination": "/usr", "type": "none", "source": "/usr", "options": ["rbind", "ro"]},
-        {"destination": "/data", "type": "none", "source": data, "options": ["rbind", "rw"]},
-    ])
+        mounts.push(
+            json!({"destination": "/usr", "type": "none", "source": "/usr", "options": ["rbind", "ro"]}),
+        );
+    }
+    mounts.into()
 }
 
 /// All refused but the harmless ones and new nodes of any kind.
@@ -139,9 +164,19 @@ fn devices() -> Value {
 mod tests {
     use super::*;
 
+    fn program(uid: u32) -> Program {
+        Program {
+            root: "rootfs".into(),
+            host_usr: false,
+            arguments: vec!["codex-server".into()],
+            uid,
+            data: "/srv/data".into(),
+        }
+    }
+
     #[test]
     fn the_container_is_as_plain_as_docker_makes_it() {
-        let config = config(Path::new("/srv/data"), Security::Default);
+        let config = config(&program(0), Security::Default);
         let effective = config["process"]["capabilities"]["effective"].to_string();
         assert!(!effective.contains("SYS_ADMIN") && !effective.contains("NET_ADMIN"));
         assert!(effective.contains("SYS_CHROOT") && effective.contains("SETUID"));
@@ -157,8 +192,26 @@ mod tests {
     }
 
     #[test]
-    fn the_data_directory_is_the_hosts() {
-        let mounts = config(Path::new("/srv/data"), Security::Cured)["mounts"].to_string();
-        assert!(mounts.contains(r#""source":"/srv/data""#), "{mounts}");
+    fn an_ordinary_user_has_no_capability() {
+        let config = config(&program(10_001), Security::Default);
+        assert_eq!(config["process"]["capabilities"]["effective"], json!([]));
+        assert_eq!(config["process"]["user"]["gid"], 10_001);
+    }
+
+    #[test]
+    fn mounts_are_as_asked_for() {
+        let check = |security, host_usr, part: &str, found: bool| {
+            let program = Program {
+                host_usr,
+                ..program(0)
+            };
+            let mounts = config(&program, security)["mounts"].to_string();
+            assert_eq!(mounts.contains(part), found, "{part}: {mounts}");
+        };
+        check(Security::Cured, true, r#""source":"/srv/data""#, true);
+        check(Security::Cured, true, r#""source":"/usr""#, true);
+        check(Security::Cured, false, r#""source":"/usr""#, false);
+        check(Security::Cured, false, r#""relatime","ro""#, true);
+        check(Security::Writable, false, r#""relatime","rw""#, true);
     }
 }

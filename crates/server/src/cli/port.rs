@@ -119,7 +119,7 @@ pub(super) fn holder(port: u16) -> Holder {
 }
 
 /// `GET /health` in the smallest HTTP there is: no runtime exists yet.
-fn health(address: SocketAddr) -> Option<Value> {
+pub(super) fn health(address: SocketAddr) -> Option<Value> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream.set_write_timeout(Some(PATIENCE)).ok()?;

@@ -221,6 +221,23 @@ fn json_logs_hold_nothing_but_json_and_no_token() {
 }
 
 #[test]
+fn health_is_an_exit_code() {
+    let home = Home::new();
+    home.run(&["health"])
+        .refused(1, "no server runs with the data directory");
+    assert!(!home.path().exists(), "a look makes nothing");
+    let server = home.serve(&["serve"]);
+    let done = home.run(&["health"]);
+    assert!(
+        done.out().starts_with("healthy: ") && done.out().contains(&server.url),
+        "{done:?}"
+    );
+    drop(server);
+    home.run(&["health"])
+        .refused(1, "no server runs with the data directory");
+}
+
+#[test]
 fn doctor_finds_the_server() {
     let home = Home::new();
     let server = home.serve(&["serve"]);
