@@ -74,9 +74,13 @@ fn language<'a>(word: Option<&str>, registry: &'a Registry) -> Result<&'a Manife
                 .into_iter()
                 .map(|language| language.name)
                 .collect();
+            let problem = match registry.missing_version(word) {
+                Some(version) => format!("{version} is not on this server"),
+                None => format!("{} is not a known language", quoted(word)),
+            };
             invalid(
                 "language",
-                format!("{} is not a known language", quoted(word)),
+                problem,
                 format!("Send one of: {}.", known.join(", ")),
             )
         })

@@ -17,6 +17,12 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `PATH`-like list in which interpreters are looked for.
     pub search_path: Vec<PathBuf>,
+    /// The home directory below which version switchers keep interpreters;
+    /// `None` looks nowhere but in [`Config::search_path`].
+    pub switchers: Option<PathBuf>,
+    /// Interpreters by the canonical name of their language, the preferred one
+    /// first. A language that is named here is looked for nowhere else.
+    pub interpreters: Vec<(String, PathBuf)>,
     /// The least isolation that will do, and the most that is tried.
     pub isolation: RangeInclusive<Isolation>,
     /// The bounds.

@@ -22,7 +22,7 @@ use crate::outcome::{Isolation, Outcome};
 use crate::plan::{Plan, plan};
 use crate::runtime::kit::{PackageKit, Stage};
 use crate::runtime::packages::Package;
-use crate::runtime::{PackageSet, Registry, Runtime};
+use crate::runtime::{PackageSet, Places, Registry, Runtime};
 
 /// How long killed runs may take to be gone when the server drains.
 const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -58,6 +58,13 @@ pub struct Language {
     pub available: bool,
     /// What to do when it is not available.
     pub cure: Option<String>,
+    /// The interpreter; for the operator's eyes.
+    pub interpreter: Option<PathBuf>,
+    /// The interpreters that will not do, each with the reason; for the operator's eyes.
+    pub passed_over: Vec<String>,
+    /// For one version beside the preferred one: the canonical name of the
+    /// language it is a version of. Such a language has no packages of its own.
+    pub version_of: Option<String>,
 }
 
 /// The packages of a language: what programs find, and what could be done about it.
@@ -130,7 +137,12 @@ impl Engine {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let (launcher, support) = sandbox::launch(config.isolation)?;
         let shared = launcher.shared_directory();
-        let registry = Registry::load(&config.data_dir, &config.search_path, shared)?;
+        let places = Places {
+            named: &config.interpreters,
+            path: &config.search_path,
+            home: config.switchers.as_deref(),
+        };
+        let registry = Registry::load(&config.data_dir, places, shared)?;
         let isolation = support
             .isolation
             .expect("a launcher is given only with the rung that held");

@@ -33,4 +33,5 @@ pub use outcome::{Isolation, Outcome, Output, OutputFile, StageOutcome, Status, 
 pub use runtime::endings;
 pub use runtime::kit::{InstallLock, PackageKit, Stage};
 pub use runtime::packages::Package;
+pub use runtime::registry::language_named;
 pub use sandbox::{Layer, Support};

@@ -14,4 +14,4 @@ pub(crate) use detect::Interpreter;
 pub(crate) use manifest::Manifest;
 pub(crate) use packages::PackageSet;
 pub use registry::endings;
-pub(crate) use registry::{Registry, Runtime};
+pub(crate) use registry::{Places, Registry, Runtime};

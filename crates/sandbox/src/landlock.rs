@@ -90,17 +90,17 @@ pub(crate) fn enforce_in_place(
     writable: impl Iterator<Item = PathBuf>,
 ) -> Result<(), Error> {
     let file = AccessFs::from_file(NEWEST);
+    // Borrowed: the limit on open files holds already, and two for each source
+    // would leave no room for an interpreter that lies in many places.
     let mut rules = Vec::new();
     for source in sources {
         let found = rustix::fs::fstat(source)
             .map_err(|errno| Error::new(Step::Landlock, io::Error::from(errno)))?;
         let directory = rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir();
         let rights = if directory { lent() } else { lent() & file };
-        let source = source
-            .try_clone()
-            .map_err(|error| Error::new(Step::Landlock, error))?;
-        rules.push((source, rights));
+        rules.push((source.as_fd(), rights));
     }
+    let mut opened = Vec::new();
     let by_path = writable.map(|path| (path, own()));
     let devices = DEVICES.map(|path| (PathBuf::from(path), device(path, isolation)));
     for (path, rights) in by_path.chain(devices) {
@@ -111,8 +111,9 @@ pub(crate) fn enforce_in_place(
         )
         .map_err(|errno| Error::new(Step::Landlock, io::Error::from(errno)))
         .map_err(|error| error.with(path.display().to_string()))?;
-        rules.push((fd, rights));
+        opened.push((fd, rights));
     }
+    rules.extend(opened.iter().map(|(fd, rights)| (fd.as_fd(), *rights)));
     enforce_rules(&rules)
 }
 

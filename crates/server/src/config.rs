@@ -131,6 +131,10 @@ pub struct Config {
     pub bounds: Bounds,
     /// `PATH`-like list in which interpreters are looked for.
     pub search_path: Vec<PathBuf>,
+    /// Home directory below which version switchers' interpreters are looked for.
+    pub switchers: Option<PathBuf>,
+    /// Interpreters that the operator named: canonical language and file.
+    pub interpreters: Vec<(String, PathBuf)>,
     /// Whether `up` leaves the packages out.
     pub minimal: bool,
 }
@@ -165,6 +169,8 @@ impl Config {
             search_path: ["/usr/local/bin", "/usr/bin", "/bin"]
                 .map(PathBuf::from)
                 .to_vec(),
+            switchers: None,
+            interpreters: Vec::new(),
             minimal: false,
         }
     }
@@ -183,6 +189,8 @@ impl Config {
         engine::Config {
             data_dir: self.home.clone(),
             search_path: self.search_path.clone(),
+            switchers: self.switchers.clone(),
+            interpreters: self.interpreters.clone(),
             isolation: self.min_isolation..=self.max_isolation,
             bounds: self.bounds,
         }

@@ -8,7 +8,7 @@ use proptest::prelude::proptest;
 use super::{accept, check_path};
 use crate::config::Bounds;
 use crate::job::{Draft, DraftFile, Invalid, Job};
-use crate::runtime::Registry;
+use crate::runtime::{Places, Registry};
 
 /// Small bounds, so that a test can go over each.
 fn bounds() -> Bounds {
@@ -33,7 +33,7 @@ fn accept_within(draft: Draft, bounds: &Bounds) -> Result<Job, Invalid> {
     accept(
         draft,
         bounds,
-        &Registry::load(data.path(), &[], None).unwrap(),
+        &Registry::load(data.path(), Places::default(), None).unwrap(),
     )
 }
 

@@ -8,11 +8,11 @@ use super::{Plan, plan};
 use crate::accept::accept;
 use crate::config::Bounds;
 use crate::job::{Draft, DraftFile};
-use crate::runtime::{Interpreter, PackageSet, Registry};
+use crate::runtime::{Interpreter, PackageSet, Places, Registry};
 
 fn planned(language: &str, interpreter: &str) -> Plan {
     let data = tempfile::tempdir().unwrap();
-    let registry = Registry::load(data.path(), &[], None).unwrap();
+    let registry = Registry::load(data.path(), Places::default(), None).unwrap();
     let draft = Draft {
         code: "the program".to_owned(),
         language: Some(language.to_owned()),

@@ -1,39 +1,47 @@
-//! Finds a runtime's interpreter by running it, and what it needs mounted.
+//! Finds a runtime's interpreters by running them, and what they need mounted.
 //!
-//! The only place in the engine that starts a process, and only the operator's
-//! own interpreters, before any request exists. Never hands a box a directory
-//! that could hold anything but an interpreter: homes and the server's own data
-//! are left out.
+//! Never hands a box a directory that could hold anything but an interpreter:
+//! homes and the server's own data are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
-use rustix::process::{Pid, Signal};
+use super::manifest::{Manifest, Version, is_environment_name};
+use ask::{PATIENCE, ask_all};
+use candidates::{Candidate, Tier, candidates};
+pub(super) use places::locked_up;
+use places::{Mounts, Way, open_to_all};
 
-use super::manifest::{Detect, Manifest, Version, is_environment_name};
-
-/// How long one candidate may take. A shim with a cold cache needs a second.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a running candidate is looked at.
-const POLL: Duration = Duration::from_millis(2);
-/// The most that is read of what a candidate prints, in bytes.
-const REPORT_MAX: u64 = 64 * 1024;
+mod ask;
+mod candidates;
+mod places;
 
 /// Where interpreters are looked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Search<'a> {
+    /// Interpreters that the operator named: where there are any, nothing else
+    /// is looked at.
+    pub(crate) named: &'a [PathBuf],
     /// Directories in order of preference.
     pub(crate) path: &'a [PathBuf],
+    /// Home directory below which version switchers keep interpreters; `None`
+    /// keeps to the path.
+    pub(crate) home: Option<&'a Path>,
     /// Directories that no box may see, nor any directory above them.
     pub(crate) private: &'a [PathBuf],
-    /// Whether boxes see everything in place, as users of this machine do.
-    pub(crate) in_place: bool,
+    /// How the programs of a box reach what is lent to them.
+    pub(crate) reach: Reach,
+}
+
+/// As whom, and where, programs use an interpreter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// As the server's own user, in a root of their own.
+    Own,
+    /// As another user, in a root of their own: what is lent must be open to all.
+    Lent,
+    /// As another user, where it is: the way there must be open to all, too.
+    InPlace,
 }
 
 /// An interpreter on this machine.
@@ -55,165 +63,149 @@ pub(crate) struct Interpreter {
 }
 
 impl Interpreter {
-    /// The first directory on the way to it that not everybody may enter.
-    fn locked_up(&self) -> Option<PathBuf> {
-        let mut paths = self.mounts.iter().chain([&self.path]);
-        paths.find_map(|path| locked_up(path))
-    }
-}
-
-/// The first directory from `path` upwards that not everybody may enter.
-pub(super) fn locked_up(path: &Path) -> Option<PathBuf> {
-    path.ancestors().find_map(|path| {
-        let found = std::fs::metadata(path).ok()?;
-        let open = !found.is_dir() || found.permissions().mode() & 0o001 != 0;
-        (!open).then(|| path.to_owned())
-    })
-}
-
-/// Tries the candidates in order of the search path; the first that is new enough wins.
-///
-/// # Errors
-/// A sentence saying which candidates were tried and what was wrong with each.
-pub(crate) fn detect(
-    manifest: &Manifest,
-    program: &str,
-    search: Search<'_>,
-) -> Result<Interpreter, String> {
-    let mut complaints = Vec::new();
-    for candidate in candidates(&manifest.detect, search.path) {
-        let tried = ask(&manifest.detect, &candidate, program, search.path, PATIENCE)
-            .and_then(|report| Report::parse(&report))
-            .and_then(|report| report.accept(manifest, search.private))
-            .and_then(|found| match found.locked_up().filter(|_| search.in_place) {
-                Some(directory) => Err(format!(
-                    "is out of reach of other users, as which code runs here: {} is not for all to enter",
-                    directory.display()
-                )),
-                None => Ok(found),
-            });
-        match tried {
-            Ok(interpreter) => return Ok(interpreter),
-            Err(complaint) => complaints.push(format!("{} {complaint}", candidate.display())),
-        }
-    }
-    Err(if complaints.is_empty() {
-        format!(
-            "no {} found in PATH",
-            manifest.detect.candidates.join(" or ")
-        )
-    } else {
-        complaints.join("; ")
-    })
-}
-
-/// Executable files with a candidate's name; earlier directories first.
-fn candidates(detect: &Detect, path: &[PathBuf]) -> Vec<PathBuf> {
-    let mut seen = BTreeSet::new();
-    path.iter()
-        .filter(|directory| directory.is_absolute())
-        .flat_map(|directory| {
-            detect
-                .candidates
-                .iter()
-                .map(move |name| directory.join(name))
-        })
-        .filter(|file| {
-            std::fs::metadata(file).is_ok_and(|metadata| {
-                metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
-            })
-        })
-        .filter(|file| seen.insert(file.clone()))
-        .collect()
-}
-
-/// Runs one candidate and returns what it printed.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "detection runs the operator's own interpreters, before any request exists"
-)]
-fn ask(
-    detect: &Detect,
-    candidate: &Path,
-    program: &str,
-    path: &[PathBuf],
-    patience: Duration,
-) -> Result<String, String> {
-    let candidate = candidate.to_string_lossy();
-    let words: Vec<String> = detect
-        .argv
-        .iter()
-        .map(|word| match word.as_str() {
-            "{program}" => program.to_owned(),
-            word => word.replace("{candidate}", &candidate),
-        })
-        .collect();
-    let mut command = Command::new(&words[0]);
-    command
-        .args(&words[1..])
-        .env_clear()
-        .env(
-            "PATH",
-            std::env::join_paths(path).map_err(|error| error.to_string())?,
-        )
-        .env("LANG", "C.UTF-8")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0);
-    // Version switchers (shims) keep their settings below the home directory.
-    if let Some(home) = std::env::home_dir() {
-        command.env("HOME", home);
-    }
-    let mut child = command
-        .spawn()
-        .map_err(|error| format!("does not start: {error}"))?;
-    let status = wait(&mut child, patience)?;
-    let stdout = child.stdout.take().ok_or("has no output")?;
-    if !status.success() {
-        return Err(format!("failed with {status}"));
-    }
-    read(stdout).map_err(|error| format!("cannot be read: {error}"))
-}
-
-/// Waits for a child, and kills it and its own children when it takes too long.
-fn wait(child: &mut Child, patience: Duration) -> Result<std::process::ExitStatus, String> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(POLL),
-            Ok(None) => {
-                kill_group(child);
-                let why = format!("did not answer within {} s", patience.as_secs());
-                return Err(match child.wait() {
-                    Ok(_) => why,
-                    Err(error) => format!("{why}: {error}"),
-                });
+    /// Why programs could not use it, if so. What every box shows of the
+    /// `system` is as open as the system made it.
+    fn out_of_reach(&self, reach: Reach, system: &[PathBuf]) -> Option<String> {
+        let Way { links, real } = Way::to(&self.path)?;
+        let directories = || self.mounts.iter().filter(|mount| mount.is_dir());
+        let closed = match reach {
+            Reach::Own => None,
+            Reach::Lent => {
+                let shown = |path: &&Path| self.mounts.iter().any(|mount| path.starts_with(mount));
+                let own = directories().filter(|mount| !system.contains(mount));
+                own.map(PathBuf::as_path)
+                    .chain(real.ancestors().take_while(shown))
+                    .find(|path| !open_to_all(path))
+                    .map(Path::to_owned)
             }
-            Err(error) => return Err(format!("cannot be waited for: {error}")),
+            Reach::InPlace => links
+                .iter()
+                .filter_map(|(at, _)| at.parent())
+                .chain(directories().map(PathBuf::as_path))
+                .chain([real.as_path()])
+                .find_map(locked_up),
+        }?;
+        Some(format!(
+            "is out of reach of other users, as which code runs here: {} is not for all to enter",
+            closed.display()
+        ))
+    }
+}
+
+/// What there is of a language on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The interpreters that will do: the preferred one, and then those of other
+    /// versions, where these have names; the newest first.
+    pub(crate) usable: Vec<Interpreter>,
+    /// The candidates that will not do, each with the reason.
+    pub(crate) passed_over: Vec<String>,
+}
+
+/// Asks the candidates. The first that will do, in the order of the search
+/// path, is the preferred one.
+///
+/// Without any, [`Found::passed_over`] says at least that there is none.
+pub(crate) fn detect(manifest: &Manifest, program: &str, search: Search<'_>) -> Found {
+    let list = candidates(&manifest.detect, search);
+    let mut answers: Vec<Option<Result<Interpreter, String>>> = vec![None; list.len()];
+    for later in [false, true] {
+        let chosen: Vec<usize> = (0..list.len())
+            .filter(|index| list[*index].later == later && is_open(*index, &list, &answers))
+            .collect();
+        let files: Vec<&Path> = chosen
+            .iter()
+            .map(|index| list[*index].file.as_path())
+            .collect();
+        let reports = ask_all(&manifest.detect, &files, program, search.path, PATIENCE);
+        for (index, report) in chosen.into_iter().zip(reports) {
+            answers[index] = Some(judge(manifest, search, report));
         }
     }
+    let mut found = Found::default();
+    let mut usable = Vec::new();
+    for (candidate, answer) in list.into_iter().zip(answers) {
+        match answer {
+            Some(Ok(interpreter)) => usable.push((candidate.tier, interpreter)),
+            Some(Err(why)) => {
+                let line = format!("{} {why}", candidate.file.display());
+                found.passed_over.push(line);
+            }
+            None => {}
+        }
+    }
+    found.usable = ranked(manifest, usable);
+    if found.usable.is_empty() && found.passed_over.is_empty() {
+        let names = manifest.detect.candidates.join(" or ");
+        found.passed_over.push(format!("no {names} found in PATH"));
+    }
+    found
 }
 
-fn kill_group(child: &mut Child) {
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let killed =
-        group.is_some_and(|group| rustix::process::kill_process_group(group, Signal::KILL).is_ok());
-    if !killed && let Err(error) = child.kill() {
-        tracing::warn!(%error, "a late interpreter could not be killed");
+/// Whether it is worth asking a candidate after those that were asked.
+fn is_open(
+    index: usize,
+    list: &[Candidate],
+    answers: &[Option<Result<Interpreter, String>>],
+) -> bool {
+    let candidate = &list[index];
+    if !candidate.later {
+        return true;
+    }
+    let mut good = list
+        .iter()
+        .zip(answers)
+        .filter_map(|(other, answer)| match answer {
+            Some(Ok(interpreter)) => Some((other, interpreter)),
+            _ => None,
+        });
+    match &candidate.version {
+        Some(version) => !good.any(|(_, found)| {
+            Version::parse(&found.version).is_some_and(|found| found.begins_with(version))
+        }),
+        None => !good.any(|(other, _)| other.file.parent() == candidate.file.parent()),
     }
 }
 
-/// What is in the pipe. Does not wait for its end: a grandchild may hold it open.
-fn read(stdout: ChildStdout) -> std::io::Result<String> {
-    rustix::fs::fcntl_setfl(&stdout, OFlags::NONBLOCK)?;
-    let mut bytes = Vec::new();
-    match stdout.take(REPORT_MAX).read_to_end(&mut bytes) {
-        Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => Err(error),
-        _ => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+fn judge(
+    manifest: &Manifest,
+    search: Search<'_>,
+    report: Result<String, String>,
+) -> Result<Interpreter, String> {
+    let found = Report::parse(&report?)?.accept(manifest, search.private)?;
+    match found.out_of_reach(search.reach, &manifest.mounts) {
+        Some(why) => Err(why),
+        None => Ok(found),
     }
+}
+
+/// The preferred interpreter, then one of each other version that has a name.
+fn ranked(manifest: &Manifest, mut usable: Vec<(Tier, Interpreter)>) -> Vec<Interpreter> {
+    let version = |found: &Interpreter| Version::parse(&found.version);
+    // Stable: within the path the order of the path decides.
+    usable.sort_by(|(tier, one), (other_tier, other)| {
+        let newest = || match tier {
+            Tier::Named | Tier::Path => std::cmp::Ordering::Equal,
+            Tier::Versioned | Tier::Switcher => version(other).cmp(&version(one)),
+        };
+        tier.cmp(other_tier).then_with(newest)
+    });
+    let mut names = BTreeSet::new();
+    let mut usable: Vec<Interpreter> = usable
+        .into_iter()
+        .map(|(_, interpreter)| interpreter)
+        .enumerate()
+        .filter(|(index, found)| {
+            let name = version(found).and_then(|version| manifest.of_version(&version));
+            let first = name.is_some_and(|manifest| names.insert(manifest.name));
+            first || *index == 0
+        })
+        .map(|(_, interpreter)| interpreter)
+        .collect();
+    if let Some((_, others)) = usable.split_first_mut() {
+        others.sort_by_key(|found| std::cmp::Reverse(version(found)));
+    }
+    usable
 }
 
 /// What a detection program printed: `key=value` lines, other lines ignored.
@@ -256,8 +248,18 @@ impl Report {
         if Version::parse(&self.version).is_none_or(|version| version < *minimum) {
             return Err(format!("is version {}, which is too old", self.version));
         }
+        let way = Way::to(&self.path).ok_or("says that it is where nothing is")?;
+        let mut places = self.places;
+        places.extend(way.real.parent().map(Path::to_owned));
+        places.push(self.path.clone());
         let system = Mounts::of_system(&manifest.mounts);
-        let mounts = system.with_places(&self.places, private);
+        let mounts = system.with_places(&places, private);
+        if !mounts.shows(&way.real) {
+            return Err(format!(
+                "cannot be shown to programs: {} holds more than an interpreter",
+                way.real.parent().unwrap_or(&way.real).display()
+            ));
+        }
         Ok(Interpreter {
             version: self.version,
             path: self.path,
@@ -267,57 +269,6 @@ impl Report {
             environment: self.environment,
         })
     }
-}
-
-/// The host paths of a box while they are gathered.
-#[derive(Debug, Default)]
-struct Mounts {
-    shown: BTreeSet<PathBuf>,
-    links: Vec<(PathBuf, PathBuf)>,
-}
-
-impl Mounts {
-    /// The system paths that exist here. A top-level symbolic link (`/bin`) stays one;
-    /// below, links are followed by whoever mounts them.
-    fn of_system(paths: &[PathBuf]) -> Self {
-        let mut mounts = Self::default();
-        for path in paths {
-            match std::fs::read_link(path) {
-                Ok(target) if depth(path) == 1 => mounts.links.push((path.clone(), target)),
-                _ if path.exists() => {
-                    mounts.shown.insert(path.clone());
-                }
-                _ => {}
-            }
-        }
-        mounts
-    }
-
-    /// Adds places an interpreter named, but none that shows too much.
-    fn with_places(mut self, places: &[PathBuf], private: &[PathBuf]) -> Self {
-        let mut places = places.to_vec();
-        places.sort();
-        for place in places {
-            // The parts of `/usr` and `/usr/local` that matter are shown already.
-            let split = self.shown.iter().any(|shown| shown.starts_with(&place));
-            let covered = self.shown.iter().any(|shown| place.starts_with(shown))
-                || self.links.iter().any(|(at, _)| place.starts_with(at));
-            if split || covered || !place.is_dir() {
-                continue;
-            }
-            if depth(&place) < 2 || private.iter().any(|private| private.starts_with(&place)) {
-                tracing::warn!(place = %place.display(), "not shown to programs: it holds more than an interpreter");
-                continue;
-            }
-            self.shown.insert(place);
-        }
-        self
-    }
-}
-
-/// Components below the root: `/usr/bin` is 2 deep.
-fn depth(path: &Path) -> usize {
-    path.components().count().saturating_sub(1)
 }
 
 #[cfg(test)]

@@ -10,9 +10,12 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 mod packages;
+mod versions;
 
 pub(crate) use packages::Packages;
 use packages::PackagesFile;
+use versions::VersionsFile;
+pub(crate) use versions::{ANY, HOME, Pattern, Versions};
 
 /// Where a runtime's support files are in the box: one folder a language below this.
 const SUPPORT_ROOT: &str = "/opt/codex";
@@ -20,8 +23,10 @@ const SUPPORT_ROOT: &str = "/opt/codex";
 /// A checked `runtime.toml`, with what `system.toml` adds to every one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    /// Canonical name, which is the folder's.
+    /// Canonical name: the folder's, or that of one version.
     pub(crate) name: String,
+    /// Name of the folder.
+    pub(crate) folder: String,
     /// Human name.
     pub(crate) title: String,
     /// Other accepted names.
@@ -65,6 +70,10 @@ pub(crate) struct Detect {
     pub(crate) minimum: Version,
     /// What to do when there is none.
     pub(crate) cure: String,
+    /// Variables of the server's that version switchers in the search path read.
+    pub(crate) environment: Vec<String>,
+    /// How further versions are found and named.
+    pub(crate) versions: Option<Versions>,
 }
 
 /// A stage before its placeholders are filled.
@@ -103,6 +112,22 @@ impl Version {
         }
         (!numbers.is_empty()).then_some(Self(numbers))
     }
+
+    /// One of its numbers; 0 where it has none.
+    pub(crate) fn part(&self, index: usize) -> u32 {
+        self.0.get(index).copied().unwrap_or_default()
+    }
+
+    /// Whether it is a release of `series`: 3.12.1 is one of 3.12.
+    pub(crate) fn begins_with(&self, series: &Self) -> bool {
+        self.0.starts_with(&series.0)
+    }
+
+    /// Whether it is older than `minimum` however it goes on: 3 may be 3.8, 3.7 may not.
+    pub(crate) fn is_before(&self, minimum: &Self) -> bool {
+        let known = self.0.len().min(minimum.0.len());
+        self.0[..known] < minimum.0[..known]
+    }
 }
 
 impl Manifest {
@@ -123,6 +148,7 @@ impl Manifest {
         let minimum = Version::parse(&file.detect.minimum)
             .ok_or_else(|| format!("detect.minimum: {:?} is no version", file.detect.minimum))?;
         Ok(Self {
+            folder: file.name.clone(),
             name: file.name,
             title: file.title,
             aliases: file.aliases,
@@ -139,6 +165,12 @@ impl Manifest {
                 program: file.detect.program,
                 minimum,
                 cure: file.detect.cure,
+                environment: file.detect.environment,
+                versions: file
+                    .detect
+                    .versions
+                    .map(VersionsFile::checked)
+                    .transpose()?,
             },
             mounts,
             environment,
@@ -156,7 +188,33 @@ impl Manifest {
 
     /// Where the box sees the support files.
     pub(crate) fn support_dir(&self) -> String {
-        format!("{SUPPORT_ROOT}/{}", self.name)
+        format!("{SUPPORT_ROOT}/{}", self.folder)
+    }
+
+    /// Lets the language be called by its version too.
+    pub(crate) fn name_version(&mut self, version: &Version) {
+        if let Some(versions) = &self.detect.versions {
+            let names = std::iter::once(&versions.name).chain(&versions.aliases);
+            let names: Vec<String> = names.map(|pattern| pattern.fill(version)).collect();
+            self.aliases.extend(names);
+        }
+    }
+
+    /// The language that another version of the interpreter is: named by it,
+    /// without files of its own ending, and without packages, which are
+    /// compiled for one version. `None` where versions have no names.
+    pub(crate) fn of_version(&self, version: &Version) -> Option<Self> {
+        let names = self.detect.versions.as_ref()?;
+        let aliases = names.aliases.iter();
+        Some(Self {
+            name: names.name.fill(version),
+            title: names.title.fill(version),
+            aliases: aliases.map(|pattern| pattern.fill(version)).collect(),
+            extensions: Vec::new(),
+            default: false,
+            packages: None,
+            ..self.clone()
+        })
     }
 
     /// Whether `word` names this runtime, in any case.
@@ -222,6 +280,9 @@ struct DetectFile {
     program: String,
     minimum: String,
     cure: String,
+    #[serde(default)]
+    environment: Vec<String>,
+    versions: Option<VersionsFile>,
 }
 
 #[derive(Deserialize)]
@@ -280,6 +341,12 @@ impl RuntimeFile {
             return Err("detect.candidates: at least one is needed".to_owned());
         }
         check_words("detect.argv", &self.detect.argv, &["candidate", "program"])?;
+        let mut names = self.detect.environment.iter();
+        if let Some(name) = names.find(|name| !is_environment_name(name)) {
+            return Err(format!(
+                "detect.environment: {name:?} is no variable's name"
+            ));
+        }
         if self.stages.is_empty() {
             return Err("stages: at least one is needed".to_owned());
         }

@@ -6,30 +6,23 @@
 //! holds a lock on the directories it uses, and removes old ones that nobody holds.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rust_embed::RustEmbed;
-use sha2::{Digest, Sha256};
 
-use super::detect::{self, Interpreter, Search};
+use super::detect::{self, Found, Interpreter, Reach, Search};
 use super::kit::{self, PackageKit};
 use super::manifest::{Manifest, System, Version};
 use super::packages::{PackageSet, Shelf};
 use crate::engine::{Language, PackageState};
 use crate::error::{Error, StartError};
+use support::{hold, materialise, sweep};
 
-/// Hexadecimal digits of the hash in a directory's name.
-const HASH_DIGITS: usize = 16;
-/// How long support files that no server uses are kept.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long after its start a directory may be half-written; then its writer crashed.
-const STAGING_KEPT: Duration = Duration::from_secs(3600);
+mod support;
 
 /// The folder of all runtimes, without what only tests and people need.
 #[derive(RustEmbed)]
@@ -48,11 +41,15 @@ pub(crate) struct Runtime {
     /// Whether boxes see what is lent to them where the host has it.
     pub(crate) in_place: bool,
     /// Keeps other servers from removing them.
-    _in_use: Arc<fs::File>,
+    in_use: Arc<fs::File>,
     /// Its interpreter, or why there is none.
     pub(crate) interpreter: Result<Interpreter, String>,
     /// Its package sets, where it can have some.
     shelf: Option<Arc<Shelf>>,
+    /// For one version beside the preferred one: the language it is a version of.
+    version_of: Option<String>,
+    /// What was found of it and will not do, each with the reason.
+    passed_over: Vec<String>,
 }
 
 impl Runtime {
@@ -162,6 +159,21 @@ impl Runtime {
         })
     }
 
+    /// The language of another version of the interpreter.
+    fn of_version(&self, interpreter: Interpreter) -> Option<Self> {
+        let version = Version::parse(&interpreter.version)?;
+        Some(Self {
+            manifest: self.manifest.of_version(&version)?,
+            support: self.support.clone(),
+            in_place: self.in_place,
+            in_use: Arc::clone(&self.in_use),
+            interpreter: Ok(interpreter),
+            shelf: None,
+            version_of: Some(self.manifest.name.clone()),
+            passed_over: Vec::new(),
+        })
+    }
+
     fn language(&self) -> Language {
         let found = self.interpreter.as_ref();
         Language {
@@ -171,6 +183,9 @@ impl Runtime {
             extensions: self.manifest.extensions.clone(),
             version: found.map_or_else(|_| String::new(), |found| found.version.clone()),
             available: found.is_ok(),
+            interpreter: found.ok().map(|found| found.path.clone()),
+            passed_over: self.passed_over.clone(),
+            version_of: self.version_of.clone(),
             cure: found
                 .err()
                 .map(|why| format!("{} (Now: {why}.)", self.manifest.detect.cure)),
@@ -195,7 +210,7 @@ impl Registry {
     /// missing interpreter is no error.
     pub(crate) fn load(
         data_dir: &Path,
-        search_path: &[PathBuf],
+        places: Places<'_>,
         shared: Option<&Path>,
     ) -> Result<Self, StartError> {
         let system = System::parse(&text("system.toml")?)
@@ -203,21 +218,39 @@ impl Registry {
         let private: Vec<PathBuf> = std::iter::once(data_dir.to_owned())
             .chain(std::env::home_dir())
             .collect();
-        let search = Search {
-            path: search_path,
-            private: &private,
-            in_place: shared.is_some(),
+        let reach = match shared {
+            Some(_) => Reach::InPlace,
+            None if rustix::process::geteuid().is_root() => Reach::Lent,
+            None => Reach::Own,
         };
         if shared.is_some() {
             open_the_way(data_dir);
         }
         let mut runtimes = Vec::new();
         for folder in folders() {
-            runtimes.push(load(&folder, &system, data_dir, shared, search)?);
+            let named = places.named.iter().filter(|(name, _)| *name == folder);
+            let named: Vec<PathBuf> = named.map(|(_, file)| file.clone()).collect();
+            let search = Search {
+                named: &named,
+                path: places.path,
+                home: places.home,
+                private: &private,
+                reach,
+            };
+            runtimes.extend(load(&folder, &system, data_dir, shared, search)?);
         }
         // All that this server uses is locked by now.
         sweep(&data_dir.join("runtimes"), SystemTime::now());
-        runtimes.sort_by_key(|runtime| (!runtime.manifest.default, runtime.manifest.name.clone()));
+        // Stable: the versions of a language stay as they are, after all languages.
+        runtimes.sort_by_key(|runtime| {
+            let manifest = &runtime.manifest;
+            let version_of = runtime.version_of.clone();
+            (
+                version_of.is_some(),
+                !manifest.default,
+                version_of.unwrap_or_else(|| manifest.name.clone()),
+            )
+        });
         let registry = Self { runtimes };
         registry.check()?;
         Ok(registry)
@@ -250,6 +283,15 @@ impl Registry {
         });
         let directory = runtime.shelf.as_ref().map(|shelf| shelf.directory.clone());
         runtime.shelf = directory.map(|directory| Arc::new(Shelf::new(directory, abi.to_owned())));
+    }
+
+    /// The version that a word asks for of a language that is here in others:
+    /// the human name of what is not on this machine.
+    pub(crate) fn missing_version(&self, word: &str) -> Option<String> {
+        self.runtimes.iter().find_map(|runtime| {
+            let version = runtime.manifest.detect.versions.as_ref()?;
+            Some(version.title.fill(&version.asked_for(word)?))
+        })
     }
 
     /// The language of code that names none.
@@ -363,13 +405,48 @@ fn text(path: &str) -> Result<String, StartError> {
     String::from_utf8(file.data.into_owned()).map_err(|_| wrong(path, "is not UTF-8".to_owned()))
 }
 
+/// Where interpreters come from: see [`Search`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Places<'a> {
+    /// Languages by canonical name, and interpreters that the operator named for them.
+    pub(crate) named: &'a [(String, PathBuf)],
+    /// Directories in order of preference.
+    pub(crate) path: &'a [PathBuf],
+    /// Home directory below which version switchers keep interpreters.
+    pub(crate) home: Option<&'a Path>,
+}
+
+/// The canonical name of a language by any of its names, whether it is on this
+/// machine or not; else all canonical names.
+///
+/// # Errors
+/// The canonical names of all languages.
+pub fn language_named(word: &str) -> Result<String, Vec<String>> {
+    let system = text("system.toml").ok();
+    let system = system.and_then(|text| System::parse(&text).ok());
+    let manifests = folders().into_iter().filter_map(|folder| {
+        let text = text(&format!("{folder}/runtime.toml")).ok()?;
+        Manifest::parse(&folder, &text, system.as_ref()?).ok()
+    });
+    let manifests: Vec<Manifest> = manifests.collect();
+    let named = manifests.iter().find(|manifest| manifest.answers_to(word));
+    match named {
+        Some(manifest) => Ok(manifest.name.clone()),
+        None => Err(manifests
+            .into_iter()
+            .map(|manifest| manifest.name)
+            .collect()),
+    }
+}
+
+/// The language of a folder, and its versions.
 fn load(
     folder: &str,
     system: &System,
     data_dir: &Path,
     shared: Option<&Path>,
     search: Search<'_>,
-) -> Result<Runtime, StartError> {
+) -> Result<Vec<Runtime>, StartError> {
     let manifest = Manifest::parse(folder, &text(&format!("{folder}/runtime.toml"))?, system)
         .map_err(|problem| wrong(folder, problem))?;
     let program = text(&format!("{folder}/{}", manifest.detect.program))?;
@@ -396,282 +473,54 @@ fn load(
         ),
         source,
     })?;
-    let interpreter = detect::detect(&manifest, &program, search);
-    if let Err(why) = &interpreter {
-        tracing::warn!(language = folder, why, "not available");
+    let Found {
+        usable,
+        passed_over,
+    } = detect::detect(&manifest, &program, search);
+    for why in &passed_over {
+        if search.named.is_empty() && !usable.is_empty() {
+            tracing::debug!(language = folder, why, "passed over");
+        } else {
+            tracing::warn!(language = folder, why, "passed over");
+        }
     }
+    let mut usable = usable.into_iter();
+    let interpreter = usable.next().ok_or_else(|| passed_over.join("; "));
     let abi = interpreter.as_ref().map(|found| found.abi.clone());
     let shelf = Shelf::new(
         data_dir.join("packages").join(folder),
         abi.unwrap_or_default(),
     );
-    Ok(Runtime {
+    let mut plain = Runtime {
         shelf: manifest.packages.is_some().then(|| Arc::new(shelf)),
         manifest,
         support,
         in_place: shared.is_some(),
-        _in_use: Arc::new(in_use),
+        in_use: Arc::new(in_use),
         interpreter,
-    })
-}
-
-/// Marks a directory as used: by a lock while this server lives, by its time
-/// for a while after.
-fn hold(directory: &Path, files: &[(&str, String)]) -> io::Result<fs::File> {
-    let held = fs::File::open(directory)?;
-    // Both fail on some network file systems, where nothing is swept either.
-    if let Err(error) = held.lock_shared() {
-        tracing::debug!(%error, "support files are not locked");
-    }
-    held.set_modified(SystemTime::now()).ok();
-    if holds(directory, files) {
-        Ok(held)
-    } else {
-        Err(io::Error::other("they were removed at once; start again"))
-    }
-}
-
-/// Removes support files of other versions, old and unused, and what crashed
-/// servers left half-written. What cannot be removed is left for the next start.
-fn sweep(root: &Path, now: SystemTime) {
-    let entries = fs::read_dir(root).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        if let Err(error) = sweep_one(&path, now) {
-            tracing::debug!(%error, path = %path.display(), "left as it is");
-        }
-    }
-}
-
-fn sweep_one(path: &Path, now: SystemTime) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let kept = match name.rsplit_once('-') {
-        Some((before, hash)) if !before.is_empty() && is_hash(hash) => KEPT,
-        _ if name.starts_with('.') => STAGING_KEPT,
-        // Not of our making.
-        _ => return Ok(()),
+        version_of: None,
+        passed_over,
     };
-    let metadata = fs::symlink_metadata(path)?;
-    // A time in the future is that of a clock put back: no reason to remove.
-    let age = now.duration_since(metadata.modified()?).unwrap_or_default();
-    if !metadata.is_dir() || age < kept {
-        return Ok(());
+    let others: Vec<Runtime> = usable.filter_map(|found| plain.of_version(found)).collect();
+    if let Ok(found) = &plain.interpreter
+        && let Some(version) = Version::parse(&found.version)
+    {
+        plain.manifest.name_version(&version);
     }
-    // Held until the removal is done: nobody can begin to use it meanwhile.
-    let unused = fs::File::open(path)?;
-    unused.try_lock()?;
-    fs::remove_dir_all(path)
-}
-
-fn is_hash(text: &str) -> bool {
-    text.len() == HASH_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Writes files into `root/<name>-<hash of the files>` and returns that directory.
-///
-/// The directory appears whole, by a rename. One that is there already is used
-/// if its content is right, and replaced if somebody changed it.
-fn materialise(root: &Path, name: &str, files: &[(&str, String)]) -> io::Result<PathBuf> {
-    let target = root.join(format!("{name}-{}", hash(files)));
-    if holds(&target, files) {
-        return Ok(target);
-    }
-    fs::create_dir_all(root)?;
-    // A box's user must be able to look through: the data directory's own mode guards the rest.
-    let staging = root.join(format!(".{name}-{}", uuid::Uuid::now_v7()));
-    let written = write(&staging, files).and_then(|()| install(&staging, &target, files));
-    if staging.exists() {
-        fs::remove_dir_all(&staging)?;
-    }
-    written.map(|()| target)
-}
-
-/// A hash of names and contents that is the same for every build of the server.
-fn hash(files: &[(&str, String)]) -> String {
-    let mut hasher = Sha256::new();
-    for text in files.iter().flat_map(|(name, content)| [*name, content]) {
-        // With its length, so that no two lists of files read the same.
-        hasher.update((text.len() as u64).to_le_bytes());
-        hasher.update(text);
-    }
-    let mut digits = String::new();
-    for byte in hasher.finalize().iter().take(HASH_DIGITS / 2) {
-        write!(digits, "{byte:02x}").expect("writing to a String cannot fail");
-    }
-    digits
-}
-
-/// Whether a directory holds exactly these files, readable by all.
-fn holds(directory: &Path, files: &[(&str, String)]) -> bool {
-    let mode = |path: &Path| {
-        fs::symlink_metadata(path).map(|metadata| metadata.permissions().mode() & 0o7777)
-    };
-    let count = fs::read_dir(directory).map_or(0, Iterator::count);
-    mode(directory).is_ok_and(|mode| mode == 0o755)
-        && count == files.len()
-        && files.iter().all(|(name, content)| {
-            let path = directory.join(name);
-            let regular = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
-            regular
-                && mode(&path).is_ok_and(|mode| mode == 0o644)
-                && fs::read(&path).is_ok_and(|found| found == content.as_bytes())
-        })
-}
-
-fn write(directory: &Path, files: &[(&str, String)]) -> io::Result<()> {
-    fs::create_dir(directory)?;
-    for (name, content) in files {
-        let mut file = fs::File::create_new(directory.join(name))?;
-        file.write_all(content.as_bytes())?;
-        // The umask has no say in what a box can read.
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.sync_all()?;
-    }
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o755))
-}
-
-/// Renames `staging` to `target`, unless another server did so first.
-fn install(staging: &Path, target: &Path, files: &[(&str, String)]) -> io::Result<()> {
-    let renamed = fs::rename(staging, target);
-    if renamed.is_ok() || holds(target, files) {
-        return Ok(());
-    }
-    // Something else is in the way: a changed copy, or a file. Move it aside, then away.
-    let aside = staging.with_extension("old");
-    fs::rename(target, &aside)?;
-    let installed = fs::rename(staging, target);
-    if aside.is_dir() {
-        fs::remove_dir_all(&aside)?;
-    } else {
-        fs::remove_file(&aside)?;
-    }
-    if installed.is_ok() || holds(target, files) {
-        return Ok(());
-    }
-    installed
+    Ok(std::iter::once(plain).chain(others).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::Path;
-    use std::time::SystemTime;
 
-    use super::{KEPT, Registry, STAGING_KEPT, hash, hold, holds, materialise, sweep};
-
-    fn files() -> Vec<(&'static str, String)> {
-        vec![("boot.x", "one".to_owned()), ("more.x", "two".to_owned())]
-    }
-
-    fn entries(root: &Path) -> usize {
-        fs::read_dir(root).unwrap().count()
-    }
-
-    #[test]
-    fn support_files_are_readable_by_all_and_named_by_content() {
-        let root = tempfile::tempdir().unwrap();
-        let first = materialise(root.path(), "x", &files()).unwrap();
-        assert_eq!(fs::read_to_string(first.join("boot.x")).unwrap(), "one");
-        assert_eq!(
-            fs::metadata(&first).unwrap().permissions().mode() & 0o777,
-            0o755
-        );
-        assert_eq!(
-            fs::metadata(first.join("boot.x"))
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o777,
-            0o644
-        );
-        assert_eq!(materialise(root.path(), "x", &files()).unwrap(), first);
-        let other = materialise(root.path(), "x", &[("boot.x", "changed".to_owned())]).unwrap();
-        assert_ne!(other, first);
-        assert_eq!(entries(root.path()), 2, "staging directories were left");
-    }
-
-    #[test]
-    fn whatever_is_in_the_way_is_replaced() {
-        let check = |spoil: &dyn Fn(&Path)| {
-            let root = tempfile::tempdir().unwrap();
-            let target = materialise(root.path(), "x", &files()).unwrap();
-            spoil(&target);
-            assert!(!holds(&target, &files()));
-            assert_eq!(materialise(root.path(), "x", &files()).unwrap(), target);
-            assert!(holds(&target, &files()));
-            assert_eq!(entries(root.path()), 1, "something was left");
-        };
-        check(&|target| fs::write(target.join("boot.x"), "evil").unwrap());
-        check(&|target| fs::remove_file(target.join("boot.x")).unwrap());
-        check(&|target| fs::write(target.join("extra"), "").unwrap());
-        check(&|target| fs::set_permissions(target, fs::Permissions::from_mode(0o700)).unwrap());
-        check(&|target| {
-            fs::remove_dir_all(target).unwrap();
-            fs::write(target, "a file").unwrap();
-        });
-        check(&|target| {
-            fs::remove_file(target.join("boot.x")).unwrap();
-            symlink("/etc/passwd", target.join("boot.x")).unwrap();
-        });
-    }
-
-    #[test]
-    fn names_are_the_same_for_every_build() {
-        assert_eq!(hash(&files()), "565cbe95babb040d");
-        let moved = [("boot.xone", String::new()), ("more.x", "two".to_owned())];
-        assert_ne!(hash(&moved), hash(&files()));
-    }
-
-    #[test]
-    fn what_is_old_and_unused_is_swept() {
-        let root = tempfile::tempdir().unwrap();
-        let held = materialise(root.path(), "x", &files()).unwrap();
-        let lock = hold(&held, &files()).unwrap();
-        let old = materialise(root.path(), "x", &[("a", "1".to_owned())]).unwrap();
-        let names = [".x-crashed", "backup", ".x-crashed.old", "x-0123"];
-        let [crashed, foreign, aside, short] = names.map(|name| root.path().join(name));
-        for directory in [&crashed, &foreign, &aside, &short] {
-            fs::create_dir(directory).unwrap();
-        }
-        let check = |now, left: &[&Path]| {
-            sweep(root.path(), now);
-            for path in [&held, &old, &crashed, &foreign, &aside, &short] {
-                assert_eq!(path.exists(), left.contains(&path.as_path()), "{path:?}");
-            }
-        };
-        let now = SystemTime::now();
-        check(now, &[&held, &old, &crashed, &foreign, &aside, &short]);
-        check(
-            now - KEPT,
-            &[&held, &old, &crashed, &foreign, &aside, &short],
-        );
-        check(
-            now + STAGING_KEPT + STAGING_KEPT,
-            &[&held, &old, &foreign, &short],
-        );
-        check(now + KEPT + KEPT, &[&held, &foreign, &short]);
-        drop(lock);
-        check(now + KEPT + KEPT, &[&foreign, &short]);
-    }
-
-    #[test]
-    fn servers_that_start_at_once_agree() {
-        let root = tempfile::tempdir().unwrap();
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| materialise(root.path(), "x", &files()).unwrap()))
-                .collect();
-            for worker in workers {
-                assert!(holds(&worker.join().unwrap(), &files()));
-            }
-        });
-        assert_eq!(entries(root.path()), 1);
-    }
+    use super::{Places, Registry};
 
     #[test]
     fn the_embedded_runtimes_load_without_any_interpreter() {
         let data = tempfile::tempdir().unwrap();
-        let registry = Registry::load(data.path(), &[], None).unwrap();
+        let registry = Registry::load(data.path(), Places::default(), None).unwrap();
         let languages = registry.languages();
         assert_eq!(languages[0].name, "python");
         assert_eq!(registry.default_runtime().manifest.name, "python");
@@ -707,7 +556,7 @@ mod tests {
     #[test]
     fn no_two_languages_claim_one_ending() {
         let data = tempfile::tempdir().unwrap();
-        let mut registry = Registry::load(data.path(), &[], None).unwrap();
+        let mut registry = Registry::load(data.path(), Places::default(), None).unwrap();
         registry.check().unwrap();
         registry.runtimes[1].manifest.extensions.push("py".into());
         let error = registry.check().unwrap_err().to_string();
@@ -718,7 +567,15 @@ mod tests {
     fn the_interpreters_of_this_machine_are_found() {
         let data = tempfile::tempdir().unwrap();
         let path: Vec<_> = std::env::split_paths(&std::env::var_os("PATH").unwrap()).collect();
-        let registry = Registry::load(data.path(), &path, None).unwrap();
+        let registry = Registry::load(
+            data.path(),
+            Places {
+                path: &path,
+                ..Places::default()
+            },
+            None,
+        )
+        .unwrap();
         for word in ["python", "javascript"] {
             let found = registry.find(word).unwrap().interpreter.clone().unwrap();
             assert!(found.path.is_absolute() && found.path.exists(), "{found:?}");

@@ -8,6 +8,7 @@
 //! language that is not installed fails its cases: nothing is skipped.
 
 mod case;
+mod layouts;
 mod scenario;
 
 use std::ops::RangeInclusive;
@@ -20,9 +21,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 
 use case::Case;
+use layouts::Layouts;
 
 /// The one test that runs all scenarios, on engines of their own.
 const SCENARIOS: &str = "scenarios";
+/// Names the check of interpreters in odd places.
+const LAYOUTS: &str = "layouts";
 
 /// The engines of the scenarios.
 struct Engines {
@@ -80,6 +84,8 @@ fn start(data: &Path, search_path: &[PathBuf], bounds: Bounds) -> Engine {
     Engine::start(Config {
         data_dir: data.to_owned(),
         search_path: search_path.to_owned(),
+        switchers: None,
+        interpreters: Vec::new(),
         isolation: rungs(),
         bounds,
     })
@@ -94,7 +100,7 @@ fn main() {
     if arguments.list {
         // Naming the tests takes no engine.
         let names = cases.into_iter().map(|case| case.name);
-        let trials = names.chain([SCENARIOS.to_owned()]);
+        let trials = names.chain([LAYOUTS, SCENARIOS].map(str::to_owned));
         let trials = trials.map(|name| Trial::test(name, || Ok(()))).collect();
         libtest_mimic::run(&arguments, trials).exit();
     }
@@ -117,6 +123,13 @@ fn main() {
             drained: start(data.path(), &path, Bounds::default()),
             cases: engine.clone(),
         });
+    let whole = wanted.is_none_or(|filter| LAYOUTS.contains(filter));
+    let layouts = whole.then(|| {
+        let languages = engine.languages();
+        let node = languages.iter().find(|found| found.name == "javascript");
+        let node = node.and_then(|found| found.interpreter.clone());
+        Layouts::new(&rungs(), &node.expect("there is a Node here"))
+    });
     let runtime = Arc::new(Runtime::new().expect("a runtime can be built"));
     let rung = engine.isolation();
     let mut trials: Vec<Trial> = cases
@@ -124,6 +137,12 @@ fn main() {
         .filter(|case| case.is_for(rung))
         .map(|case| trial(case, engine.clone(), Arc::clone(&runtime)))
         .collect();
+    if let Some(layouts) = layouts {
+        let runtime = Arc::clone(&runtime);
+        trials.push(Trial::test(LAYOUTS, move || {
+            complain(&runtime.block_on(layouts.complaints()))
+        }));
+    }
     if let Some(engines) = engines {
         let runtime = Arc::clone(&runtime);
         trials.push(Trial::test(SCENARIOS, move || {

@@ -56,7 +56,7 @@ pub struct ExecuteRequest {
     /// The program text. It may not be empty nor hold a NUL character.
     #[schema(min_length = 1, max_length = 1_048_576, example = "print(2+2)")]
     pub code: String,
-    /// Language of the code; short names such as `py` and `js` work too.
+    /// Language of the code.
     #[schema(schema_with = language_schema)]
     pub language: Option<String>,
     /// Seconds of wall time before the program is killed; fractions are allowed.
@@ -378,7 +378,7 @@ fn language_schema() -> utoipa::openapi::schema::Object {
             utoipa::openapi::schema::Type::Null,
         ]))
         .description(Some(
-            "Language of the code; short names such as `py` and `js` work too.",
+            "Language of the code; short names such as `py` and `js` work too, and versions such as `python3.12` where this server has several.",
         ))
         .enum_values(Some([Some("python"), Some("javascript"), None]))
         .default(Some("python".into()))

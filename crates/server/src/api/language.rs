@@ -58,11 +58,15 @@ impl Languages {
     /// The languages with their packages; `minimal` when the operator left those out.
     #[must_use]
     pub fn of(languages: Vec<Language>, packages: &[PackageState], minimal: bool) -> Self {
+        let packages_of = |name: &str| packages.iter().find(|state| state.language == name);
         let with_packages = |language: Language| {
-            let mut state = packages
-                .iter()
-                .filter(|state| state.language == language.name);
-            let packages = state.next().map(|state| PackagesOut::of(state, minimal));
+            let state = packages_of(&language.name);
+            let packages = state.map(|state| PackagesOut::of(state, minimal));
+            let of_others = language.version_of.as_ref().and_then(|plain| {
+                let has_some = packages_of(plain).is_some();
+                has_some.then(|| PackagesOut::of_another(plain))
+            });
+            let packages = packages.or(of_others);
             LanguageOut {
                 packages,
                 ..LanguageOut::from(language)

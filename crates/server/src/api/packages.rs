@@ -78,6 +78,22 @@ impl PackagesOut {
     }
 }
 
+impl PackagesOut {
+    /// Of a version of an interpreter for which none are ever installed.
+    #[must_use]
+    pub fn of_another(language: &str) -> Self {
+        Self {
+            state: PackagesPhase::Absent,
+            done: None,
+            total: None,
+            message: Some(format!(
+                "Packages are installed for one version alone: send the language `{language}` to use them."
+            )),
+            installed: Vec::new(),
+        }
+    }
+}
+
 impl From<Phase> for PackagesPhase {
     fn from(phase: Phase) -> Self {
         match phase {

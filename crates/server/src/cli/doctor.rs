@@ -199,18 +199,34 @@ fn languages(
         }
         Ok(languages) => languages
             .iter()
-            .map(|language| {
-                if language.available {
-                    Check::good(&language.title, &language.version)
-                } else {
-                    let cure = language.cure.as_deref().unwrap_or_default();
-                    Check::warning(&language.title, "not available", cure)
-                }
+            .flat_map(|language| {
+                std::iter::once(interpreter(language)).chain(passed_over(language))
             })
             .collect(),
     };
     checks.extend(packages.iter().map(|state| installed(state, minimal)));
     Section::new("languages", checks)
+}
+
+/// The version of a language and the file that runs it.
+fn interpreter(language: &Language) -> Check {
+    match &language.interpreter {
+        Some(file) => Check::good(
+            &language.title,
+            &format!("{} ({})", language.version, file.display()),
+        ),
+        None => {
+            let cure = language.cure.as_deref().unwrap_or_default();
+            Check::warning(&language.title, "not available", cure)
+        }
+    }
+}
+
+/// The interpreters that will not do; without any that does, the cure names them.
+fn passed_over(language: &Language) -> impl Iterator<Item = Check> {
+    let name = format!("{} passed over", language.title);
+    let lines = language.passed_over.iter().filter(|_| language.available);
+    lines.map(move |line| Check::good(&name, line))
 }
 
 /// The packages that programs of a language find.

@@ -18,9 +18,9 @@ pub(super) fn openapi(settings: &Settings, actions: bool, yaml: bool) -> Result<
         ));
     }
     let document = if actions {
-        actions_document_within(&base, config.access, &config.bounds, &[])
+        actions_document_within(&base, config.access, &config.bounds, &[], &[])
     } else {
-        document_within(&base, config.access, &config.bounds, &[])
+        document_within(&base, config.access, &config.bounds, &[], &[])
     };
     let text = if yaml {
         to_yaml(&document)

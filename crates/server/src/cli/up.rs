@@ -46,14 +46,22 @@ impl Installation {
             .map(Into::into)
             .to_vec();
         words.extend(["--home".into(), config.home.clone().into_os_string()]);
+        let mut environment = provision::environment(env);
         if let Ok(path) = std::env::join_paths(&config.search_path) {
-            words.extend(["--search-path".into(), path]);
+            // What it finds must be what this server found: naming a search path
+            // leaves out the places of version switchers.
+            match config.switchers {
+                Some(_) => environment.push(("PATH".to_owned(), path)),
+                None => words.extend(["--search-path".into(), path]),
+            }
+        }
+        for (language, file) in &config.interpreters {
+            let mut word = OsString::from(format!("{language}="));
+            word.push(file);
+            words.extend(["--interpreter".into(), word]);
         }
         words.extend(["--min-isolation", config.min_isolation.as_str()].map(Into::into));
-        Self {
-            words,
-            environment: provision::environment(env),
-        }
+        Self { words, environment }
     }
 
     /// Starts our own program again, with none of our environment but what

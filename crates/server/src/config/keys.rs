@@ -3,7 +3,6 @@
 //! that is not here cannot be set.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::{Bounds, Isolation};
@@ -14,6 +13,7 @@ use crate::public_url;
 mod files;
 mod log;
 mod output;
+mod places;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -124,6 +124,7 @@ impl Key {
             Kind::Switch(_) => "BOOL",
             Kind::Text(..) | Kind::List(..) => match self.name {
                 "home" | "search_path" | "config" => "PATH",
+                "interpreter" => "LANGUAGE=FILE",
                 "host" | "trusted_proxy" => "ADDRESS",
                 "public_url" | "cors_origin" => "URL",
                 "rate_limit" => "RATE",
@@ -168,7 +169,7 @@ fn number(value: u64) -> u32 {
 
 /// Every setting, in the order of the documentation.
 pub const KEYS: &[&[Key]] = &[
-    PLACES,
+    places::PLACES,
     ADDRESS,
     ACCESS,
     log::LOG,
@@ -183,48 +184,6 @@ pub const KEYS: &[&[Key]] = &[
 pub fn all() -> impl Iterator<Item = &'static Key> {
     KEYS.iter().flat_map(|group| group.iter())
 }
-
-const PLACES: &[Key] = &[
-    outside_file(key(
-        "home",
-        Reach::Every,
-        "$XDG_DATA_HOME/codex-server, else ~/.local/share/codex-server",
-        Kind::Text("a directory", |s, v| {
-            s.config.home = PathBuf::from(v);
-            Ok(())
-        }),
-        "Where the server keeps its state: database, artifacts, runtimes",
-    )),
-    outside_file(key(
-        "config",
-        Reach::Every,
-        "codex.toml in the home directory, else in the current one",
-        Kind::Text("a file", |s, v| {
-            s.file = Some(PathBuf::from(v));
-            Ok(())
-        }),
-        "The file to read settings from",
-    )),
-    key(
-        "search_path",
-        Reach::Engine,
-        "$PATH",
-        Kind::Text("directories joined by colons", |s, v| {
-            s.config.search_path = std::env::split_paths(v)
-                .filter(|p| !p.as_os_str().is_empty())
-                .collect();
-            Ok(())
-        }),
-        "Where interpreters are looked for",
-    ),
-    key(
-        "minimal",
-        Reach::Serve,
-        "false",
-        Kind::Switch(|s, v| s.config.minimal = v),
-        "Whether `up` leaves the packages out; those that are installed stay",
-    ),
-];
 
 const ADDRESS: &[Key] = &[
     key(

@@ -191,6 +191,9 @@ pub fn resolve(
             .filter(|p| p.is_absolute())
             .collect();
     }
+    // Where daemons without one have their home; a search path takes its place.
+    let own_home = env.get("HOME").filter(|home| !home.is_empty());
+    settings.config.switchers = Some(own_home.map_or_else(|| "/".into(), PathBuf::from));
     for key in keys::all() {
         let given = from_flags(key, flags)
             .or_else(|| from_env(key, env, &mut problems))

@@ -1,6 +1,7 @@
 //! Values as people write them: durations, sizes, rates, switches. Pure;
 //! each error says what was expected, never only that it was wrong.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::RateLimit;
@@ -54,6 +55,23 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| not_a_size())?;
     number.checked_mul(scale).ok_or_else(not_a_size)
+}
+
+/// An interpreter of a language: `python=/opt/py/bin/python3`. The language is
+/// given by its canonical name.
+///
+/// # Errors
+/// When it is no such thing, or the language is not known.
+pub fn interpreter(text: &str) -> Result<(String, PathBuf), String> {
+    let named = text.split_once('=');
+    let (word, file) = named.ok_or("does not name a language and a file")?;
+    let file = PathBuf::from(file.trim());
+    if !file.is_absolute() {
+        return Err("does not name the file by an absolute path".to_owned());
+    }
+    let language = engine::language_named(word.trim())
+        .map_err(|known| format!("names a language that is none of: {}", known.join(", ")))?;
+    Ok((language, file))
 }
 
 fn not_a_size() -> String {
@@ -150,6 +168,27 @@ pub fn show_duration(duration: Duration) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_interpreter_is_a_language_and_a_file() {
+        let check = |text: &str, expected: Option<(&str, &str)>| {
+            let found = interpreter(text).ok();
+            let expected = expected.map(|(name, file)| (name.to_owned(), PathBuf::from(file)));
+            assert_eq!(found, expected, "{text}");
+        };
+        check(
+            "python=/opt/py/bin/python3",
+            Some(("python", "/opt/py/bin/python3")),
+        );
+        check("JS = /opt/node", Some(("javascript", "/opt/node")));
+        check("python=/a=b", Some(("python", "/a=b")));
+        check("python=bin/python3", None);
+        check("python3.12=/usr/bin/python3", None);
+        check("cobol=/usr/bin/cobc", None);
+        check("/usr/bin/python3", None);
+        check("python=", None);
+        check("", None);
+    }
 
     #[test]
     fn durations() {

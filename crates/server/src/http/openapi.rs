@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use engine::{Bounds, Package, PackageState};
+use engine::{Bounds, Language, Package, PackageState};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
@@ -82,13 +82,13 @@ static BASE: LazyLock<Value> = LazyLock::new(|| {
 /// The whole API as OpenAPI 3.1, with the default bounds.
 #[must_use]
 pub fn document(base_url: &str, access: Access) -> Value {
-    document_within(base_url, access, &Bounds::default(), &[])
+    document_within(base_url, access, &Bounds::default(), &[], &[])
 }
 
 /// The part for ChatGPT Actions, flattened, with the default bounds.
 #[must_use]
 pub fn actions_document(base_url: &str, access: Access) -> Value {
-    actions_document_within(base_url, access, &Bounds::default(), &[])
+    actions_document_within(base_url, access, &Bounds::default(), &[], &[])
 }
 
 /// A document as YAML.
@@ -97,12 +97,13 @@ pub fn to_yaml(document: &Value) -> String {
     yaml_serde::to_string(document).expect("any JSON value is a YAML value")
 }
 
-/// [`document`] of a server with these bounds and packages.
+/// [`document`] of a server with these bounds, languages and packages.
 #[must_use]
 pub fn document_within(
     base_url: &str,
     access: Access,
     bounds: &Bounds,
+    languages: &[Language],
     packages: &[PackageState],
 ) -> Value {
     let mut document = BASE.clone();
@@ -116,6 +117,7 @@ pub fn document_within(
         SCHEME: { "type": "http", "scheme": "bearer" },
     });
     bound(&mut document, bounds);
+    tell_versions(&mut document, languages);
     tell_packages(&mut document, packages);
     let answers = &mut document["paths"]["/execute"]["post"]["responses"]["200"]["content"];
     answers["text/event-stream"] = json!({
@@ -131,16 +133,31 @@ pub fn document_within(
     document
 }
 
-/// [`actions_document`] of a server with these bounds and packages.
+/// [`actions_document`] of a server with these bounds, languages and packages.
 #[must_use]
 pub fn actions_document_within(
     base_url: &str,
     access: Access,
     bounds: &Bounds,
+    languages: &[Language],
     packages: &[PackageState],
 ) -> Value {
-    let whole = document_within(base_url, access, bounds, packages);
+    let whole = document_within(base_url, access, bounds, languages, packages);
     flatten::flatten(&whole, access)
+}
+
+/// Names the versions that code can ask for, beside the languages that every
+/// server knows.
+fn tell_versions(document: &mut Value, languages: &[Language]) {
+    let request = &mut document["components"]["schemas"]["ExecuteRequest"]["properties"];
+    let Some(names) = request["language"]["enum"].as_array_mut() else {
+        return;
+    };
+    let versions = languages.iter().filter(|one| one.version_of.is_some());
+    let versions: Vec<Value> = versions.map(|one| json!(one.name)).collect();
+    // Before the null at their end.
+    let end = names.len() - usize::from(names.last().is_some_and(Value::is_null));
+    names.splice(end..end, versions);
 }
 
 /// Names the packages that programs can use where a model reads what code may
@@ -355,10 +372,44 @@ mod tests {
     }
 
     #[test]
+    fn versions_are_told_where_a_language_is_chosen() {
+        let check = |names: &[&str], expected: Value| {
+            let language = |name: &&str| Language {
+                name: (*name).to_owned(),
+                title: (*name).to_owned(),
+                aliases: Vec::new(),
+                extensions: Vec::new(),
+                version: "1".to_owned(),
+                available: true,
+                cure: None,
+                interpreter: None,
+                passed_over: Vec::new(),
+                version_of: name.contains('.').then(|| "python".to_owned()),
+            };
+            let languages: Vec<Language> = names.iter().map(language).collect();
+            let bounds = Bounds::default();
+            let access = Access::Token;
+            let document = document_within(EXAMPLE_URL, access, &bounds, &languages, &[]);
+            let request = &document["components"]["schemas"]["ExecuteRequest"]["properties"];
+            assert_eq!(request["language"]["enum"], expected, "{names:?}");
+        };
+        check(&[], json!(["python", "javascript", null]));
+        check(
+            &["python", "javascript"],
+            json!(["python", "javascript", null]),
+        );
+        check(
+            &["python", "javascript", "python3.12", "python3.8"],
+            json!(["python", "javascript", "python3.12", "python3.8", null]),
+        );
+    }
+
+    #[test]
     fn installed_packages_are_told_as_far_as_the_importer_reads() {
         let check = |packages: &[PackageState], expected: &str| {
             let bounds = Bounds::default();
-            let document = actions_document_within(EXAMPLE_URL, Access::Token, &bounds, packages);
+            let document =
+                actions_document_within(EXAMPLE_URL, Access::Token, &bounds, &[], packages);
             let schema = &document["paths"]["/execute"]["post"]["requestBody"]["content"];
             let code = &schema["application/json"]["schema"]["properties"]["code"];
             let told = code["description"].as_str().expect("a description");

@@ -92,14 +92,26 @@ fn whole(shared: &Shared, connection: Connection, headers: &HeaderMap) -> Value 
     let config = &shared.app.config;
     let url = of_request(config, connection.peer.ip(), headers);
     let engine = &shared.app.engine;
-    openapi::document_within(&url, config.access, engine.bounds(), &engine.packages())
+    openapi::document_within(
+        &url,
+        config.access,
+        engine.bounds(),
+        &engine.languages(),
+        &engine.packages(),
+    )
 }
 
 fn for_actions(shared: &Shared, connection: Connection, headers: &HeaderMap) -> Value {
     let config = &shared.app.config;
     let url = of_request(config, connection.peer.ip(), headers);
     let engine = &shared.app.engine;
-    openapi::actions_document_within(&url, config.access, engine.bounds(), &engine.packages())
+    openapi::actions_document_within(
+        &url,
+        config.access,
+        engine.bounds(),
+        &engine.languages(),
+        &engine.packages(),
+    )
 }
 
 fn as_yaml(document: &Value) -> Response {

@@ -49,6 +49,49 @@ fn the_languages_are_listed() {
     }
 }
 
+/// A version that nobody has yet: what it says is what this machine's says, but
+/// for the number.
+#[test]
+fn versions_are_languages_of_their_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = tempfile::tempdir().expect("a scratch directory");
+    let file = place.path().join("python3.98");
+    let text = "#!/bin/sh\n/usr/bin/python3 \"$@\" | /bin/sed 's/^version=.*/version=3.98.2/'\n";
+    std::fs::write(&file, text).expect("a script");
+    for path in [place.path(), &file] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+    let path = format!("/usr/bin:/bin:{}", place.path().display());
+    let server = TestServer::with(&[("CODEX_SEARCH_PATH", &path)]);
+    let json = server.get("/languages").json();
+    let languages = json["languages"].as_array().expect("a list");
+    let version = languages.iter().find(|one| one["name"] == "python3.98");
+    let version = version.expect("the version is listed");
+    assert_eq!(version["title"], "Python 3.98");
+    assert_eq!(version["version"], "3.98.2");
+    assert_eq!(version["aliases"], serde_json::json!(["py3.98"]));
+    let packages = &version["packages"];
+    assert_eq!(packages["installed"], serde_json::json!([]));
+    let told = packages["message"].as_str().unwrap_or_default();
+    assert!(told.contains("send the language `python`"), "{told}");
+
+    let run = |language: &str| {
+        let body = serde_json::json!({"code": "print(6 * 7)", "language": language});
+        server.execute(&body.to_string()).json()
+    };
+    let answer = run("py3.98");
+    assert_eq!(
+        [&answer["output"], &answer["language"], &answer["version"]],
+        ["42\n", "python3.98", "3.98.2"]
+    );
+    let refused = run("python3.97").to_string();
+    for part in ["Python 3.97 is not on this server", "python3.98"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    let schema = server.get("/openapi.json").text();
+    assert!(schema.contains("\"python3.98\""), "the schema is silent");
+}
+
 #[test]
 fn a_failing_program_is_a_good_answer() {
     let server = TestServer::start();

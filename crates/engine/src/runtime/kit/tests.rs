@@ -6,12 +6,12 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use super::{PackageKit, is_locked};
-use crate::runtime::Registry;
 use crate::runtime::packages::Package;
+use crate::runtime::{Places, Registry};
 
 /// The kit of Python, for an interpreter that is not there.
 fn kit(data: &Path) -> PackageKit {
-    let mut registry = Registry::load(data, &[], None).unwrap();
+    let mut registry = Registry::load(data, Places::default(), None).unwrap();
     registry.pretend("python", "3.11.2", "cpython-311");
     registry.find("python").unwrap().kit().unwrap().unwrap()
 }

@@ -45,6 +45,9 @@ fn greet(env: &[(&str, &str)], flags: &[(&'static str, &str)], keys: Keys) -> St
         version: version.to_owned(),
         available: cure.is_none(),
         cure: cure.map(str::to_owned),
+        interpreter: None,
+        passed_over: Vec::new(),
+        version_of: None,
     };
     let url = public_url::local(&settings.config);
     Greeting {

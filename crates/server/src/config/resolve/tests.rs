@@ -67,6 +67,7 @@ fn every_setting_is_read_from_file_and_environment() {
                 "rate_limit" => "5/second".to_owned(),
                 "idle_shutdown" => "30m".to_owned(),
                 "search_path" => "/opt/bin:/bin".to_owned(),
+                "interpreter" => "py=/opt/py/bin/python3".to_owned(),
                 _ => "https://x.example".to_owned(),
             },
         };
