@@ -308,14 +308,22 @@ pub(crate) fn receive(socket: impl AsFd, blocking: bool) -> Result<Received, Err
     if !blocking {
         flags |= RecvFlags::DONTWAIT;
     }
-    let got = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(
-            &socket,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut control,
-            flags,
-        )
-    });
+    let mut try_once = || {
+        rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(
+                &socket,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut control,
+                flags,
+            )
+        })
+    };
+    let got = match try_once() {
+        // Said once when the other side is gone and had not read everything,
+        // and before what it sent itself: its last words are still there.
+        Err(rustix::io::Errno::CONNRESET) => try_once(),
+        got => got,
+    };
     let length = match got {
         // A cut frame, or one whose descriptors did not fit, is none.
         Ok(message)
@@ -446,6 +454,20 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn last_words_are_heard_though_the_other_side_did_not_listen() {
+        let (ours, theirs) = pair().unwrap();
+        send(&ours, &Frame::Kill, &[]).unwrap();
+        send(&theirs, &Frame::Gone(Usage::default()), &[]).unwrap();
+        drop(theirs);
+        let heard = receive(&ours, false).unwrap();
+        assert!(
+            matches!(heard, Received::Frame(Frame::Gone(_), _)),
+            "{heard:?}"
+        );
+        assert!(matches!(receive(&ours, false).unwrap(), Received::Closed));
+    }
 
     fn limits() -> Limits {
         Limits {
