@@ -9,6 +9,7 @@ use crate::{Here, Test};
 
 pub(crate) const EVERYWHERE: &[Test] = &[
     ("a_name_that_is_no_text_hides_nothing", odd_name),
+    ("shared_zero_pages_need_a_cgroup", zero_pages),
     ("an_infinite_loop_is_killed_at_its_wall_time", infinite_loop),
     ("a_program_that_ignores_signals_is_killed", stubborn),
     ("a_fork_bomb_meets_its_limit_and_dies_whole", fork_bomb),
@@ -239,6 +240,17 @@ print("BREACH", flush=True)
     assert_eq!(done.stdout, "named 0\n", "{done:?}");
     let killed = done.usage.oom_kills > 0 || done.exit.is_some_and(|exit| exit.over_memory);
     assert!(killed, "{done:?}");
+}
+
+/// A shared mapping of `/dev/zero` keeps pages that no process has.
+fn zero_pages(here: &Here) {
+    let code = "import mmap, os\ntry:\n  m = mmap.mmap(os.open('/dev/zero', os.O_RDWR), 4096); m[0] = 1; print('mapped', m[0])\nexcept OSError as e: print(e.strerror)";
+    let done = run(&here.launcher, limits(), &python(code), secs(10));
+    let expected = match here.isolation {
+        Isolation::Full => "mapped 1\n",
+        _ => "Permission denied\n",
+    };
+    assert_eq!(done.stdout, expected, "{done:?}");
 }
 
 fn orphans(here: &Here) {
