@@ -4,8 +4,8 @@
 //! kills by uid, what the kernel counts by uid. So a server that may choose
 //! uids locks a directory which is named for their range, binds a name of the
 //! network namespace (servers may have a `/tmp` each), keeps a process of such a
-//! uid (they may have a network each), and sees that nobody else has one. Whoever takes over the range of a dead server first ends what
-//! that one left there.
+//! uid (they may have a network each), and sees that nobody else has one. Whoever
+//! takes over the range of a dead server first ends what that one left there.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::error::{At, Error, Step};
 use crate::uids::Marker;
-use crate::{idmap, uids, watch};
+use crate::{idmap, uids, warden, watch};
 
 /// Where the directories may be: the first that can be written to. Everybody
 /// may pass through each of them.
@@ -62,8 +62,10 @@ impl Claim {
         for base in bases.into_iter().take(MAX_SERVERS) {
             for place in PLACES.map(Path::new) {
                 match Self::at(base, place, true) {
-                    Ok(Some(claim)) => return Ok(claim),
-                    Ok(None) => {}
+                    Ok(Found::Free(claim)) => return Ok(claim),
+                    Ok(Found::Foreign) => {}
+                    // Whatever the place, the range is not to be had.
+                    Ok(Found::InUse) => break,
                     Err(error) => {
                         refused.get_or_insert(error.with(place.display().to_string()));
                     }
@@ -78,29 +80,25 @@ impl Claim {
     }
 
     /// Takes a range with a directory in one place, made if need be or only
-    /// taken over; `None` when another server has it, somebody else made it, or
-    /// there is none.
-    fn at(base: u32, place: &Path, make: bool) -> Result<Option<Self>, Error> {
+    /// taken over. Leaves no directory of its own making when that fails.
+    fn at(base: u32, place: &Path, make: bool) -> Result<Found, Error> {
         let directory = place.join(format!("{PREFIX}{base:x}"));
         if !make && !directory.exists() {
-            return Ok(None);
+            return Ok(Found::Foreign);
         }
-        let Some(lock) = lock(&directory).at(Step::Room)? else {
-            return Ok(None);
+        let lock = match lock(&directory).at(Step::Room)? {
+            Lock::Held(lock) => lock,
+            Lock::InUse => return Ok(Found::InUse),
+            Lock::Foreign => return Ok(Found::Foreign),
         };
-        let Some(name) = bind(base).at(Step::Room)? else {
-            return Ok(None);
+        let (name, marker) = match mark(base) {
+            Ok(Some(both)) => both,
+            other => {
+                // Still locked, so nobody else's; and stays if anything is in it.
+                fs::remove_dir(&directory).ok();
+                return other.map(|_| Found::InUse);
+            }
         };
-        // Before anybody is killed: a server with another `/tmp` and another
-        // network may be among the processes that are seen here.
-        let marked = Marker::uid(base);
-        if watch::how_many_of(&(marked..marked + 1)).at(Step::IdMap)? > 0 {
-            return Ok(None);
-        }
-        let marker = Marker::start(base)?;
-        if watch::how_many_of(&(marked..marked + 1)).at(Step::IdMap)? != 1 {
-            return Ok(None);
-        }
         let claim = Self {
             base,
             directory,
@@ -109,7 +107,11 @@ impl Claim {
             _name: name,
         };
         uids::clear_leftovers(&claim)?;
-        Ok(claim.is_deserted()?.then_some(claim))
+        Ok(if claim.is_deserted()? {
+            Found::Free(claim)
+        } else {
+            Found::InUse
+        })
     }
 
     /// Whether nobody but the marker has a uid of the range. Those who were
@@ -136,6 +138,33 @@ impl Claim {
     }
 }
 
+/// What came of asking for a range.
+#[derive(Debug)]
+enum Found {
+    Free(Claim),
+    /// Another server has it, or somebody else has its uids.
+    InUse,
+    /// The directory of its name is not this server's to take.
+    Foreign,
+}
+
+/// Binds a range's name and starts its marker; `None` when another server has
+/// the range. Before anybody is killed: a server with another `/tmp` and another
+/// network may be among the processes that are seen here.
+fn mark(base: u32) -> Result<Option<(OwnedFd, Marker)>, Error> {
+    let Some(name) = bind(base).at(Step::Room)? else {
+        return Ok(None);
+    };
+    let uid = Marker::uid(base);
+    let marked = || watch::how_many_of(&(uid..uid + 1)).at(Step::IdMap);
+    if marked()? > 0 {
+        return Ok(None);
+    }
+    let marker = Marker::start(base)?;
+    // Two that look at once both see two, and both go on.
+    Ok((marked()? == 1).then_some((name, marker)))
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         // Not empty when a box could not be cleared away: the next start tries again.
@@ -157,9 +186,12 @@ fn sweep(bases: &[u32]) {
             let name = entry.file_name();
             let base = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
             let base = base.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-            if let Some(base) = base.filter(|base| bases.contains(base)) {
-                // Dropped at once: it is empty now.
-                drop(Claim::at(base, place, false));
+            let Some(base) = base.filter(|base| bases.contains(base)) else {
+                continue;
+            };
+            // A claim is dropped at once, and its directory, empty now, with it.
+            if let Err(error) = Claim::at(base, place, false) {
+                warden::log(&error);
             }
         }
     }
@@ -184,29 +216,42 @@ fn bind(base: u32) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Opens and locks a server's directory, made if need be. `None` when another
-/// server has it, or somebody else made it.
-fn lock(path: &Path) -> io::Result<Option<OwnedFd>> {
+/// A server's directory, as it was found.
+#[derive(Debug)]
+enum Lock {
+    Held(OwnedFd),
+    /// Another server has it.
+    InUse,
+    /// Somebody else made it.
+    Foreign,
+}
+
+/// Opens and locks a server's directory, made if need be.
+fn lock(path: &Path) -> io::Result<Lock> {
     match directory_of_ours(path, 0o711) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(directory) = rustix::fs::open(path, flags, Mode::empty()) else {
-        return Ok(None);
+        return Ok(Lock::Foreign);
     };
     let stat = rustix::fs::fstat(&directory)?;
     if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
-        return Ok(None);
+        return Ok(Lock::Foreign);
     }
     match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Lock::InUse),
         Err(errno) => return Err(errno.into()),
     }
     // Removed by its last owner before the lock was ours: another name then.
     let same = fs::symlink_metadata(path).is_ok_and(|now| now.ino() == stat.st_ino);
-    Ok(same.then_some(directory))
+    Ok(if same {
+        Lock::Held(directory)
+    } else {
+        Lock::InUse
+    })
 }
 
 #[cfg(test)]
@@ -219,7 +264,9 @@ mod tests {
         let check = |name: &str, make: &dyn Fn(&Path), taken: bool| {
             let path = place.path().join(name);
             make(&path);
-            assert_eq!(lock(&path).unwrap().is_some(), taken, "{name}");
+            let found = lock(&path).unwrap();
+            assert_eq!(matches!(found, Lock::Held(_)), taken, "{name}");
+            assert_eq!(matches!(found, Lock::Foreign), !taken, "{name}");
         };
         let ours = |mode| move |path: &Path| directory_of_ours(path, mode).unwrap();
         check("new", &|_| {}, true);
@@ -230,9 +277,9 @@ mod tests {
         check("link", &link, false);
         let path = place.path().join("locked");
         let held = lock(&path).unwrap();
-        assert!(held.is_some());
-        assert!(lock(&path).unwrap().is_none());
+        assert!(matches!(held, Lock::Held(_)));
+        assert!(matches!(lock(&path).unwrap(), Lock::InUse));
         drop(held);
-        assert!(lock(&path).unwrap().is_some());
+        assert!(matches!(lock(&path).unwrap(), Lock::Held(_)));
     }
 }

@@ -426,7 +426,7 @@ fn tell_end(each: &LiveBox) {
 }
 
 /// The warden's stderr is the server's log.
-fn log(error: &Error) {
+pub(crate) fn log(error: &Error) {
     use std::io::Write as _;
     let line = format!("warden: {error}: {}\n", error.source);
     // There is nowhere else to say that the log is gone.

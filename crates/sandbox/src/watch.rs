@@ -224,7 +224,16 @@ fn each_process(mut tell: impl FnMut(u32, Option<u32>, bool)) -> io::Result<()> 
         let status = match read(&format!("/proc/{pid}/status")) {
             Ok(status) => status,
             // Gone, or hidden because it is somebody else's (`hidepid`).
-            Err(_) => continue,
+            Err(error)
+                if error.raw_os_error() == Some(libc::ESRCH)
+                    || matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                    ) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
         let uid = field("Uid:").and_then(|ids| ids.split_whitespace().next()?.parse().ok());

@@ -419,6 +419,17 @@ fn one_server(here: &Here) {
         with_uid(base + 3)
     };
     assert!(taken.iter().all(|directory| marker(directory) == 1));
+    // Whoever comes second looks no further than the first one's lock.
+    for directory in &taken {
+        let name = directory.file_name().unwrap();
+        let places =
+            ["/tmp", "/var/tmp", "/run", "/dev/shm"].map(|place| Path::new(place).join(name));
+        assert_eq!(
+            places.iter().filter(|place| place.exists()).count(),
+            1,
+            "{places:?}"
+        );
+    }
     drop(others);
     for directory in taken.iter().skip(1) {
         assert!(
