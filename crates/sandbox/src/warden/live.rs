@@ -166,7 +166,11 @@ impl LiveBox {
             Some(Answer::Done) => true,
             Some(Answer::Waiting) => false,
             Some(Answer::Failed) | None => {
-                self.closer = None;
+                // Asked again rather than let go of: alone it would delete what
+                // the server has not read yet.
+                if self.closer.as_mut().is_none_or(|closer| !closer.kill()) {
+                    self.closer = None;
+                }
                 false
             }
         }
