@@ -12,10 +12,14 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{At, Error, Step};
 use crate::limits::{Limits, Usage};
+
+/// How long a start waits for the cgroups of dead servers to become empty.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(2);
+const SWEEP_PAUSE: Duration = Duration::from_millis(2);
 
 /// Directories of this server's runs start with this.
 const PREFIX: &str = "codex-server-";
@@ -246,13 +250,14 @@ fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
     };
+    let until = Instant::now() + SWEEP_TIMEOUT;
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(owner) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
             continue;
         };
         if !alive(owner) {
-            sweep_one(&entry.path());
+            sweep_one(&entry.path(), until);
         }
     }
 }
@@ -282,10 +287,10 @@ fn pid_namespace() -> Result<u64, Error> {
     Ok(stat.st_ino)
 }
 
-fn sweep_one(directory: &Path) {
+fn sweep_one(directory: &Path, until: Instant) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            sweep_one(&entry.path());
+            sweep_one(&entry.path(), until);
         }
     }
     let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
@@ -295,8 +300,14 @@ fn sweep_one(directory: &Path) {
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
         }
     }
-    // What can't be removed yet is found by the next start.
-    drop(fs::remove_dir(directory));
+    // Who was killed just now takes a moment to be gone. What can't be removed
+    // even then is found by the next start.
+    while let Err(error) = fs::remove_dir(directory) {
+        if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() >= until {
+            return;
+        }
+        std::thread::sleep(SWEEP_PAUSE);
+    }
 }
 
 #[cfg(test)]
