@@ -123,6 +123,8 @@ pub struct Config {
     pub idle_shutdown: Option<Duration>,
     /// The log's shape.
     pub log_format: LogFormat,
+    /// Lines of a server's log that wait for who reads standard error.
+    pub log_queue: usize,
     /// How much is kept for download, and for how long.
     pub artifacts: artifact::Bounds,
     /// What may be fetched for a run.
@@ -163,6 +165,7 @@ impl Config {
             connections: 1024,
             idle_shutdown: None,
             log_format: LogFormat::Text,
+            log_queue: 4096,
             artifacts: artifact::Bounds::default(),
             file_urls: file_url::Bounds::default(),
             bounds: Bounds::default(),

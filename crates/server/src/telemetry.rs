@@ -8,6 +8,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{LogFormat, Settings};
+use crate::output::ErrorLines;
 
 mod json;
 
@@ -17,7 +18,7 @@ mod json;
 /// When `RUST_LOG` is not a list of filter directives; the message says so.
 pub fn start(settings: &Settings) -> Result<(), String> {
     let filter = filter(settings)?;
-    let subscriber = subscriber(settings.config.log_format, filter, std::io::stderr);
+    let subscriber = subscriber(settings.config.log_format, filter, || ErrorLines);
     let started = subscriber.try_init();
     // Somebody has set up logging before, as tests do: theirs stays.
     drop(started);

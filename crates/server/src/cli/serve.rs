@@ -65,6 +65,7 @@ pub(super) fn with_instance(
     telemetry::start(&settings).map_err(|message| Failure::text(Exit::Config, message))?;
     let listener = port::listen(&mut settings)?;
     let engine = start_engine(&settings)?;
+    let _log = output::queue_errors(settings.config.log_queue)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

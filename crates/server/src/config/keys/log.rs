@@ -1,6 +1,6 @@
 //! The settings of the log.
 
-use super::{Key, Kind, Reach, key};
+use super::{Key, Kind, Reach, key, size};
 use crate::config::LogFormat;
 
 pub(super) const LOG: &[Key] = &[
@@ -26,5 +26,12 @@ pub(super) const LOG: &[Key] = &[
             |s, v| v.clone_into(&mut s.log_level),
         ),
         "How much is logged; RUST_LOG, where set, says more",
+    ),
+    key(
+        "log_queue",
+        Reach::NoFlag,
+        "4096",
+        Kind::Count(1, 1_000_000, |s, v| s.config.log_queue = size(v)),
+        "Log lines that wait while standard error is not read; those beyond are left out, and how many is told",
     ),
 ];
