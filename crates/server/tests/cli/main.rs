@@ -13,3 +13,6 @@ mod tokens;
 
 #[path = "../shared/processes.rs"]
 mod processes;
+
+#[path = "../shared/server.rs"]
+mod server;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Done, Home, finish, wait_for};
+use crate::server::{wait_until, wait_within};
+use crate::support::{Done, Home, Server, finish};
 
 /// Makes `NAME-VERSION-py3-none-any.whl` of one module with that text, and
 /// prints its hash.
@@ -92,6 +93,10 @@ impl Shop {
         finish(&mut self.command(args))
     }
 
+    fn up(&self) -> Server {
+        Server::listen(self.command(&["up"]).args(["--port", "0"]))
+    }
+
     fn install(&self) -> Done {
         self.run(&["packages", "install", "--language", "python"])
     }
@@ -116,6 +121,10 @@ impl Shop {
         (count(".building-"), count("set-"))
     }
 }
+
+/// How long an installation beside a server may take, which gives way to all
+/// else that this machine does.
+const INSTALLATION: Duration = Duration::from_secs(180);
 
 const ANSWER: &str = "import numpy; print(numpy.answer, numpy.__file__)";
 const SEEN: &str = "42 /opt/codex/packages/python/lib/python3";
@@ -268,12 +277,12 @@ fn killed_at_any_moment_it_ends_whole_the_next_time() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for(what, is_there);
+        wait_until(what, is_there);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(shop.directories().1, 0, "{what}: nothing is whole yet");
         // The installer follows the process that started it.
-        wait_for("the installer's end", || !somebody_works_in(&shop.shelf()));
+        wait_until("the installer's end", || !somebody_works_in(&shop.shelf()));
     }
     shop.program("import numpy")
         .refused(1, "No module named 'numpy'");
@@ -305,7 +314,7 @@ fn up_answers_while_it_installs_and_needs_no_restart() {
     let shop = Shop::new();
     shop.home
         .configure("open = true\nrate_limit = \"6000/minute\"");
-    let server = Home::listen(shop.command(&["up"]));
+    let server = shop.up();
     let get = |path: &str| server.call("GET", path, None, "").1;
     let run = |code: &str| {
         let body = serde_json::json!({ "code": code }).to_string();
@@ -318,7 +327,7 @@ fn up_answers_while_it_installs_and_needs_no_restart() {
         let python = languages.split("\"javascript\"").next().unwrap();
         python.contains("\"state\":\"ready\"")
     };
-    wait_for("the packages", ready);
+    wait_within(INSTALLATION, "the packages", ready);
     let found = run("import numpy; print(numpy.answer)");
     assert!(found.contains("42\\n"), "{found}");
     let told = get("/actions/openapi.json");
@@ -328,14 +337,14 @@ fn up_answers_while_it_installs_and_needs_no_restart() {
     assert_eq!(shop.run(&["packages", "add", "extra"]).code, Some(0));
     let found = run("import extra; print(extra.word)");
     assert!(found.contains("more\\n"), "{found}");
-    wait_for("the old set to go", || shop.directories() == (0, 1));
+    wait_until("the old set to go", || shop.directories() == (0, 1));
 }
 
 #[test]
 fn minimal_installs_nothing() {
     let shop = Shop::new();
     shop.home.configure("open = true\nminimal = true");
-    let server = Home::listen(shop.command(&["up"]));
+    let server = shop.up();
     let languages = server.call("GET", "/languages", None, "").1;
     assert!(languages.contains("\"state\":\"minimal\""), "{languages}");
     std::thread::sleep(Duration::from_millis(200));

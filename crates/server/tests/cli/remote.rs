@@ -3,11 +3,11 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::process::Stdio;
 use std::sync::mpsc;
 
 use crate::processes;
-use crate::support::{Done, Home, Server, finish, wait_for};
+use crate::server::{Process, wait_until};
+use crate::support::{Done, Home, RUNS, Server, finish};
 
 /// A client with a home of its own, and the way to a server.
 struct Far {
@@ -36,13 +36,7 @@ impl Far {
 
     #[track_caller]
     fn check(&self, args: &[&str], code: i32, stdout: &str, stderr: &str) {
-        let done = self.run(args);
-        assert_eq!(
-            (done.code, done.stdout.as_str()),
-            (Some(code), stdout),
-            "{done:?}"
-        );
-        assert!(done.stderr.contains(stderr), "{done:?}");
+        self.run(args).ended(code, stdout, stderr);
     }
 }
 
@@ -51,59 +45,17 @@ fn a_server_runs_it_as_this_machine_would() {
     let server_home = Home::new();
     let server = server_home.serve(&["serve"]);
     let far = Far::of(&server);
-    let check = |args: &[&str], code: i32, stdout: &str, stderr: &str| {
-        far.check(args, code, stdout, stderr);
-    };
-    check(&["-c", "print(2+2)"], 0, "4\n", "");
-    check(
-        &["-c", "import sys; print('e', file=sys.stderr); sys.exit(3)"],
-        3,
-        "",
-        "e\n",
-    );
-    check(
-        &[
-            "-c",
-            "print(1, flush=True); import time; time.sleep(9)",
-            "--timeout",
-            "1",
-        ],
-        124,
-        "1\n",
-        "--timeout gives it more",
-    );
-    check(
-        &["-c", "import os; os.kill(os.getpid(), 15)"],
-        143,
-        "",
-        "ended by signal 15",
-    );
-    check(
-        &["-c", "import sys; print(sys.argv[1:])", "--", "-a", "b"],
-        0,
-        "['-a', 'b']\n",
-        "",
-    );
-    check(
-        &["-c", "import os; print(os.environ['A'])", "--env", "A=b"],
-        0,
-        "b\n",
-        "",
-    );
-    check(
-        &["-c", "1", "--language", "cobol"],
-        125,
-        "",
-        "refuses it (400): `language`",
-    );
-    check(&["-c", ""], 125, "", "`code`");
-    check(&["-c", "1", "--timeout", "99"], 125, "", "from 1 to 30");
-    check(
-        &["-c", "1", "--max-timeout", "60"],
-        125,
-        "",
-        "--max-timeout is a setting of this machine",
-    );
+    let beside = |name: &str| far.home.path().with_file_name(name);
+    fs::write(beside("top.mjs"), "console.log(await Promise.resolve(6))").unwrap();
+    fs::write(beside("numbers"), "1\n2\n").unwrap();
+    for (args, code, stdout, stderr) in RUNS {
+        far.check(args, *code, stdout, stderr);
+    }
+    let language = "refuses it (400): `language`";
+    far.check(&["-c", "1", "--language", "cobol"], 125, "", language);
+    far.check(&["-c", "1", "--timeout", "99"], 125, "", "from 1 to 30");
+    let setting = "--max-timeout is a setting of this machine";
+    far.check(&["-c", "1", "--max-timeout", "60"], 125, "", setting);
 }
 
 #[test]
@@ -114,25 +66,7 @@ fn files_go_there_and_come_back() {
     let check = |args: &[&str], code: i32, stdout: &str, stderr: &str| {
         far.check(args, code, stdout, stderr);
     };
-    fs::write(
-        far.home.path().with_file_name("top.mjs"),
-        "console.log(await Promise.resolve(6))",
-    )
-    .unwrap();
-    fs::write(far.home.path().with_file_name("in"), "1\n2\n").unwrap();
     fs::write(far.home.path().with_file_name("blob"), [0xff]).unwrap();
-    check(&["top.mjs"], 0, "6\n", "");
-    check(
-        &[
-            "-c",
-            "import sys; print(sum(map(int, sys.stdin)))",
-            "--stdin",
-            "in",
-        ],
-        0,
-        "3\n",
-        "",
-    );
     check(
         &["-c", "print(open('b', 'rb').read())", "--file", "b=blob"],
         0,
@@ -177,22 +111,17 @@ fn output_comes_while_the_program_runs_and_leaving_ends_it() {
     let mut command = far
         .home
         .command(&["run", "--timeout", "28", "-c", code, "--", &marker]);
-    let said = far.home.path().with_file_name("said");
     command
         .env("CODEX_URL", &far.url)
-        .env("CODEX_TOKEN", &far.token)
-        .stdout(fs::File::create(&said).unwrap())
-        .stderr(Stdio::piped());
-    let run = Server::of(command.spawn().unwrap());
-    wait_for("the first line", || {
-        fs::read_to_string(&said).unwrap() == "first\n"
-    });
+        .env("CODEX_TOKEN", &far.token);
+    let run = Process::start(&mut command);
+    wait_until("the first line", || run.stdout() == "first\n");
     let in_box = || processes::with(&[&marker, "main.py"]);
     assert_eq!(in_box(), 1);
-    run.signal("-INT");
+    run.signal("INT");
     let (code, note) = run.wait();
     assert_eq!((code, note.as_str()), (Some(130), "interrupted\n"));
-    wait_for("the end of the run", || in_box() == 0);
+    wait_until("the end of the run", || in_box() == 0);
 }
 
 #[test]

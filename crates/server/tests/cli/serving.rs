@@ -4,10 +4,9 @@ use std::io::Read as _;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use std::process::Stdio;
-
 use crate::processes;
-use crate::support::{Home, Server, wait_for};
+use crate::server::{Process, wait_until};
+use crate::support::{Home, RUNS, Server};
 
 #[test]
 fn the_first_start_shows_a_token_that_works_and_later_ones_do_not() {
@@ -21,8 +20,8 @@ fn the_first_start_shows_a_token_that_works_and_later_ones_do_not() {
     assert!(server.said.contains(&curl), "{}", server.said);
     assert_eq!(server.execute(Some(&token)), 200);
     assert_eq!(server.execute(None), 401);
-    server.signal("-TERM");
-    let (code, error) = server.wait();
+    server.process.signal("TERM");
+    let (code, error) = server.process.wait();
     assert_eq!(code, Some(0), "{error}");
     assert!(!error.contains(&token), "the log holds the token: {error}");
 
@@ -91,8 +90,8 @@ fn a_port_that_others_have() {
 fn a_lock_of_the_dead_holds_nobody_up() {
     let home = Home::new();
     let server = home.serve(&["serve"]);
-    server.signal("-KILL");
-    assert_eq!(server.wait().0, None);
+    server.process.signal("KILL");
+    assert_eq!(server.process.wait().0, None);
     assert_eq!(
         home.serve(&["serve"]).call("GET", "/health", None, "").0,
         200
@@ -107,17 +106,17 @@ fn a_server_without_its_warden_says_so_and_ends() {
     let slow = r#"{"code": "import time; time.sleep(20)", "timeout": 25}"#;
     std::thread::scope(|scope| {
         let job = scope.spawn(|| server.call("POST", "/execute", Some(&token), slow));
-        wait_for("the run", || {
+        wait_until("the run", || {
             let health = server.call("GET", "/health", None, "").1;
             health.contains(r#""running":1"#)
         });
-        server.kill_warden();
+        server.process.kill_warden();
         // Its job fails at once: nothing waits for the grace.
         let (status, body) = job.join().unwrap();
         assert_eq!(status, 500, "{body}");
     });
     let begun = Instant::now();
-    let (code, log) = server.wait();
+    let (code, log) = server.process.wait();
     assert_eq!(code, Some(9), "{log}");
     assert!(begun.elapsed() < Duration::from_secs(6), "{log}");
     assert!(
@@ -136,7 +135,7 @@ fn a_server_without_its_warden_is_unhealthy() {
         let home = Home::new();
         let server = home.serve(&["serve"]);
         assert_eq!(server.call("HEAD", "/health", None, "").0, 200);
-        server.kill_warden();
+        server.process.kill_warden();
         let seen = server.try_call("GET", "/health", None, "").ok()?;
         let head = server.try_call("HEAD", "/health", None, "").ok()?;
         Some((seen, head))
@@ -157,11 +156,11 @@ fn a_signal_lets_jobs_end_and_a_second_one_does_not() {
     std::thread::scope(|scope| {
         let job = scope.spawn(|| server.call("POST", "/execute", Some(&token), slow));
         std::thread::sleep(Duration::from_secs(1));
-        server.signal("-TERM");
+        server.process.signal("TERM");
         let (status, body) = job.join().unwrap();
         assert_eq!(status, 200, "{body}");
     });
-    assert_eq!(server.wait().0, Some(0));
+    assert_eq!(server.process.wait().0, Some(0));
 
     let server = home.serve(&["serve"]);
     std::thread::scope(|scope| {
@@ -176,13 +175,13 @@ fn a_signal_lets_jobs_end_and_a_second_one_does_not() {
         });
         std::thread::sleep(Duration::from_secs(1));
         let begun = Instant::now();
-        server.signal("-INT");
+        server.process.signal("INT");
         std::thread::sleep(Duration::from_millis(200));
-        server.signal("-INT");
+        server.process.signal("INT");
         job.join().unwrap();
         assert!(begun.elapsed() < Duration::from_secs(2));
     });
-    assert_eq!(server.wait().0, Some(130));
+    assert_eq!(server.process.wait().0, Some(130));
 }
 
 #[test]
@@ -207,8 +206,8 @@ fn json_logs_hold_nothing_but_json_and_no_token() {
     let server = home.serve(&["serve", "--log-format", "json"]);
     let token = server.token();
     assert_eq!(server.execute(Some(&token)), 200);
-    server.signal("-TERM");
-    let (_, error) = server.wait();
+    server.process.signal("TERM");
+    let (_, error) = server.process.wait();
     let lines: Vec<&str> = error.lines().filter(|line| line.starts_with('{')).collect();
     assert!(!lines.is_empty(), "{error}");
     for line in lines {
@@ -218,6 +217,31 @@ fn json_logs_hold_nothing_but_json_and_no_token() {
         !error.contains(&token) && !error.contains("print(2+2)"),
         "{error}"
     );
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let home = Home::new();
+    home.configure("open = true\nrate_limit = 'off'\nlog_queue = 8");
+    for read_in_the_end in [false, true] {
+        let mut command = home.command(&["serve", "--port", "0"]);
+        let mut server = Server::of(Process::start_unread(&mut command));
+        // A line each: more than a pipe holds.
+        for _ in 0..600 {
+            assert_eq!(server.call("GET", "/health", None, "").0, 200);
+        }
+        assert_eq!(server.execute(None), 200);
+        if read_in_the_end {
+            server.process.read_errors();
+        }
+        server.process.signal("TERM");
+        let (code, log) = server.process.wait();
+        assert_eq!(code, Some(0), "{log}");
+        if read_in_the_end {
+            assert!(log.contains(" lines are missing here: "), "{log}");
+            assert!(log.ends_with("stopped\n"), "{log}");
+        }
+    }
 }
 
 #[test]
@@ -257,21 +281,11 @@ fn doctor_finds_the_server() {
         .unwrap()
         .port();
     let url = format!("http://127.0.0.1:{port}");
-    let mut command = home.command(&["serve", "--port", &port.to_string(), "--public-url", &url]);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    lines
-        .map_while(Result::ok)
-        .find(|line| line.starts_with("listening on "))
-        .unwrap();
+    let args = ["serve", "--port", &port.to_string(), "--public-url", &url];
+    let server = Server::listen(&mut home.command(&args));
     let done = home.run(&["doctor", "--public"]);
     let guide = home.run(&["connect", "chatgpt", "--new-token"]);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(server);
     assert_eq!(done.stdout.matches('✓').count(), 5, "{}", done.stdout);
     assert!(
         done.stdout.contains("ChatGPT cannot reach"),
@@ -294,62 +308,21 @@ fn doctor_finds_the_server() {
 fn run_exits_as_the_program_does() {
     let home = Home::new();
     let check = |args: &[&str], code: i32, stdout: &str, stderr: &str| {
-        let done = home.run(&[&["run"], args].concat());
-        assert_eq!(
-            (done.code, done.stdout.as_str()),
-            (Some(code), stdout),
-            "{done:?}"
-        );
-        assert!(done.stderr.contains(stderr), "{done:?}");
+        home.run(&[&["run"], args].concat())
+            .ended(code, stdout, stderr);
     };
-    check(&["-c", "print(2+2)"], 0, "4\n", "");
-    check(
-        &["-c", "console.log(2+2)", "--language", "javascript"],
-        0,
-        "4\n",
-        "",
-    );
-    check(
-        &["-c", "import sys; print('e', file=sys.stderr); sys.exit(3)"],
-        3,
-        "",
-        "e\n",
-    );
-    check(
-        &[
-            "-c",
-            "print(1, flush=True); import time; time.sleep(9)",
-            "--timeout",
-            "1",
-        ],
-        124,
-        "1\n",
-        "--timeout gives it more",
-    );
-    check(
-        &["-c", "import os; os.kill(os.getpid(), 15)"],
-        143,
-        "",
-        "signal 15",
-    );
-    check(
-        &["-c", "import sys; print(sys.argv[1:])", "--", "-a", "b"],
-        0,
-        "['-a', 'b']\n",
-        "",
-    );
-    check(&["-c", ""], 125, "", "code");
+    let beside = |name: &str| home.path().with_file_name(name);
+    std::fs::write(beside("top.mjs"), "console.log(await Promise.resolve(6))").unwrap();
+    std::fs::write(beside("numbers"), "1\n2\n").unwrap();
+    for (args, code, stdout, stderr) in RUNS {
+        check(args, *code, stdout, stderr);
+    }
     check(&["-c", "1", "--language", "cobol"], 125, "", "cobol");
-    let script = home.path().with_file_name("sum.py");
-    std::fs::write(&script, "import sys; print(sum(map(int, sys.stdin)))").unwrap();
-    std::fs::write(home.path().with_file_name("numbers"), "1\n2\n").unwrap();
+    let sum = "import sys; print(sum(map(int, sys.stdin)))";
+    std::fs::write(beside("sum.py"), sum).unwrap();
     check(&["sum.py", "--stdin", "numbers"], 0, "3\n", "");
-    let script = home.path().with_file_name("top.mjs");
-    std::fs::write(&script, "console.log(await Promise.resolve(6))").unwrap();
-    check(&["top.mjs"], 0, "6\n", "");
     check(&["-c", "1", "--timeout", "99"], 125, "", "--max-timeout");
-    let script = home.path().with_file_name("a.txt");
-    std::fs::write(&script, "x").unwrap();
+    std::fs::write(beside("a.txt"), "x").unwrap();
     check(&["a.txt"], 125, "", "--language");
 }
 
@@ -362,15 +335,12 @@ fn run_prints_while_the_program_runs_and_cuts_nothing() {
     assert_eq!(done.stderr, "end\n");
 
     let code = "import time; print('first', flush=True); time.sleep(20)";
-    let mut command = home.command(&["run", "--timeout", "25", "-c", code]);
-    let said = home.path().with_file_name("said-early");
-    command.stdout(std::fs::File::create(&said).unwrap());
-    let run = Server::of(command.stderr(Stdio::piped()).spawn().unwrap());
-    wait_for("the first line", || {
-        std::fs::read_to_string(&said).unwrap() == "first\n"
-    });
-    run.signal("-INT");
-    assert_eq!(run.wait().0, Some(130), "it ran on until then");
+    let run = Process::start(&mut home.command(&["run", "--timeout", "25", "-c", code]));
+    wait_until("the first line", || run.stdout() == "first\n");
+    run.signal("INT");
+    let (code, note) = run.wait();
+    assert_eq!(code, Some(130), "it ran on until then");
+    assert!(note.contains("interrupted"), "{note}");
 }
 
 #[test]
@@ -390,36 +360,15 @@ fn an_interrupted_run_leaves_nothing() {
     let home = Home::new();
     let marker = format!("marker-run-{}", std::process::id());
     let code = "import os, time\nif os.fork() == 0:\n    os.setsid()\ntime.sleep(25)";
-    for (signal, expected) in [("-INT", Some(130)), ("-KILL", None)] {
-        let mut command = home.command(&["run", "--timeout", "28", "-c", code, "--", &marker]);
-        let server = Server::of(command.stderr(Stdio::piped()).spawn().unwrap());
+    for (signal, expected) in [("INT", Some(130)), ("KILL", None)] {
+        let args = ["run", "--timeout", "28", "-c", code, "--", &marker];
+        let run = Process::start(&mut home.command(&args));
         let in_box = || processes::with(&[&marker, "main.py"]);
-        wait_for("two processes", || in_box() == 2);
-        server.signal(signal);
-        assert_eq!(server.wait().0, expected);
-        wait_for("the end of both", || in_box() == 0);
+        wait_until("two processes", || in_box() == 2);
+        run.signal(signal);
+        assert_eq!(run.wait().0, expected);
+        wait_until("the end of both", || in_box() == 0);
     }
-}
-
-#[test]
-fn an_interrupted_run_prints_what_there_was() {
-    let home = Home::new();
-    let marker = format!("marker-said-{}", std::process::id());
-    let code = "import time\nprint('so far', flush=True)\ntime.sleep(25)";
-    let mut command = home.command(&["run", "--timeout", "28", "-c", code, "--", &marker]);
-    let said = home.path().with_file_name("said");
-    command.stdout(std::fs::File::create(&said).unwrap());
-    let run = Server::of(command.stderr(Stdio::piped()).spawn().unwrap());
-    wait_for("the program", || {
-        processes::with(&[&marker, "main.py"]) == 1
-    });
-    // Long enough for a line to be printed.
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    run.signal("-INT");
-    let (exit, note) = run.wait();
-    assert_eq!(exit, Some(130), "{note}");
-    assert!(note.contains("interrupted"), "{note}");
-    assert_eq!(std::fs::read_to_string(said).unwrap(), "so far\n");
 }
 
 #[test]
@@ -430,7 +379,7 @@ fn a_revoked_token_stops_nothing_that_runs() {
     let slow = r#"{"code": "import time; time.sleep(1.5); print('done')"}"#;
     std::thread::scope(|scope| {
         let job = scope.spawn(|| server.call("POST", "/execute", Some(&token), slow));
-        wait_for("the run", || {
+        wait_until("the run", || {
             let health = server.call("GET", "/health", None, "").1;
             health.contains(r#""running":1"#)
         });

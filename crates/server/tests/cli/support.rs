@@ -1,14 +1,72 @@
 //! A data directory of its own for each test, and the binary in it.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-/// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::server::{PATIENCE, Process};
+
+/// What `run` is told, and how it ends here as on a server: code, standard
+/// output, and words on standard error. `top.mjs` and `numbers` are files.
+pub(crate) const RUNS: &[(&[&str], i32, &str, &str)] = &[
+    (&["-c", "print(2+2)"], 0, "4\n", ""),
+    (
+        &["-c", "console.log(2+2)", "--language", "javascript"],
+        0,
+        "4\n",
+        "",
+    ),
+    (
+        &["-c", "import sys; print('e', file=sys.stderr); sys.exit(3)"],
+        3,
+        "",
+        "e\n",
+    ),
+    (
+        &[
+            "-c",
+            "print(1, flush=True); import time; time.sleep(9)",
+            "--timeout",
+            "1",
+        ],
+        124,
+        "1\n",
+        "--timeout gives it more",
+    ),
+    (
+        &["-c", "import os; os.kill(os.getpid(), 15)"],
+        143,
+        "",
+        "ended by signal 15",
+    ),
+    (
+        &["-c", "import sys; print(sys.argv[1:])", "--", "-a", "b"],
+        0,
+        "['-a', 'b']\n",
+        "",
+    ),
+    (
+        &["-c", "import os; print(os.environ['A'])", "--env", "A=b"],
+        0,
+        "b\n",
+        "",
+    ),
+    (&["-c", ""], 125, "", "is empty"),
+    (&["top.mjs"], 0, "6\n", ""),
+    (
+        &[
+            "-c",
+            "import sys; print(sum(map(int, sys.stdin)))",
+            "--stdin",
+            "numbers",
+        ],
+        0,
+        "3\n",
+        "",
+    ),
+];
 
 /// A data directory.
 pub(crate) struct Home {
@@ -30,6 +88,14 @@ impl Done {
         assert_eq!(self.code, Some(code), "{self:?}");
         assert!(self.stderr.contains(words), "lacks {words:?}: {self:?}");
         assert!(self.stdout.is_empty(), "{self:?}");
+    }
+
+    /// Checks code and standard output, and that the words are said on standard error.
+    #[track_caller]
+    pub(crate) fn ended(&self, code: i32, stdout: &str, words: &str) {
+        let found = (self.code, self.stdout.as_str());
+        assert_eq!(found, (Some(code), stdout), "{self:?}");
+        assert!(self.stderr.contains(words), "lacks {words:?}: {self:?}");
     }
 
     /// Checks that it succeeded, and gives standard output.
@@ -79,37 +145,7 @@ impl Home {
 
     /// Starts a server on a free port.
     pub(crate) fn serve(&self, args: &[&str]) -> Server {
-        Self::listen(self.command(args))
-    }
-
-    /// Starts a server on a free port with a command of one's own.
-    pub(crate) fn listen(mut command: Command) -> Server {
-        let mut child = command
-            .args(["--port", "0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let mut said = String::new();
-        let url = loop {
-            let mut line = String::new();
-            if lines.read_line(&mut line).unwrap() == 0 {
-                let mut error = String::new();
-                child
-                    .stderr
-                    .take()
-                    .unwrap()
-                    .read_to_string(&mut error)
-                    .unwrap();
-                panic!("the server ended before it listened: {said}{error}");
-            }
-            if let Some(url) = line.trim_end().strip_prefix("listening on ") {
-                break url.to_owned();
-            }
-            said.push_str(&line);
-        };
-        Server { child, url, said }
+        Server::listen(self.command(args).args(["--port", "0"]))
     }
 }
 
@@ -125,29 +161,23 @@ pub(crate) fn finish(command: &mut Command) -> Done {
 
 /// A running server, killed when dropped.
 pub(crate) struct Server {
-    child: Child,
+    pub(crate) process: Process,
     pub(crate) url: String,
-    /// What it said before it listened.
+    /// What it said until it listened.
     pub(crate) said: String,
 }
 
-/// Looks again and again until it is so, and fails when time is out.
-pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 impl Server {
-    /// Any other child of the binary, killed when dropped as well.
-    pub(crate) fn of(child: Child) -> Self {
-        Self {
-            child,
-            url: String::new(),
-            said: String::new(),
-        }
+    /// Starts a server with a command of one's own.
+    pub(crate) fn listen(command: &mut Command) -> Self {
+        Self::of(Process::start(command))
+    }
+
+    /// A server that was started, as soon as it listens.
+    pub(crate) fn of(mut process: Process) -> Self {
+        let url = process.url();
+        let said = process.stdout();
+        Self { process, url, said }
     }
 
     /// The token that it showed.
@@ -158,51 +188,6 @@ impl Server {
             .map(str::to_owned)
             .next()
             .unwrap()
-    }
-
-    /// Kills the process that makes its boxes, and waits until it is dead.
-    #[expect(clippy::disallowed_methods, reason = "std cannot send signals")]
-    pub(crate) fn kill_warden(&self) {
-        let server = self.child.id();
-        let tasks = format!("/proc/{server}/task/{server}/children");
-        let children = fs::read_to_string(tasks).unwrap();
-        let is_warden = |pid: &&str| {
-            fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.starts_with("codex-server: warden"))
-        };
-        let warden = children.split_whitespace().find(is_warden).unwrap();
-        let killed = Command::new("kill").args(["-KILL", warden]).status();
-        assert!(killed.unwrap().success());
-        wait_for("the warden's end", || {
-            let stat = fs::read_to_string(format!("/proc/{warden}/stat"));
-            // A zombie, or reaped already.
-            stat.map_or(true, |stat| stat.contains(") Z "))
-        });
-    }
-
-    /// Sends it a signal.
-    #[expect(clippy::disallowed_methods, reason = "std cannot send signals")]
-    pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-
-    /// Waits for its end; gives the code and standard error.
-    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
-        let mut error = String::new();
-        self.child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut error)
-            .unwrap();
-        (self.child.wait().unwrap().code(), error)
     }
 
     /// Status and body of one request.
@@ -252,13 +237,5 @@ impl Server {
             r#"{"code": "print(2+2)", "language": "python"}"#,
         )
         .0
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has ended already in most tests.
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }

@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Reply, TestServer, wait_for};
+use crate::server::wait_for;
+use crate::support::{Reply, TestServer};
 
 /// Writes a real picture, without any package: one pixel.
 const PNG: &str = r#"

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{TestServer, wait_for};
+use crate::server::wait_until;
+use crate::support::TestServer;
 
 const ACTION: &str = "openai-conversation-id: 0123";
 
@@ -54,7 +55,7 @@ fn an_action_is_answered_in_its_time() {
     let headers = [bearer.as_str(), "Content-Type: application/json"];
     let request = server.bytes("POST", "/execute", &headers, slow.as_bytes());
     other.write_all(&request).expect("write");
-    wait_for("the other run", || (server.running() == 1).then_some(()));
+    wait_until("the other run", || server.running() == 1);
     let begun = Instant::now();
     let reply = server.execute_with(&[ACTION], slow.as_bytes());
     assert!(begun.elapsed() < Duration::from_secs(1));

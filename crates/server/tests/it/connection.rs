@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::processes;
-use crate::support::{Reply, TestServer, wait_for};
+use crate::server::wait_until;
+use crate::support::{Reply, TestServer};
 
 const SLOW: [(&str, &str); 1] = [("CODEX_CLIENT_TIMEOUT", "1s")];
 
@@ -99,21 +100,9 @@ fn disconnect_cancels(extra: &[u8], within: Duration) {
     let mut request = server.bytes("POST", "/execute", &headers, body.as_bytes());
     request.extend_from_slice(extra);
     stream.write_all(&request).expect("write");
-    wait_for("three processes", || {
-        (processes::with(&[&marker]) == 3).then_some(())
-    });
-    let begun = Instant::now();
+    wait_until("three processes", || processes::with(&[&marker]) == 3);
     drop(stream);
-    wait_for("the processes to end", || {
-        (processes::with(&[&marker]) == 0).then_some(())
-    });
-    let took = begun.elapsed();
-    assert!(took < within, "{took:?}");
-    wait_for("its place to be free", || {
-        (server.running() == 0).then_some(())
-    });
-    let line = server.log_line(&["gone", "access"]);
-    assert!(line.contains("499") && line.contains("cancelled"), "{line}");
+    server.cancels(&marker, within);
 }
 
 #[test]
@@ -136,14 +125,14 @@ fn so_does_one_with_more_than_a_buffer_of_it() {
 
 #[test]
 fn a_stopping_server_finishes_what_it_began() {
-    let mut server = TestServer::start();
+    let server = TestServer::start();
     let mut busy = server.connect();
     let body = br#"{"code": "import time; time.sleep(1.5); print('done')"}"#;
     let bearer = server.bearer();
     let headers = [bearer.as_str(), "Content-Type: application/json"];
     let request = server.bytes("POST", "/execute", &headers, body);
     busy.write_all(&request).expect("write");
-    wait_for("the run to begin", || (server.running() == 1).then_some(()));
+    wait_until("the run to begin", || server.running() == 1);
     let mut idle = server.connect();
     idle.write_all(&server.bytes("GET", "/health", &[], b""))
         .expect("write");
@@ -157,7 +146,7 @@ fn a_stopping_server_finishes_what_it_began() {
 
 #[test]
 fn a_stopping_server_kills_what_outlasts_the_grace_and_gives_its_output() {
-    let mut server = TestServer::with(&[("CODEX_DRAIN_GRACE", "1s")]);
+    let server = TestServer::with(&[("CODEX_DRAIN_GRACE", "1s")]);
     let marker = format!("marker-{}-drain", server.address.port());
     let code = "import os, time\nprint('so far', flush=True)\nif os.fork() == 0:\n    os.setsid()\ntime.sleep(25)";
     let body = serde_json::json!({"code": code, "timeout": 28, "args": [marker]}).to_string();
@@ -166,9 +155,7 @@ fn a_stopping_server_kills_what_outlasts_the_grace_and_gives_its_output() {
     let mut busy = server.connect();
     let request = server.bytes("POST", "/execute", &headers, body.as_bytes());
     busy.write_all(&request).expect("write");
-    wait_for("two processes", || {
-        (processes::with(&[&marker]) == 2).then_some(())
-    });
+    wait_until("two processes", || processes::with(&[&marker]) == 2);
     let begun = Instant::now();
     server.terminate();
     let reply = Reply::read(&mut busy, false);

@@ -17,3 +17,6 @@ mod support;
 
 #[path = "../shared/processes.rs"]
 mod processes;
+
+#[path = "../shared/server.rs"]
+mod server;

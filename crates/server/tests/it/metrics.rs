@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use crate::events::Stream;
-use crate::support::{Reply, TestServer, wait_for};
+use crate::server::{wait_for, wait_until};
+use crate::support::{Reply, TestServer};
 
 fn scrape(server: &TestServer) -> String {
     let reply = server.request("GET", "/metrics", &[&server.bearer()], b"");
@@ -98,7 +99,7 @@ fn load_and_refusals_are_counted() {
     let mut busy = server.connect();
     let request = server.bytes("POST", "/execute", &[&bearer, json], body);
     busy.write_all(&request).expect("write");
-    wait_for("the run to begin", || (server.running() == 1).then_some(()));
+    wait_until("the run to begin", || server.running() == 1);
     server.execute(r#"{"code": "1"}"#).problem(503);
     let text = scrape(&server);
     assert_eq!(value(&text, "codex_runs_live", &[]), 1.0);

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::events::{Event, Stream};
 use crate::processes;
-use crate::support::{TestServer, wait_for};
+use crate::server::wait_until;
+use crate::support::TestServer;
 
 const MIB: usize = 1 << 20;
 
@@ -305,7 +306,7 @@ fn a_slow_reader_takes_no_memory_and_holds_nobody_up() {
     let request = server.bytes("POST", "/execute", &headers, body.as_bytes());
     connection.write_all(&request).expect("write");
     std::thread::sleep(Duration::from_secs(1));
-    wait_for("the run to end", || (server.running() == 0).then_some(()));
+    wait_until("the run to end", || server.running() == 0);
     let all = read_slowly(&mut connection, 8 * MIB);
     let (most, _) = memory(&server);
     assert!(
@@ -354,24 +355,8 @@ fn long_run(server: &TestServer, code: &str) -> (Stream, String) {
     let body = json!({"code": code, "timeout": 28, "args": [mark]});
     let mut stream = open(server, &body, &["X-Request-Id: gone"]);
     assert_eq!(stream.next().expect("it runs").name, "start");
-    wait_for("the process", || {
-        (processes::with(&[&mark]) > 0).then_some(())
-    });
+    wait_until("the process", || processes::with(&[&mark]) > 0);
     (stream, mark)
-}
-
-fn check_gone(server: &TestServer, mark: &str, within: Duration) {
-    let begun = Instant::now();
-    wait_for("the processes to end", || {
-        (processes::with(&[mark]) == 0).then_some(())
-    });
-    let took = begun.elapsed();
-    assert!(took < within, "{took:?}");
-    wait_for("its place to be free", || {
-        (server.running() == 0).then_some(())
-    });
-    let line = server.log_line(&["gone", "access"]);
-    assert!(line.contains("499") && line.contains("cancelled"), "{line}");
 }
 
 #[test]
@@ -384,7 +369,7 @@ fn a_reader_that_vanishes_cancels_its_run() {
         let server = TestServer::start();
         let (stream, mark) = long_run(&server, code);
         drop(stream);
-        check_gone(&server, &mark, Duration::from_secs(1));
+        server.cancels(&mark, Duration::from_secs(1));
         server.still_runs();
     }
 }
@@ -397,14 +382,14 @@ fn so_does_one_that_had_pipelined_more() {
     stream.connection().write_all(more).expect("write");
     std::thread::sleep(Duration::from_millis(300));
     drop(stream);
-    check_gone(&server, &mark, Duration::from_secs(1));
+    server.cancels(&mark, Duration::from_secs(1));
 }
 
 #[test]
 fn one_that_stalls_is_cut_and_its_run_cancelled() {
     let server = TestServer::with(&[("CODEX_CLIENT_TIMEOUT", "1s")]);
     let (stream, mark) = long_run(&server, "while True: print('x' * 1000)");
-    check_gone(&server, &mark, Duration::from_secs(8));
+    server.cancels(&mark, Duration::from_secs(8));
     drop(stream);
     server.still_runs();
 }
@@ -424,7 +409,7 @@ fn a_failure_of_ours_is_told_after_the_start() {
 
 #[test]
 fn a_stopping_server_tells_the_end() {
-    let mut server = TestServer::with(&[("CODEX_DRAIN_GRACE", "1s")]);
+    let server = TestServer::with(&[("CODEX_DRAIN_GRACE", "1s")]);
     let code = "import time; print('so far', flush=True); time.sleep(25)";
     let (stream, _) = long_run(&server, code);
     server.terminate();

@@ -1,45 +1,37 @@
 //! A real server for each test that needs one, and a client that sends
 //! exactly the bytes it is given.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Longest wait for anything in a test.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What the server prints before its address.
-const ADDRESS_MARK: &str = "listening on http://";
+use crate::processes;
+use crate::server::{PATIENCE, Process, wait_for, wait_until};
 
 /// The code-free environment of every server under test.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A server on a port of its own, killed when dropped.
 pub(crate) struct TestServer {
-    child: Child,
+    process: Process,
     pub(crate) address: SocketAddr,
     pub(crate) token: String,
-    log: Arc<Mutex<String>>,
     home: tempfile::TempDir,
 }
 
+/// The binary in a data directory, with these settings and no others.
 #[expect(
     clippy::disallowed_methods,
     reason = "the server under test is a process of its own"
 )]
-fn binary(home: &std::path::Path, settings: &[(&str, &str)]) -> std::process::Command {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_codex-server"));
-    command
-        .env_clear()
-        .env("PATH", PATH)
-        .env("CODEX_HOME", home)
-        .envs(settings.iter().copied())
-        .stdin(Stdio::null());
+fn binary(home: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_codex-server"));
+    surround(&mut command, home, settings);
     command
 }
 
@@ -49,25 +41,25 @@ fn binary(home: &std::path::Path, settings: &[(&str, &str)]) -> std::process::Co
     clippy::disallowed_methods,
     reason = "the server under test is a process of its own"
 )]
-fn on_small_disk(
-    home: &std::path::Path,
-    size: &str,
-    settings: &[(&str, &str)],
-) -> std::process::Command {
+fn on_small_disk(home: &Path, size: &str, settings: &[(&str, &str)]) -> Command {
     const SCRIPT: &str =
         "mount -t tmpfs -o mode=700,size=$1 small \"$CODEX_HOME\" && shift && exec \"$@\"";
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-    let mut command = std::process::Command::new("unshare");
+    let mut command = Command::new("unshare");
     command
         .arg(if root { "-m" } else { "-rm" })
         .args(["sh", "-c", SCRIPT, "sh", size])
-        .arg(env!("CARGO_BIN_EXE_codex-server"))
+        .arg(env!("CARGO_BIN_EXE_codex-server"));
+    surround(&mut command, home, settings);
+    command
+}
+
+fn surround(command: &mut Command, home: &Path, settings: &[(&str, &str)]) {
+    command
         .env_clear()
         .env("PATH", PATH)
         .env("CODEX_HOME", home)
-        .envs(settings.iter().copied())
-        .stdin(Stdio::null());
-    command
+        .envs(settings.iter().copied());
 }
 
 impl TestServer {
@@ -100,8 +92,8 @@ impl TestServer {
 
     /// Kills the server without warning and starts another in its data directory.
     pub(crate) fn crash_and_restart(mut self, settings: &[(&str, &str)]) -> Self {
-        self.child.kill().expect("kill");
-        self.child.wait().expect("wait");
+        self.process.signal("KILL");
+        self.process.ended();
         let nothing = tempfile::tempdir().expect("a scratch directory");
         let home = std::mem::replace(&mut self.home, nothing);
         let command = binary(home.path(), settings);
@@ -114,56 +106,36 @@ impl TestServer {
     }
 
     /// The data directory.
-    pub(crate) fn home(&self) -> &std::path::Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
     fn launch(
-        mut command: std::process::Command,
+        mut command: Command,
         home: tempfile::TempDir,
         settings: &[(&str, &str)],
         token: Option<String>,
     ) -> Self {
-        let mut child = command
-            .args(["serve", "--host", "127.0.0.1", "--port", "0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the server");
-        let log = Arc::new(Mutex::new(String::new()));
-        let pipes: [Box<dyn Read + Send>; 2] = [
-            Box::new(child.stdout.take().expect("piped")),
-            Box::new(child.stderr.take().expect("piped")),
-        ];
-        for pipe in pipes {
-            let log = Arc::clone(&log);
-            std::thread::spawn(move || {
-                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                    let mut log = log.lock().expect("not poisoned");
-                    log.push_str(&line);
-                    log.push('\n');
-                }
-            });
-        }
-        let address = wait_for("the server's address", || address_in(&log.lock().ok()?));
-        let token = token.unwrap_or_else(|| new_token(home.path(), settings, "test"));
+        command.args(["serve", "--host", "127.0.0.1", "--port", "0"]);
+        let mut process = Process::start(&mut command);
+        let url = process.url();
+        let address = url.strip_prefix("http://").expect("plain HTTP");
         Self {
-            child,
-            address,
-            token,
-            log,
+            address: address.parse().expect("an address and a port"),
+            token: token.unwrap_or_else(|| new_token(home.path(), settings, "test")),
+            process,
             home,
         }
     }
 
     /// Everything the server has printed so far.
     pub(crate) fn log(&self) -> String {
-        self.log.lock().expect("not poisoned").clone()
+        self.process.stdout() + &self.process.stderr()
     }
 
     /// Waits until a line of the log holds all of `words`.
     pub(crate) fn log_line(&self, words: &[&str]) -> String {
-        wait_for(&format!("a log line with {words:?}"), || {
+        wait_for(format_args!("a log line with {words:?}"), || {
             let log = self.log();
             let mut lines = log.lines();
             let line = lines.find(|line| words.iter().all(|word| line.contains(word)));
@@ -244,45 +216,36 @@ impl TestServer {
     }
 
     /// Asks the server to stop.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a signal needs the kill command: tests have no system calls"
-    )]
     pub(crate) fn terminate(&self) {
-        let id = self.child.id().to_string();
-        let sent = std::process::Command::new("kill").arg(id).status();
-        assert!(sent.expect("run kill").success());
+        self.process.signal("TERM");
     }
 
     /// Kills the process that makes the server's boxes.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a signal needs the kill command: tests have no system calls"
-    )]
     pub(crate) fn kill_warden(&self) {
-        let server = self.child.id();
-        let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children"));
-        let children = children.expect("read /proc");
-        let is_warden = |pid: &&str| {
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.starts_with("codex-server: warden"))
-        };
-        let mut children = children.split_whitespace();
-        let warden = children.find(is_warden).expect("a warden");
-        let sent = std::process::Command::new("kill")
-            .args(["-KILL", warden])
-            .status();
-        assert!(sent.expect("run kill").success());
+        self.process.kill_warden();
     }
 
     /// Waits for the server to end, and says whether it ended well.
-    pub(crate) fn ended_well(&mut self) -> bool {
-        wait_for("the server's end", || self.child.try_wait().ok()?).success()
+    pub(crate) fn ended_well(self) -> bool {
+        self.process.wait().0 == Some(0)
     }
 
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.process.id()
+    }
+
+    /// Fails unless the run of those processes, whose request had the id
+    /// `gone`, ends within so long and is logged as cancelled.
+    #[track_caller]
+    pub(crate) fn cancels(&self, marker: &str, within: Duration) {
+        let begun = Instant::now();
+        wait_until("the processes to end", || processes::with(&[marker]) == 0);
+        let took = begun.elapsed();
+        assert!(took < within, "{took:?}");
+        wait_until("its place to be free", || self.running() == 0);
+        let line = self.log_line(&["gone", "access"]);
+        assert!(line.contains("499") && line.contains("cancelled"), "{line}");
     }
 
     /// Runs that are in progress now.
@@ -292,14 +255,7 @@ impl TestServer {
     }
 }
 
-impl Drop for TestServer {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn new_token(home: &std::path::Path, settings: &[(&str, &str)], name: &str) -> String {
+fn new_token(home: &Path, settings: &[(&str, &str)], name: &str) -> String {
     let made = binary(home, settings)
         .args(["token", "create", name])
         .output()
@@ -310,26 +266,6 @@ fn new_token(home: &std::path::Path, settings: &[(&str, &str)], name: &str) -> S
         .find(|word| word.starts_with("codex_"))
         .unwrap_or_else(|| panic!("no token in {made:?}"))
         .to_owned()
-}
-
-fn address_in(log: &str) -> Option<SocketAddr> {
-    let (_, rest) = log.split_once(ADDRESS_MARK)?;
-    rest.split(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))
-        .next()?
-        .parse()
-        .ok()
-}
-
-/// Looks again and again until there is something, and fails when time is out.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// An answer, as it came.
