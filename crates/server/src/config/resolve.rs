@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -16,6 +17,8 @@ use crate::public_url::Platform;
 
 /// Largest `codex.toml` that is read.
 const FILE_LIMIT: u64 = 1024 * 1024;
+
+const OUT_OF_RANGE: &str = "is out of range";
 
 /// What was said on the command line: values by setting name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -258,33 +261,27 @@ fn from_env(key: &Key, env: &Env, problems: &mut Vec<Problem>) -> Option<Given> 
 
 fn apply(key: &Key, values: &[String], settings: &mut Settings) -> Result<(), String> {
     let text = values.last().map_or("", |value| value.trim());
-    let refuse =
-        |problem: String| format!("{} = {text:?} {problem}. Give {}", key.name, key.range());
-    let range = || refuse("is out of range".to_owned());
+    let refused = |text: &str, problem: String| {
+        format!("{} = {text:?} {problem}. Give {}", key.name, key.range())
+    };
+    let refuse = |problem: String| refused(text, problem);
     match key.kind {
         Kind::Count(least, most, put) => {
             let number: i128 = text
                 .parse()
                 .map_err(|_| refuse("is not a whole number".to_owned()))?;
-            let number = u64::try_from(number).map_err(|_| range())?;
-            if !(least..=most).contains(&number) {
-                return Err(range());
-            }
-            put(settings, number);
+            // What is negative is a number, but out of any range.
+            let number = u64::try_from(number).map_err(|_| OUT_OF_RANGE.to_owned());
+            let number = number.and_then(|number| within(number, least..=most));
+            put(settings, number.map_err(refuse)?);
         }
         Kind::Bytes(least, most, put) => {
-            let bytes = value::bytes(text).map_err(refuse)?;
-            if !(least..=most).contains(&bytes) {
-                return Err(range());
-            }
-            put(settings, bytes);
+            let bytes = value::bytes(text).and_then(|bytes| within(bytes, least..=most));
+            put(settings, bytes.map_err(refuse)?);
         }
         Kind::Time(least, most, put) => {
-            let time = value::duration(text).map_err(refuse)?;
-            if !(least..=most).contains(&time) {
-                return Err(range());
-            }
-            put(settings, time);
+            let time = value::duration(text).and_then(|time| within(time, least..=most));
+            put(settings, time.map_err(refuse)?);
         }
         Kind::Word(words, put) => {
             if !words.contains(&text) {
@@ -295,20 +292,21 @@ fn apply(key: &Key, values: &[String], settings: &mut Settings) -> Result<(), St
         Kind::Switch(put) => put(settings, value::switch(text).map_err(refuse)?),
         Kind::Text(_, put) => put(settings, text).map_err(refuse)?,
         Kind::List(_, put) => {
-            for value in values
-                .iter()
-                .flat_map(|value| value.split(','))
-                .map(str::trim)
-            {
-                if !value.is_empty() {
-                    put(settings, value).map_err(|problem| {
-                        format!("{} = {value:?} {problem}. Give {}", key.name, key.range())
-                    })?;
-                }
+            let values = values.iter().flat_map(|value| value.split(','));
+            for value in values.map(str::trim).filter(|value| !value.is_empty()) {
+                put(settings, value).map_err(|problem| refused(value, problem))?;
             }
         }
     }
     Ok(())
+}
+
+fn within<T: PartialOrd>(value: T, range: RangeInclusive<T>) -> Result<T, String> {
+    if range.contains(&value) {
+        Ok(value)
+    } else {
+        Err(OUT_OF_RANGE.to_owned())
+    }
 }
 
 fn parse_file(
@@ -471,60 +469,53 @@ fn default_host(platform: Option<&Platform>, port_given: bool) -> IpAddr {
 /// Settings that are each in range but do not fit together.
 fn contradictions(settings: &Settings, problems: &mut Vec<Problem>) {
     let bounds = &settings.config.bounds;
-    let mut refuse = |name: &'static str, message: String| {
-        let source = settings.sources.get(name).cloned();
-        problems.push(Problem { source, message });
-    };
-    if bounds.wall_time > bounds.wall_time_max {
-        let (time, most) = (
-            value::show_duration(bounds.wall_time),
-            value::show_duration(bounds.wall_time_max),
-        );
-        refuse(
+    let body = settings.config.body_limit as u64;
+    let bytes = value::show_bytes;
+    let time = value::show_duration;
+    let given = |name| settings.sources.contains_key(name);
+    let code_is_why = given("max_code");
+    // Whether it is so; the setting to name, and what to say of it.
+    let pairs = [
+        (
+            bounds.wall_time > bounds.wall_time_max,
             "timeout",
             format!(
-                "timeout of {time} is above max_timeout of {most}: raise max_timeout or lower timeout"
+                "timeout of {} is above max_timeout of {}: raise max_timeout or lower timeout",
+                time(bounds.wall_time),
+                time(bounds.wall_time_max)
             ),
-        );
-    }
-    if bounds.memory > bounds.memory_max {
-        let (memory, most) = (
-            value::show_bytes(bounds.memory),
-            value::show_bytes(bounds.memory_max),
-        );
-        refuse(
+        ),
+        (
+            bounds.memory > bounds.memory_max,
             "memory",
             format!(
-                "memory of {memory} is above max_memory of {most}: raise max_memory or lower memory"
+                "memory of {} is above max_memory of {}: raise max_memory or lower memory",
+                bytes(bounds.memory),
+                bytes(bounds.memory_max)
             ),
-        );
-    }
-    if bounds.shm > bounds.memory {
-        let (shm, memory) = (
-            value::show_bytes(bounds.shm),
-            value::show_bytes(bounds.memory),
-        );
-        refuse(
+        ),
+        (
+            bounds.shm > bounds.memory,
             "shm",
-            format!("shm of {shm} is above memory of {memory}, which it is inside of: lower shm"),
-        );
-    }
-    if bounds.code > settings.config.body_limit {
-        let (code, body) = (
-            value::show_bytes(bounds.code as u64),
-            value::show_bytes(settings.config.body_limit as u64),
-        );
-        let name = if settings.sources.contains_key("max_code") {
-            "max_code"
-        } else {
-            "max_body"
-        };
-        refuse(
-            name,
             format!(
-                "max_code of {code} does not fit into max_body of {body}: raise max_body or lower max_code"
+                "shm of {} is above memory of {}, which it is inside of: lower shm",
+                bytes(bounds.shm),
+                bytes(bounds.memory)
             ),
-        );
+        ),
+        (
+            bounds.code as u64 > body,
+            if code_is_why { "max_code" } else { "max_body" },
+            format!(
+                "max_code of {} does not fit into max_body of {}: raise max_body or lower max_code",
+                bytes(bounds.code as u64),
+                bytes(body)
+            ),
+        ),
+    ];
+    for (_, name, message) in pairs.into_iter().filter(|(contradict, ..)| *contradict) {
+        let source = settings.sources.get(name).cloned();
+        problems.push(Problem { source, message });
     }
 }
 

@@ -5,27 +5,14 @@ use std::fmt::Write as _;
 
 use engine::Bounds;
 
-use crate::config::keys::{KEYS, Key, Kind, Reach};
+use crate::config::keys::{GROUPS, Key, Kind, Reach};
 use crate::file_url::AT_ONCE;
-
-/// The titles of the groups in [`KEYS`].
-const TITLES: [&str; 9] = [
-    "Places",
-    "Address",
-    "Access",
-    "Log",
-    "Runs",
-    "The box of a run",
-    "What requests may hold",
-    "Output",
-    "Files kept and fetched",
-];
 
 /// The settings as Markdown.
 #[must_use]
 pub fn markdown() -> String {
     let mut page = String::new();
-    for (title, keys) in TITLES.iter().zip(KEYS) {
+    for (title, keys) in GROUPS {
         page.push_str(&format!("\n### {title}\n\n"));
         page.push_str("| in the file | flag | variable | default | range | what it does |\n");
         page.push_str("|---|---|---|---|---|---|\n");
@@ -97,11 +84,6 @@ fn row(key: &Key) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_group_has_a_title() {
-        assert_eq!(TITLES.len(), KEYS.len());
-    }
 
     #[test]
     fn the_page_is_in_step() {

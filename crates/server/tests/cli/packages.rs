@@ -124,7 +124,7 @@ impl Shop {
 
 /// How long an installation beside a server may take, which gives way to all
 /// else that this machine does.
-const INSTALLATION: Duration = Duration::from_secs(180);
+const INSTALLATION: Duration = Duration::from_secs(300);
 
 const ANSWER: &str = "import numpy; print(numpy.answer, numpy.__file__)";
 const SEEN: &str = "42 /opt/codex/packages/python/lib/python3";

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{GIB, KIB, Key, Kind, MIB, Reach, key, size};
+use super::{GIB, KIB, Key, Kind, MIB, Reach, form, key, size};
 use crate::file_url;
 
 /// The longest that a file may be kept.
@@ -40,7 +40,7 @@ pub(super) const FILES: &[Key] = &[
         "file_url_host",
         Reach::NoFlag,
         "*.oaiusercontent.com, where ChatGPT keeps files",
-        Kind::List("host, host:port, *.domain, or off", |s, v| {
+        Kind::List(form("HOST", "host, host:port, *.domain, or off"), |s, v| {
             // The first one given takes the place of the default.
             let hosts = s.config.file_urls.given_hosts.get_or_insert_default();
             if v != "off" {
@@ -54,10 +54,13 @@ pub(super) const FILES: &[Key] = &[
         "file_url_network",
         Reach::NoFlag,
         "none: public addresses only",
-        Kind::List("addresses or networks such as 10.1.0.0/16", |s, v| {
-            s.config.file_urls.networks.push(file_url::network(v)?);
-            Ok(())
-        }),
+        Kind::List(
+            form("NETWORK", "addresses or networks such as 10.1.0.0/16"),
+            |s, v| {
+                s.config.file_urls.networks.push(file_url::network(v)?);
+                Ok(())
+            },
+        ),
         "Network of your own that such a host may be in",
     ),
     key(

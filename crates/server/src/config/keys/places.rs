@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Key, Kind, Reach, key, outside_file};
+use super::{Key, Kind, Reach, form, key, outside_file};
 use crate::config::value;
 
 pub(super) const PLACES: &[Key] = &[
@@ -10,7 +10,7 @@ pub(super) const PLACES: &[Key] = &[
         "home",
         Reach::Every,
         "$XDG_DATA_HOME/codex-server, else ~/.local/share/codex-server",
-        Kind::Text("a directory", |s, v| {
+        Kind::Text(form("PATH", "a directory"), |s, v| {
             s.config.home = PathBuf::from(v);
             Ok(())
         }),
@@ -20,7 +20,7 @@ pub(super) const PLACES: &[Key] = &[
         "config",
         Reach::Every,
         "codex.toml in the home directory, else in the current one",
-        Kind::Text("a file", |s, v| {
+        Kind::Text(form("PATH", "a file"), |s, v| {
             s.file = Some(PathBuf::from(v));
             Ok(())
         }),
@@ -30,7 +30,7 @@ pub(super) const PLACES: &[Key] = &[
         "search_path",
         Reach::Engine,
         "$PATH, then the places of pyenv, uv, nvm and the like",
-        Kind::Text("directories joined by colons", |s, v| {
+        Kind::Text(form("PATH", "directories joined by colons"), |s, v| {
             s.config.switchers = None;
             s.config.search_path = std::env::split_paths(v)
                 .filter(|p| !p.as_os_str().is_empty())
@@ -44,7 +44,10 @@ pub(super) const PLACES: &[Key] = &[
         Reach::Engine,
         "the first that will do in `search_path`",
         Kind::List(
-            "LANGUAGE=FILE, such as python=/opt/py/bin/python3",
+            form(
+                "LANGUAGE=FILE",
+                "LANGUAGE=FILE, such as python=/opt/py/bin/python3",
+            ),
             |s, v| {
                 s.config.interpreters.push(value::interpreter(v)?);
                 Ok(())
