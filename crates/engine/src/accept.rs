@@ -4,6 +4,7 @@
 //! leaves here never needs a second check. Never looks at the file system.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use crate::config::Bounds;
@@ -61,6 +62,22 @@ fn invalid(
     }
 }
 
+/// Refuses a field of which there is more than a limit. The problem says how
+/// much there is, such as `holds 9 files`.
+fn at_most<T: PartialOrd + Display>(
+    field: impl Into<String>,
+    amount: T,
+    limit: T,
+    problem: impl FnOnce(T) -> String,
+    cure: &str,
+) -> Result<(), Invalid> {
+    if amount <= limit {
+        return Ok(());
+    }
+    let problem = format!("{}, over the limit of {limit}", problem(amount));
+    Err(invalid(field, problem, cure))
+}
+
 fn language<'a>(word: Option<&str>, registry: &'a Registry) -> Result<&'a Manifest, Invalid> {
     let Some(word) = word else {
         return Ok(&registry.default_runtime().manifest);
@@ -106,47 +123,32 @@ fn code(code: &str, bounds: &Bounds) -> Result<(), Invalid> {
             "Remove it; write it as an escape of the language where the program needs one.",
         ));
     }
-    if code.len() > bounds.code {
-        return Err(invalid(
-            "code",
-            format!(
-                "is {} bytes long, over the limit of {}",
-                code.len(),
-                bounds.code
-            ),
-            "Send less code; put data into files or stdin.",
-        ));
-    }
-    Ok(())
+    at_most(
+        "code",
+        code.len(),
+        bounds.code,
+        bytes_long,
+        "Send less code; put data into files or stdin.",
+    )
+}
+
+fn bytes_long(bytes: usize) -> String {
+    format!("is {bytes} bytes long")
 }
 
 fn stdin(stdin: &[u8], bounds: &Bounds) -> Result<(), Invalid> {
-    if stdin.len() > bounds.stdin {
-        return Err(invalid(
-            "stdin",
-            format!(
-                "is {} bytes long, over the limit of {}",
-                stdin.len(),
-                bounds.stdin
-            ),
-            "Send less input.",
-        ));
-    }
-    Ok(())
+    let cure = "Send less input.";
+    at_most("stdin", stdin.len(), bounds.stdin, bytes_long, cure)
 }
 
 fn arguments(args: &[String], bounds: &Bounds) -> Result<(), Invalid> {
-    if args.len() > bounds.args {
-        return Err(invalid(
-            "args",
-            format!(
-                "holds {} arguments, over the limit of {}",
-                args.len(),
-                bounds.args
-            ),
-            "Send fewer; put long lists into stdin or a file.",
-        ));
-    }
+    at_most(
+        "args",
+        args.len(),
+        bounds.args,
+        |count| format!("holds {count} arguments"),
+        "Send fewer; put long lists into stdin or a file.",
+    )?;
     if let Some(number) = args.iter().position(|arg| arg.contains('\0')) {
         return Err(invalid(
             format!("args[{number}]"),
@@ -167,31 +169,23 @@ fn arguments(args: &[String], bounds: &Bounds) -> Result<(), Invalid> {
     }
     // The kernel counts the NUL that ends each.
     let bytes: usize = args.iter().map(|arg| arg.len() + 1).sum();
-    if bytes > bounds.args_bytes {
-        return Err(invalid(
-            "args",
-            format!(
-                "are {bytes} bytes in all, over the limit of {}",
-                bounds.args_bytes
-            ),
-            "Send less; put long texts into stdin or a file.",
-        ));
-    }
-    Ok(())
+    at_most(
+        "args",
+        bytes,
+        bounds.args_bytes,
+        |bytes| format!("are {bytes} bytes in all"),
+        "Send less; put long texts into stdin or a file.",
+    )
 }
 
 fn environment(env: &[(String, String)], bounds: &Bounds) -> Result<(), Invalid> {
-    if env.len() > bounds.env {
-        return Err(invalid(
-            "env",
-            format!(
-                "holds {} variables, over the limit of {}",
-                env.len(),
-                bounds.env
-            ),
-            "Send fewer; put settings into a file.",
-        ));
-    }
+    at_most(
+        "env",
+        env.len(),
+        bounds.env,
+        |count| format!("holds {count} variables"),
+        "Send fewer; put settings into a file.",
+    )?;
     let mut seen = BTreeSet::new();
     for (name, value) in env {
         let field = || format!("env.{}", quoted(name).trim_matches('"'));
@@ -231,42 +225,30 @@ fn environment(env: &[(String, String)], bounds: &Bounds) -> Result<(), Invalid>
     }
     // The kernel counts the NUL that ends each.
     let bytes: usize = env.iter().map(|pair| entry(pair) + 1).sum();
-    if bytes > bounds.args_bytes {
-        return Err(invalid(
-            "env",
-            format!(
-                "is {bytes} bytes in all, over the limit of {}",
-                bounds.args_bytes
-            ),
-            "Send less; put long texts into a file.",
-        ));
-    }
-    Ok(())
+    at_most(
+        "env",
+        bytes,
+        bounds.args_bytes,
+        |bytes| format!("is {bytes} bytes in all"),
+        "Send less; put long texts into a file.",
+    )
 }
 
 fn files(files: &[DraftFile], manifest: &Manifest, bounds: &Bounds) -> Result<(), Invalid> {
-    if files.len() > bounds.files_in {
-        return Err(invalid(
-            "files",
-            format!(
-                "holds {} files, over the limit of {}",
-                files.len(),
-                bounds.files_in
-            ),
-            "Send fewer files, or one archive that the program unpacks.",
-        ));
-    }
-    let bytes: u64 = files.iter().map(|file| file.content.len() as u64).sum();
-    if bytes > bounds.files_in_bytes {
-        return Err(invalid(
-            "files",
-            format!(
-                "are {bytes} bytes in all, over the limit of {}",
-                bounds.files_in_bytes
-            ),
-            "Send less data.",
-        ));
-    }
+    at_most(
+        "files",
+        files.len(),
+        bounds.files_in,
+        |count| format!("holds {count} files"),
+        "Send fewer files, or one archive that the program unpacks.",
+    )?;
+    at_most(
+        "files",
+        files.iter().map(|file| file.content.len() as u64).sum(),
+        bounds.files_in_bytes,
+        |bytes| format!("are {bytes} bytes in all"),
+        "Send less data.",
+    )?;
     let mut taken: BTreeSet<&str> = manifest.reserved.iter().map(String::as_str).collect();
     let mut directories = BTreeSet::new();
     for (number, DraftFile { path, .. }) in files.iter().enumerate() {

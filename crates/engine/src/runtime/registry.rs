@@ -213,8 +213,7 @@ impl Registry {
         places: Places<'_>,
         shared: Option<&Path>,
     ) -> Result<Self, StartError> {
-        let system = System::parse(&text("system.toml")?)
-            .map_err(|problem| wrong("system.toml", problem))?;
+        let manifests = manifests()?;
         let private: Vec<PathBuf> = std::iter::once(data_dir.to_owned())
             .chain(std::env::home_dir())
             .collect();
@@ -227,8 +226,11 @@ impl Registry {
             open_the_way(data_dir);
         }
         let mut runtimes = Vec::new();
-        for folder in folders() {
-            let named = places.named.iter().filter(|(name, _)| *name == folder);
+        for manifest in manifests {
+            let named = places
+                .named
+                .iter()
+                .filter(|(name, _)| *name == manifest.name);
             let named: Vec<PathBuf> = named.map(|(_, file)| file.clone()).collect();
             let search = Search {
                 named: &named,
@@ -237,7 +239,7 @@ impl Registry {
                 private: &private,
                 reach,
             };
-            runtimes.extend(load(&folder, &system, data_dir, shared, search)?);
+            runtimes.extend(load(manifest, data_dir, shared, search)?);
         }
         // All that this server uses is locked by now.
         sweep(&data_dir.join("runtimes"), SystemTime::now());
@@ -376,10 +378,17 @@ fn wrong(name: &str, problem: String) -> StartError {
     }
 }
 
-/// The names of the folders that hold a manifest.
-fn folders() -> Vec<String> {
-    Embedded::iter()
-        .filter_map(|path| path.strip_suffix("/runtime.toml").map(str::to_owned))
+/// The manifests of all folders, as they are on every machine.
+fn manifests() -> Result<Vec<Manifest>, StartError> {
+    let system =
+        System::parse(&text("system.toml")?).map_err(|problem| wrong("system.toml", problem))?;
+    let paths = Embedded::iter();
+    let folders = paths.filter_map(|path| path.strip_suffix("/runtime.toml").map(str::to_owned));
+    folders
+        .map(|folder| {
+            let manifest = text(&format!("{folder}/runtime.toml"))?;
+            Manifest::parse(&folder, &manifest, &system).map_err(|problem| wrong(&folder, problem))
+        })
         .collect()
 }
 
@@ -389,15 +398,24 @@ fn folders() -> Vec<String> {
 /// # Errors
 /// When a manifest is wrong, which no build that passed its tests has.
 pub fn endings() -> Result<Vec<(String, Vec<String>)>, StartError> {
-    let system =
-        System::parse(&text("system.toml")?).map_err(|problem| wrong("system.toml", problem))?;
-    let ending = |folder: String| {
-        let manifest = text(&format!("{folder}/runtime.toml"))?;
-        let manifest = Manifest::parse(&folder, &manifest, &system)
-            .map_err(|problem| wrong(&folder, problem))?;
-        Ok((manifest.name, manifest.extensions))
-    };
-    folders().into_iter().map(ending).collect()
+    let manifests = manifests()?.into_iter();
+    Ok(manifests
+        .map(|manifest| (manifest.name, manifest.extensions))
+        .collect())
+}
+
+/// The canonical name of a language by any of its names, whether it is on this
+/// machine or not.
+///
+/// # Errors
+/// The canonical names of all languages; none where a manifest is wrong, which
+/// no build that passed its tests has.
+pub fn language_named(word: &str) -> Result<String, Vec<String>> {
+    let manifests = manifests().unwrap_or_default();
+    let named = manifests.iter().find(|manifest| manifest.answers_to(word));
+    named
+        .map(|manifest| manifest.name.clone())
+        .ok_or_else(|| manifests.iter().map(|one| one.name.clone()).collect())
 }
 
 fn text(path: &str) -> Result<String, StartError> {
@@ -416,39 +434,14 @@ pub(crate) struct Places<'a> {
     pub(crate) home: Option<&'a Path>,
 }
 
-/// The canonical name of a language by any of its names, whether it is on this
-/// machine or not; else all canonical names.
-///
-/// # Errors
-/// The canonical names of all languages.
-pub fn language_named(word: &str) -> Result<String, Vec<String>> {
-    let system = text("system.toml").ok();
-    let system = system.and_then(|text| System::parse(&text).ok());
-    let manifests = folders().into_iter().filter_map(|folder| {
-        let text = text(&format!("{folder}/runtime.toml")).ok()?;
-        Manifest::parse(&folder, &text, system.as_ref()?).ok()
-    });
-    let manifests: Vec<Manifest> = manifests.collect();
-    let named = manifests.iter().find(|manifest| manifest.answers_to(word));
-    match named {
-        Some(manifest) => Ok(manifest.name.clone()),
-        None => Err(manifests
-            .into_iter()
-            .map(|manifest| manifest.name)
-            .collect()),
-    }
-}
-
 /// The language of a folder, and its versions.
 fn load(
-    folder: &str,
-    system: &System,
+    manifest: Manifest,
     data_dir: &Path,
     shared: Option<&Path>,
     search: Search<'_>,
 ) -> Result<Vec<Runtime>, StartError> {
-    let manifest = Manifest::parse(folder, &text(&format!("{folder}/runtime.toml"))?, system)
-        .map_err(|problem| wrong(folder, problem))?;
+    let folder = &manifest.folder.clone();
     let program = text(&format!("{folder}/{}", manifest.detect.program))?;
     let mut files = Vec::new();
     for name in &manifest.support {

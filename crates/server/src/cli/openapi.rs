@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::config::Settings;
 use crate::exit_code::Exit;
-use crate::http::openapi::{actions_document_within, document_within, to_yaml};
+use crate::http::openapi::{Server, actions_document, document, to_yaml};
 use crate::{output, public_url};
 
 pub(super) fn openapi(settings: &Settings, actions: bool, yaml: bool) -> Result<Exit, Failure> {
@@ -17,10 +17,14 @@ pub(super) fn openapi(settings: &Settings, actions: bool, yaml: bool) -> Result<
             "note: the document says {base}, which ChatGPT cannot reach; name the address that it can: --public-url https://…"
         ));
     }
+    let server = Server {
+        bounds: config.bounds,
+        ..Server::unseen(base, config.access)
+    };
     let document = if actions {
-        actions_document_within(&base, config.access, &config.bounds, &[], &[])
+        actions_document(&server)
     } else {
-        document_within(&base, config.access, &config.bounds, &[], &[])
+        document(&server)
     };
     let text = if yaml {
         to_yaml(&document)

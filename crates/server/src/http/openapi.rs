@@ -79,16 +79,34 @@ static BASE: LazyLock<Value> = LazyLock::new(|| {
     serde_json::to_value(Api::openapi()).expect("a document of strings and numbers serialises")
 });
 
-/// The whole API as OpenAPI 3.1, with the default bounds.
-#[must_use]
-pub fn document(base_url: &str, access: Access) -> Value {
-    document_within(base_url, access, &Bounds::default(), &[], &[])
+/// The server that a document speaks of.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Its address as clients see it.
+    pub url: String,
+    /// Who is let in.
+    pub access: Access,
+    /// The bounds in force.
+    pub bounds: Bounds,
+    /// What it runs.
+    pub languages: Vec<Language>,
+    /// What programs find installed.
+    pub packages: Vec<PackageState>,
 }
 
-/// The part for ChatGPT Actions, flattened, with the default bounds.
-#[must_use]
-pub fn actions_document(base_url: &str, access: Access) -> Value {
-    actions_document_within(base_url, access, &Bounds::default(), &[], &[])
+impl Server {
+    /// One that nothing is known of but that: the default bounds, and no word
+    /// of versions and packages.
+    #[must_use]
+    pub fn unseen(url: impl Into<String>, access: Access) -> Self {
+        Self {
+            url: url.into(),
+            access,
+            bounds: Bounds::default(),
+            languages: Vec::new(),
+            packages: Vec::new(),
+        }
+    }
 }
 
 /// A document as YAML.
@@ -97,28 +115,22 @@ pub fn to_yaml(document: &Value) -> String {
     yaml_serde::to_string(document).expect("any JSON value is a YAML value")
 }
 
-/// [`document`] of a server with these bounds, languages and packages.
+/// The whole API as OpenAPI 3.1.
 #[must_use]
-pub fn document_within(
-    base_url: &str,
-    access: Access,
-    bounds: &Bounds,
-    languages: &[Language],
-    packages: &[PackageState],
-) -> Value {
+pub fn document(server: &Server) -> Value {
     let mut document = BASE.clone();
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
     document["info"]["license"] = json!({
         "name": "Apache-2.0 OR MIT",
         "identifier": "Apache-2.0 OR MIT",
     });
-    document["servers"] = json!([{ "url": base_url }]);
+    document["servers"] = json!([{ "url": server.url }]);
     document["components"]["securitySchemes"] = json!({
         SCHEME: { "type": "http", "scheme": "bearer" },
     });
-    bound(&mut document, bounds);
-    tell_versions(&mut document, languages);
-    tell_packages(&mut document, packages);
+    bound(&mut document, &server.bounds);
+    tell_versions(&mut document, &server.languages);
+    tell_packages(&mut document, &server.packages);
     let answers = &mut document["paths"]["/execute"]["post"]["responses"]["200"]["content"];
     answers["text/event-stream"] = json!({
         "schema": { "type": "string", "description": EVENTS },
@@ -127,23 +139,16 @@ pub fn document_within(
     let paths = document["paths"].as_object_mut();
     for (path, item) in paths.into_iter().flatten() {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
-            complete(path, method, operation, access);
+            complete(path, method, operation, server.access);
         }
     }
     document
 }
 
-/// [`actions_document`] of a server with these bounds, languages and packages.
+/// The part for ChatGPT Actions, flattened.
 #[must_use]
-pub fn actions_document_within(
-    base_url: &str,
-    access: Access,
-    bounds: &Bounds,
-    languages: &[Language],
-    packages: &[PackageState],
-) -> Value {
-    let whole = document_within(base_url, access, bounds, languages, packages);
-    flatten::flatten(&whole, access)
+pub fn actions_document(server: &Server) -> Value {
+    flatten::flatten(&document(server), server.access)
 }
 
 /// Names the versions that code can ask for, beside the languages that every
@@ -386,10 +391,10 @@ mod tests {
                 passed_over: Vec::new(),
                 version_of: name.contains('.').then(|| "python".to_owned()),
             };
-            let languages: Vec<Language> = names.iter().map(language).collect();
-            let bounds = Bounds::default();
-            let access = Access::Token;
-            let document = document_within(EXAMPLE_URL, access, &bounds, &languages, &[]);
+            let document = document(&Server {
+                languages: names.iter().map(language).collect(),
+                ..Server::unseen(EXAMPLE_URL, Access::Token)
+            });
             let request = &document["components"]["schemas"]["ExecuteRequest"]["properties"];
             assert_eq!(request["language"]["enum"], expected, "{names:?}");
         };
@@ -407,9 +412,10 @@ mod tests {
     #[test]
     fn installed_packages_are_told_as_far_as_the_importer_reads() {
         let check = |packages: &[PackageState], expected: &str| {
-            let bounds = Bounds::default();
-            let document =
-                actions_document_within(EXAMPLE_URL, Access::Token, &bounds, &[], packages);
+            let document = actions_document(&Server {
+                packages: packages.to_vec(),
+                ..Server::unseen(EXAMPLE_URL, Access::Token)
+            });
             let schema = &document["paths"]["/execute"]["post"]["requestBody"]["content"];
             let code = &schema["application/json"]["schema"]["properties"]["code"];
             let told = code["description"].as_str().expect("a description");

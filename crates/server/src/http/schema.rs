@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use super::Shared;
-use super::openapi;
+use super::openapi::{self, Server};
 use super::serve::Connection;
+use crate::app::App;
 use crate::public_url::of_request;
 
 /// The registered media type of YAML.
@@ -26,12 +28,8 @@ const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
     tag = "schemas",
     responses((status = 200, description = "The document", body = Value, content_type = "application/json")),
 )]
-pub(super) async fn json(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-) -> Json<Value> {
-    Json(whole(&shared, connection, &headers))
+pub(super) async fn json(server: Server) -> Json<Value> {
+    Json(openapi::document(&server))
 }
 
 /// OpenAPI document (YAML)
@@ -44,12 +42,8 @@ pub(super) async fn json(
     tag = "schemas",
     responses((status = 200, description = "The document", body = Value, content_type = "application/yaml")),
 )]
-pub(super) async fn yaml(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-) -> Response {
-    as_yaml(&whole(&shared, connection, &headers))
+pub(super) async fn yaml(server: Server) -> Response {
+    as_yaml(&openapi::document(&server))
 }
 
 /// Document for ChatGPT Actions (JSON)
@@ -62,12 +56,8 @@ pub(super) async fn yaml(
     tag = "schemas",
     responses((status = 200, description = "The document", body = Value, content_type = "application/json")),
 )]
-pub(super) async fn actions_json(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-) -> Json<Value> {
-    Json(for_actions(&shared, connection, &headers))
+pub(super) async fn actions_json(server: Server) -> Json<Value> {
+    Json(openapi::actions_document(&server))
 }
 
 /// Document for ChatGPT Actions (YAML)
@@ -80,38 +70,29 @@ pub(super) async fn actions_json(
     tag = "schemas",
     responses((status = 200, description = "The document", body = Value, content_type = "application/yaml")),
 )]
-pub(super) async fn actions_yaml(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-) -> Response {
-    as_yaml(&for_actions(&shared, connection, &headers))
+pub(super) async fn actions_yaml(server: Server) -> Response {
+    as_yaml(&openapi::actions_document(&server))
 }
 
-fn whole(shared: &Shared, connection: Connection, headers: &HeaderMap) -> Value {
-    let config = &shared.app.config;
-    let url = of_request(config, connection.peer.ip(), headers);
-    let engine = &shared.app.engine;
-    openapi::document_within(
-        &url,
-        config.access,
-        engine.bounds(),
-        &engine.languages(),
-        &engine.packages(),
-    )
-}
+/// This server, by the address under which it was asked.
+impl FromRequestParts<Arc<Shared>> for Server {
+    type Rejection = <ConnectInfo<Connection> as FromRequestParts<Arc<Shared>>>::Rejection;
 
-fn for_actions(shared: &Shared, connection: Connection, headers: &HeaderMap) -> Value {
-    let config = &shared.app.config;
-    let url = of_request(config, connection.peer.ip(), headers);
-    let engine = &shared.app.engine;
-    openapi::actions_document_within(
-        &url,
-        config.access,
-        engine.bounds(),
-        &engine.languages(),
-        &engine.packages(),
-    )
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let ConnectInfo::<Connection>(connection) =
+            ConnectInfo::from_request_parts(parts, shared).await?;
+        let App { engine, config, .. } = &*shared.app;
+        Ok(Self {
+            url: of_request(config, connection.peer.ip(), &parts.headers),
+            access: config.access,
+            bounds: *engine.bounds(),
+            languages: engine.languages(),
+            packages: engine.packages(),
+        })
+    }
 }
 
 fn as_yaml(document: &Value) -> Response {

@@ -4,13 +4,21 @@ use std::path::PathBuf;
 
 use codex_server::api::Code;
 use codex_server::config::Access;
-use codex_server::http::openapi::{EXAMPLE_URL, actions_document, document, to_yaml};
+use codex_server::http::openapi::{self, EXAMPLE_URL, Server, to_yaml};
 use serde_json::{Value, json};
 
 use crate::importer::faults;
 
 /// Rewrites the golden copies instead of comparing them.
 const UPDATE: &str = "UPDATE_GOLDEN";
+
+fn document(access: Access) -> Value {
+    openapi::document(&Server::unseen(EXAMPLE_URL, access))
+}
+
+fn actions_document(access: Access) -> Value {
+    openapi::actions_document(&Server::unseen(EXAMPLE_URL, access))
+}
 
 #[track_caller]
 fn check_golden(name: &str, document: &Value) {
@@ -36,15 +44,12 @@ fn check_golden_text(name: &str, text: &str) {
 
 #[test]
 fn golden_whole_document() {
-    check_golden("openapi.json", &document(EXAMPLE_URL, Access::Token));
+    check_golden("openapi.json", &document(Access::Token));
 }
 
 #[test]
 fn golden_document_for_actions() {
-    check_golden(
-        "openapi-actions.json",
-        &actions_document(EXAMPLE_URL, Access::Token),
-    );
+    check_golden("openapi-actions.json", &actions_document(Access::Token));
 }
 
 #[test]
@@ -69,19 +74,19 @@ fn golden_manual_of_problems() {
 #[test]
 fn the_document_for_actions_breaks_no_rule_of_the_importer() {
     for access in [Access::Token, Access::Open] {
-        let document = actions_document(EXAMPLE_URL, access);
+        let document = actions_document(access);
         assert_eq!(faults(&document), Vec::<String>::new(), "{access:?}");
     }
 }
 
 #[test]
 fn the_whole_document_would_break_some() {
-    assert!(!faults(&document(EXAMPLE_URL, Access::Token)).is_empty());
+    assert!(!faults(&document(Access::Token)).is_empty());
 }
 
 #[test]
 fn the_document_for_actions_has_the_operations_and_fields() {
-    let document = actions_document(EXAMPLE_URL, Access::Token);
+    let document = actions_document(Access::Token);
     let paths = document["paths"].as_object().expect("paths");
     assert_eq!(
         paths.keys().collect::<Vec<_>>(),
@@ -136,9 +141,9 @@ fn the_document_for_actions_has_the_operations_and_fields() {
 
 #[test]
 fn tokens_are_asked_for_only_where_needed() {
-    let open = actions_document(EXAMPLE_URL, Access::Open);
+    let open = actions_document(Access::Open);
     assert!(!open.to_string().contains("BearerAuth"));
-    let whole = document(EXAMPLE_URL, Access::Token);
+    let whole = document(Access::Token);
     assert_eq!(
         whole["components"]["securitySchemes"]["BearerAuth"]["scheme"],
         "bearer"
@@ -154,7 +159,7 @@ fn tokens_are_asked_for_only_where_needed() {
             assert_eq!(operation["responses"].get("401").is_some(), guarded);
         }
     }
-    let open = document(EXAMPLE_URL, Access::Open);
+    let open = document(Access::Open);
     assert!(
         open["paths"]["/execute"]["post"]["responses"]
             .get("401")
@@ -164,7 +169,7 @@ fn tokens_are_asked_for_only_where_needed() {
 
 #[test]
 fn every_reference_leads_somewhere() {
-    let document = document(EXAMPLE_URL, Access::Token);
+    let document = document(Access::Token);
     let text = document.to_string();
     let mut found = 0;
     for reference in text.split("\"$ref\":\"#").skip(1) {
@@ -191,9 +196,9 @@ fn only_the_whole_document_tells_of_events() {
         let content = ok["content"].as_object().expect("content").clone();
         content.keys().cloned().collect::<Vec<_>>()
     };
-    let whole = document(EXAMPLE_URL, Access::Token);
+    let whole = document(Access::Token);
     assert_eq!(content(&whole), ["application/json", "text/event-stream"]);
-    let actions = actions_document(EXAMPLE_URL, Access::Token);
+    let actions = actions_document(Access::Token);
     assert_eq!(content(&actions), ["application/json"]);
     let refusals = &actions["paths"]["/execute"]["post"]["responses"];
     assert!(refusals.get("406").is_none());
@@ -201,10 +206,7 @@ fn only_the_whole_document_tells_of_events() {
 
 #[test]
 fn yaml_says_the_same_as_json() {
-    for document in [
-        document(EXAMPLE_URL, Access::Token),
-        actions_document(EXAMPLE_URL, Access::Open),
-    ] {
+    for document in [document(Access::Token), actions_document(Access::Open)] {
         let back: Value = yaml_serde::from_str(&to_yaml(&document)).expect("valid YAML");
         assert_eq!(back, document);
     }
