@@ -142,7 +142,7 @@ impl Manifest {
         mounts.extend(file.mounts);
         let mut environment = system.environment.clone();
         environment.extend(file.environment);
-        check_environment(&environment)?;
+        check_environment("environment", &environment, &["bin", "support"])?;
         let mut reserved = vec![file.source.clone()];
         reserved.extend(file.reserved);
         let minimum = Version::parse(&file.detect.minimum)
@@ -323,11 +323,7 @@ impl RuntimeFile {
             ("detect.candidates", &self.detect.candidates),
         ];
         for (field, names) in files {
-            for name in names {
-                if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-                    return Err(format!("{field}: {name:?} is not a plain file name"));
-                }
-            }
+            check_file_names(field, names)?;
         }
         if self.processes == Some(0) {
             return Err("processes: 0 leaves no room for the program".to_owned());
@@ -372,6 +368,18 @@ impl RuntimeFile {
     }
 }
 
+fn check_file_names<'a>(
+    field: &str,
+    names: impl IntoIterator<Item = &'a String>,
+) -> Result<(), String> {
+    for name in names {
+        if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\0']) {
+            return Err(format!("{field}: {name:?} is not a plain file name"));
+        }
+    }
+    Ok(())
+}
+
 fn check_mounts(mounts: &[PathBuf]) -> Result<(), String> {
     let relative = mounts.iter().find(|path| !path.is_absolute());
     relative.map_or(Ok(()), |path| {
@@ -382,12 +390,16 @@ fn check_mounts(mounts: &[PathBuf]) -> Result<(), String> {
     })
 }
 
-fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), String> {
+fn check_environment(
+    field: &str,
+    environment: &BTreeMap<String, String>,
+    known: &[&str],
+) -> Result<(), String> {
     for (name, value) in environment {
         if !is_environment_name(name) {
-            return Err(format!("environment: {name:?} is no variable's name"));
+            return Err(format!("{field}: {name:?} is no variable's name"));
         }
-        check_placeholders(&format!("environment.{name}"), value, &["bin", "support"])?;
+        check_placeholders(&format!("{field}.{name}"), value, known)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Version, check_placeholders, check_words, is_environment_name};
+use super::{Version, check_environment, check_file_names, check_words};
 
 /// How a language's package set is built, checked and shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,22 +67,12 @@ impl PackagesFile {
                 self.at
             ));
         }
-        let files = [&self.program, &self.check];
-        for name in files.into_iter().chain(&self.files) {
-            if !plain(name) || name.contains(['/', '\0']) {
-                return Err(format!("packages: {name:?} is not a plain file name"));
-            }
-        }
+        check_file_names("packages", [&self.program, &self.check])?;
+        check_file_names("packages.files", &self.files)?;
         if self.main.is_empty() {
             return Err("packages.main: at least one is needed".to_owned());
         }
-        for (name, value) in &self.environment {
-            let field = format!("packages.environment.{name}");
-            if !is_environment_name(name) {
-                return Err(format!("{field}: is no variable's name"));
-            }
-            check_placeholders(&field, value, &["packages"])?;
-        }
+        check_environment("packages.environment", &self.environment, &["packages"])?;
         Ok(Packages {
             argv: self.argv,
             program: self.program,
