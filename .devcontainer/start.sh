@@ -19,7 +19,7 @@ if "$server" health >/dev/null 2>&1; then
 else
     # Its own session, or it would end with this script. The first token is in
     # the log, which is for this user alone.
-    (umask 077 && setsid --fork "$server" serve --port "$port" >"$log" 2>&1 </dev/null)
+    (umask 077 && setsid --fork "$server" up --port "$port" >"$log" 2>&1 </dev/null)
 fi
 
 for ((i = 0; i < tries; i++)); do

@@ -4,7 +4,8 @@
 //
 // It runs on the host, as the server's user, and runs no code of a package:
 // npm is told to leave their scripts alone. The server loads them afterwards,
-// in a sandbox.
+// in a sandbox. What comes from git npm prepares by code that comes along, whatever
+// it was told of scripts: so npm may start no program.
 'use strict';
 
 const fs = require('fs');
@@ -20,9 +21,23 @@ const KEPT = 4000;
 // same names.
 const LARGE = ['date-fns', 'mathjs'];
 
+// Loaded before npm: a Node that starts no other program.
+const ALONE = `
+const children = require('child_process');
+for (const name of ['exec', 'execFile', 'execFileSync', 'execSync', 'fork', 'spawn', 'spawnSync']) {
+  children[name] = () => { throw new Error('npm may start no program here'); };
+}
+require('module').syncBuiltinESMExports();
+`;
+
 // What npm prints, what that means, and the cure; the first that fits counts.
 const FAILURES = [
   [/ENOSPC/, 'the disk is full', 'Make room where the server keeps its data, then start the installation again.'],
+  [
+    /npm may start no program|ENOGIT|EALLOWGIT/,
+    'what was added needs a package from git, which would run code of its own when it is fetched',
+    'Leave it out, or ask for another version of it.',
+  ],
   [
     /EINTEGRITY/,
     'a downloaded package is not the pinned one: its hash is another',
@@ -89,7 +104,9 @@ function main(tree, cache) {
   say('progress', `0/${total + 2} preparing`);
   const quiet = ['--ignore-scripts', '--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=http', '--cache', cache];
   const words = added.length ? ['install', '--save-exact', ...quiet, '--', ...added] : ['ci', ...quiet];
-  const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'] });
+  fs.writeFileSync('alone.cjs', ALONE);
+  const env = { ...process.env, NODE_OPTIONS: '--require ./alone.cjs' };
+  const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'], env });
   let text = '';
   let done = 0;
   const seen = (chunk) => {
@@ -109,6 +126,8 @@ function main(tree, cache) {
       const [, error, cure] = FAILURES.find(([pattern]) => pattern.test(text)) ?? ['', `npm failed with exit code ${code}`];
       return fail(error, cure);
     }
+    const links = listed('node_modules').filter((name) => !fs.lstatSync(path.join('node_modules', name)).isDirectory());
+    if (links.length) return fail(`${links[0]} is a link to a directory of this machine, and no package of the registry`, 'Leave out what needs it.');
     fs.renameSync('node_modules', tree);
     fs.rmSync(path.join(tree, '.bin'), { recursive: true, force: true });
     const names = listed(tree);

@@ -28,6 +28,24 @@ def boot():
             # Nothing was kept; then it is made as everywhere.
             pass
 
+    def lend(base):
+        # A venv takes no user site, which is where packages are lent to every
+        # other interpreter: after the library, before its own packages.
+        if sys.prefix == sys.base_prefix or sys.flags.no_user_site:
+            return
+        import site
+
+        place = os.path.join(base, "lib", "python%d.%d" % sys.version_info[:2], "site-packages")
+        if place in sys.path or not os.path.isdir(place):
+            return
+        own = site.getsitepackages()
+        end = len(sys.path)
+        site.addsitedir(place)
+        lent = sys.path[end:]
+        del sys.path[end:]
+        first = next((at for at, entry in enumerate(sys.path) if entry in own), end)
+        sys.path[first:first] = lent
+
     def report(kind, error, traceback):
         sys.excepthook = hook
         traceback = without_boot(traceback)
@@ -35,7 +53,9 @@ def boot():
         sys.last_traceback = traceback
         hook(kind, error, traceback)
 
-    warm(os.path.join(os.environ.get("PYTHONUSERBASE", "/nowhere"), "warm"))
+    packages = os.environ.get("PYTHONUSERBASE", "/nowhere")
+    warm(os.path.join(packages, "warm"))
+    lend(packages)
     name = sys.argv[1]
     workspace = os.getcwd()
     path = os.path.join(workspace, name)

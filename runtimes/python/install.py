@@ -3,7 +3,8 @@
 #
 # It runs on the host, as the server's user, and runs no code of a package:
 # only wheels are taken, and nothing of them is imported. The server imports
-# them afterwards, in a sandbox.
+# them afterwards, in a sandbox. A wheel may ask for what is no wheel, by address,
+# and pip would build that with code of its own: so pip may start no program.
 import concurrent.futures
 import glob
 import hashlib
@@ -28,6 +29,19 @@ KEPT_LINES = 30
 # Taken by the first who fails, and never given back.
 FAILED = threading.Lock()
 
+# pip as a program that starts no other: neither what builds packages nor git. Only
+# keyring, which some operators have their passwords from, is none of a package's.
+ALONE = """
+import os, runpy, sys
+def alone(event, args):
+    if event in ("subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn"):
+        program = str(args[0]) if args else event
+        if os.path.basename(program) != "keyring":
+            raise OSError("pip may start no program here, and was asked for " + os.path.basename(program))
+sys.addaudithook(alone)
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
 # What pip prints, what that means, and the cure. The first that fits counts:
 # without a network pip says in the end that there is no such package.
 FAILURES = [
@@ -36,6 +50,11 @@ FAILURES = [
         r"DO NOT MATCH THE HASHES",
         "a downloaded package is not the pinned one: its hash is another",
         "Start the installation again; if it stays so, the package index or a proxy on the way changes files, and nothing of it was used.",
+    ),
+    (
+        r"pip may start no program",
+        "what was added needs a package that does not come as a wheel of the index, and would have to be built by code of its own",
+        "Leave it out, or ask for another version of it.",
     ),
     (
         r"NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|ProtocolError|SSLError|"
@@ -84,12 +103,12 @@ def pip():
     """The words that start a pip of this interpreter."""
     base = [sys.executable, "-I"]
     if importlib.util.find_spec("pip"):
-        return base + ["-m", "pip"]
+        return base + ["-c", ALONE]
     # Debian keeps pip apart; its ensurepip knows where.
     if importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv"):
         made = subprocess.run(base + ["-m", "venv", "tool"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if made.returncode == 0:
-            return [os.path.abspath("tool/bin/python"), "-I", "-m", "pip"]
+            return [os.path.abspath("tool/bin/python"), "-I", "-c", ALONE]
     fail("this Python has no pip", "Install pip for it (on Debian and Ubuntu: apt install python3-venv), then start the installation again.")
 
 
@@ -204,7 +223,7 @@ def main(tree, cache, at):
     site = sysconfig.get_path("purelib", "posix_user", {"userbase": tree})
     os.makedirs(os.path.dirname(site))
     everything = write("all.txt", download.pinned + [hashed(wheel) for wheel in wheels])
-    words = ["install", "--no-deps", "--no-index", "--no-compile", "--no-warn-script-location", "--no-cache-dir"]
+    words = ["install", "--only-binary", ":all:", "--no-deps", "--no-index", "--no-compile", "--no-warn-script-location", "--no-cache-dir"]
     # The hashes are compared once more: the cache is only a directory.
     run(tool + words + ["--find-links", cache, "--require-hashes", "--target", site, "-r", everything])
     # Scripts name an interpreter that a program may not have.

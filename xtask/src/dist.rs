@@ -185,25 +185,15 @@ const FILES: [(&str, &str); 8] = [
     ("packaging/debian-packages.txt", "debian-packages.txt"),
 ];
 
-/// What the binary prints about itself, if it can: the word in its help, the
-/// arguments, the file.
-const PRINTED: [(&str, &[&str], &str); 3] = [
-    (
-        "completions",
-        &["completions", "bash"],
-        "completions/codex-server.bash",
-    ),
-    (
-        "completions",
-        &["completions", "zsh"],
-        "completions/_codex-server",
-    ),
-    (
-        "completions",
-        &["completions", "fish"],
-        "completions/codex-server.fish",
-    ),
+/// What the binary prints for shells: the shell and the file.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "completions/codex-server.bash"),
+    ("zsh", "completions/_codex-server"),
+    ("fish", "completions/codex-server.fish"),
 ];
+
+/// Where the pages of the manual go: a directory as `man -M man` takes it.
+const MANUAL: &str = "man/man1";
 
 /// Puts everything together below `tree`.
 fn gather(binary: &Path, target: &str, tree: &Path, native: bool) -> Result<()> {
@@ -240,13 +230,14 @@ fn gather(binary: &Path, target: &str, tree: &Path, native: bool) -> Result<()> 
             ask(&["--version"])?.trim() == format!("codex-server {}", env!("CARGO_PKG_VERSION")),
             "the binary calls itself something else"
         );
-        let help = ask(&["--help"])?;
-        for (word, arguments, path) in PRINTED {
-            if help.split_whitespace().any(|found| found == word) {
-                fs::write(place(path)?, ask(arguments)?)
-                    .with_context(|| format!("failed to write {path}"))?;
-            }
+        for (shell, path) in COMPLETIONS {
+            fs::write(place(path)?, ask(&["completions", shell])?)
+                .with_context(|| format!("failed to write {path}"))?;
         }
+        let pages = tree.join(MANUAL);
+        ask(&["man", "--out", &pages.to_string_lossy()])?;
+        let own = pages.join("codex-server.1");
+        ensure!(own.is_file(), "the binary wrote no {}", own.display());
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use crate::artifact::Artifacts;
 use crate::config::Config;
 use crate::file_url::Fetcher;
 use crate::http::Activity;
+use crate::provision::{Intent, Underway};
 use crate::rate::Rate;
 use crate::store::Store;
 
@@ -29,4 +30,18 @@ pub struct App {
     pub rate: Rate,
     /// When it was last used.
     pub activity: Activity,
+    /// Whether packages are being installed beside it.
+    pub installing: Underway,
+}
+
+impl App {
+    /// What is meant to become of packages that are not there.
+    #[must_use]
+    pub fn intent(&self) -> Intent {
+        if self.installing.get() {
+            Intent::Install
+        } else {
+            Intent::without_installation(self.config.minimal)
+        }
+    }
 }

@@ -2,14 +2,16 @@
 //!
 //! They lie in `artifacts/` of the data directory under random ids of our
 //! own; a name that user code chose is never part of a path. Everything is
-//! bounded: how long, how many, how much in all. At a bound the oldest goes.
-//! A file that cannot be kept is not offered; that never fails a run.
+//! bounded: how long, how many, how much in all. At a bound the oldest goes, of
+//! the key that holds most. A file that cannot be kept is not offered; that
+//! never fails a run.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,10 +21,12 @@ use crate::media::tidy_name;
 
 mod link;
 mod record;
+mod shelf;
 
 use link::SigningKey;
 pub use link::{BadLink, Signature};
 use record::Record;
+use shelf::Shelf;
 
 /// Name of the folder in the data directory.
 pub(crate) const FOLDER: &str = "artifacts";
@@ -103,9 +107,12 @@ pub enum KeepError {
     /// Keeping files is switched off.
     #[error("this server keeps no files")]
     Off,
-    /// It is over the bound, alone or with others that are being written.
+    /// It is over the bound, alone or with others of its key.
     #[error("it is more than may be kept in all")]
     TooLarge,
+    /// It would drive out files of keys that hold less than its own.
+    #[error("there is no room beside the files of other keys")]
+    Crowded,
     /// The disk failed or is full.
     #[error("failed to {step}")]
     Io {
@@ -149,58 +156,6 @@ struct Inner {
     shelf: Mutex<Shelf>,
 }
 
-/// What there is, with its sum.
-#[derive(Debug, Default)]
-struct Shelf {
-    kept: HashMap<Id, Kept>,
-    /// Oldest first.
-    order: BTreeMap<(u64, Id), u64>,
-    /// Bytes of all, those being written included.
-    bytes: u64,
-    /// Files being written, and their bytes.
-    writing: (usize, u64),
-}
-
-impl Shelf {
-    fn put(&mut self, kept: Kept) {
-        self.order.insert((kept.made, kept.id), kept.size);
-        self.bytes += kept.size;
-        self.kept.insert(kept.id, kept);
-    }
-
-    fn take(&mut self, id: Id) -> Option<Kept> {
-        let kept = self.kept.remove(&id)?;
-        self.order.remove(&(kept.made, id));
-        self.bytes -= kept.size;
-        Some(kept)
-    }
-
-    /// Takes the oldest away until `size` more bytes of `more` files fit;
-    /// `None` when not even that would do.
-    fn make_room(&mut self, bounds: &Bounds, size: u64, more: usize) -> Option<Vec<Id>> {
-        let (files, bytes) = self.writing;
-        if bytes + size > bounds.bytes || files + more > bounds.count {
-            return None;
-        }
-        let mut gone = Vec::new();
-        while self.bytes + size > bounds.bytes || self.kept.len() + files + more > bounds.count {
-            let Some((&(_, oldest), _)) = self.order.first_key_value() else {
-                break;
-            };
-            self.take(oldest);
-            gone.push(oldest);
-        }
-        Some(gone)
-    }
-
-    fn ended(&self, now: u64) -> Vec<Id> {
-        let all = self.kept.values();
-        all.filter(|kept| kept.expires <= now)
-            .map(|kept| kept.id)
-            .collect()
-    }
-}
-
 impl Artifacts {
     /// Opens the folder in `home`, takes over what is still good there and
     /// removes the rest.
@@ -219,7 +174,7 @@ impl Artifacts {
                 _ => remove(&path),
             }
         }
-        for id in shelf.make_room(&bounds, 0, 0).unwrap_or_default() {
+        for id in shelf.make_room(&bounds, "", None).unwrap_or_default() {
             remove(&folder.join(id.to_string()));
         }
         Ok(Self {
@@ -256,7 +211,11 @@ impl Artifacts {
             made: u64::try_from(made.as_micros()).unwrap_or(u64::MAX),
             expires: (made + lifetime).as_secs(),
         };
-        let mut place = Reserved::new(&self.inner, size).ok_or(KeepError::TooLarge)?;
+        if size > bytes {
+            return Err(KeepError::TooLarge);
+        }
+        let place = Reserved::new(&self.inner, owner, size);
+        let mut place = place.ok_or(KeepError::Crowded)?;
         let path = self.path(id);
         let head = write(&path, &record, content).map_err(io("write the file"))?;
         let kept = kept(id, record, head);
@@ -267,17 +226,21 @@ impl Artifacts {
     /// What is kept under this id and name and has not ended.
     #[must_use]
     pub fn find(&self, id: Id, name: &str) -> Option<Kept> {
-        let found = self.shelf().kept.get(&id).cloned()?;
+        let found = self.shelf().get(id).cloned()?;
         (found.name == name && found.expires > now().as_secs()).then_some(found)
     }
 
-    /// Opens the content, positioned at its first byte. What is removed
-    /// meanwhile can still be read to its end.
+    /// `length` bytes of the content from `begin` on. Blocks on the disk. The
+    /// file is open no longer than that: else who reads slowly could hold room
+    /// on the disk that is counted to nobody any more.
     ///
     /// # Errors
     /// When the file is gone or cannot be read.
-    pub fn content(&self, kept: &Kept) -> io::Result<(File, u64)> {
-        Ok((File::open(self.path(kept.id))?, kept.head))
+    pub fn part(&self, kept: &Kept, begin: u64, length: usize) -> io::Result<Vec<u8>> {
+        let file = File::open(self.path(kept.id))?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, kept.head.saturating_add(begin))?;
+        Ok(bytes)
     }
 
     /// Removes one; says whether it was there.
@@ -347,23 +310,23 @@ impl Inner {
 /// file takes it over, or nobody.
 struct Reserved<'a> {
     inner: &'a Inner,
+    owner: &'a str,
     size: u64,
     written: Option<Kept>,
 }
 
 impl<'a> Reserved<'a> {
-    fn new(inner: &'a Inner, size: u64) -> Option<Self> {
+    fn new(inner: &'a Inner, owner: &'a str, size: u64) -> Option<Self> {
         let mut shelf = inner.shelf();
-        let gone = shelf.make_room(&inner.bounds, size, 1)?;
-        shelf.bytes += size;
-        shelf.writing.0 += 1;
-        shelf.writing.1 += size;
+        let gone = shelf.make_room(&inner.bounds, owner, Some(size))?;
+        shelf.reserve(owner, size);
         drop(shelf);
         for id in gone {
             remove(&inner.folder.join(id.to_string()));
         }
         Some(Self {
             inner,
+            owner,
             size,
             written: None,
         })
@@ -373,11 +336,9 @@ impl<'a> Reserved<'a> {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         let mut shelf = self.inner.shelf();
-        shelf.bytes -= self.size;
-        shelf.writing.0 -= 1;
-        shelf.writing.1 -= self.size;
-        if let Some(kept) = self.written.take() {
-            shelf.put(kept);
+        match self.written.take() {
+            Some(kept) => shelf.place(kept),
+            None => shelf.unreserve(self.owner, self.size),
         }
     }
 }

@@ -52,8 +52,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start the server unless it runs already, and say how to use it
+    #[command(after_help = flags::elsewhere())]
     Up(ServeFlags),
     /// Start the server in the foreground, as a service unit would
+    #[command(after_help = flags::elsewhere())]
     Serve(ServeFlags),
     /// Run a program in the sandbox, here or on a server
     Run(Box<run::RunArgs>),
@@ -190,11 +192,25 @@ fn dispatch(command: Command, env: &Env) -> Result<Exit, Failure> {
 
 /// Resolves the configuration and says what the operator should hear about it.
 fn settings<const REACH: u8>(flags: &flags::Given<REACH>, env: &Env) -> Result<Settings, Failure> {
-    let settings = load(&flags.0, env)?;
+    let mut settings = load(&flags.0, env)?;
+    if let Some(program) = outside_path(env) {
+        settings.program = program;
+    }
     for warning in &settings.warnings {
         output::note(&format!("warning: {warning}"));
     }
     Ok(settings)
+}
+
+/// The path of this program, where a shell would not find it by its name alone.
+fn outside_path(env: &Env) -> Option<String> {
+    let own = std::env::current_exe().ok()?;
+    let name = own.file_name()?;
+    let found = std::env::split_paths(env.raw("PATH")?)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file());
+    let same = found.and_then(|file| file.canonicalize().ok()) == own.canonicalize().ok();
+    (!same).then(|| own.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

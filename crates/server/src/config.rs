@@ -115,6 +115,8 @@ pub struct Config {
     pub action_timeout: Duration,
     /// The longest silence of a streamed answer, which a comment then breaks.
     pub stream_keep_alive: Duration,
+    /// Bytes of finished answers, together, that wait for slow readers.
+    pub unread: u64,
     /// How long running jobs are waited for at shutdown.
     pub drain_grace: Duration,
     /// Connections at once.
@@ -161,6 +163,7 @@ impl Config {
             client_timeout: Duration::from_secs(30),
             action_timeout: Duration::from_secs(40),
             stream_keep_alive: Duration::from_secs(15),
+            unread: 128 * 1024 * 1024,
             drain_grace: Duration::from_secs(8),
             connections: 1024,
             idle_shutdown: None,
@@ -221,6 +224,8 @@ pub struct Settings {
     pub host_is_default: bool,
     /// What the operator should hear about: misspelt variables and the like.
     pub warnings: Vec<String>,
+    /// How this program is called in the operator's shell.
+    pub program: String,
 }
 
 impl Settings {
@@ -237,6 +242,21 @@ impl Settings {
             rate_burst: None,
             host_is_default: true,
             warnings: Vec::new(),
+            program: "codex-server".to_owned(),
+        }
+    }
+
+    /// A command line of ours that works as it is printed, in another shell
+    /// too, and is about the same data directory.
+    #[must_use]
+    pub fn command(&self, words: &str) -> String {
+        let program = value::quoted(&self.program);
+        match self.sources.get("home") {
+            Some(Source::Flag(_) | Source::Env(_)) => {
+                let home = self.config.home.to_string_lossy();
+                format!("{program} {words} --home {}", value::quoted(&home))
+            }
+            _ => format!("{program} {words}"),
         }
     }
 

@@ -44,6 +44,7 @@ mod peer;
 mod schema;
 mod serve;
 mod stream;
+mod unread;
 
 pub use activity::Activity;
 pub use serve::{Connection, serve};
@@ -57,12 +58,15 @@ struct Shared {
     app: Arc<App>,
     failures: failures::Failures,
     metrics: metrics::Metrics,
+    unread: unread::Unread,
 }
 
 /// All routes with all layers.
 fn router(app: Arc<App>) -> Router {
+    let metrics = metrics::Metrics::of(&app.engine);
     let shared = Arc::new(Shared {
-        metrics: metrics::Metrics::of(&app.engine),
+        unread: metrics.unread(app.config.unread),
+        metrics,
         app,
         failures: failures::Failures::default(),
     });

@@ -23,6 +23,9 @@ const TEXT: Media = shown("text/plain; charset=utf-8");
 /// Characters of a name that is served; the ending is kept.
 const NAME_CHARS: usize = 120;
 
+/// Bytes of it: file systems take 255, and a number may be added.
+const NAME_BYTES: usize = 240;
+
 /// The longest ending that is kept when a name is cut, with its dot.
 const ENDING_CHARS: usize = 12;
 
@@ -111,7 +114,7 @@ impl Media {
 }
 
 /// A name without anything that a header, a file system, a terminal or an eye
-/// could be fooled by, never empty, of at most 120 characters: what user code
+/// could be fooled by, never empty, of at most 120 characters and 240 bytes: what user code
 /// called `..\n"x".html` is served as `.._x_.html`.
 #[must_use]
 pub fn tidy_name(name: &str) -> String {
@@ -121,23 +124,33 @@ pub fn tidy_name(name: &str) -> String {
         .map(|c| if is_odd(c) { '_' } else { c })
         .collect();
     let tame = trim(&tame);
-    let count = tame.chars().count();
     let ending = tame.rfind('.').map_or("", |dot| &tame[dot..]);
     let ending = if ending.chars().count() > ENDING_CHARS {
         ""
     } else {
         ending
     };
-    let keep = NAME_CHARS - ending.chars().count();
-    let cut: String = if count > NAME_CHARS {
-        tame.chars().take(keep).chain(ending.chars()).collect()
-    } else {
+    let cut = if fits(tame) {
         tame.to_owned()
+    } else {
+        let mut stem = String::new();
+        for c in tame.chars() {
+            stem.push(c);
+            if !fits(&format!("{stem}{ending}")) {
+                stem.pop();
+                break;
+            }
+        }
+        stem + ending
     };
     match trim(&cut) {
         "" => "file".to_owned(),
         name => name.to_owned(),
     }
+}
+
+fn fits(name: &str) -> bool {
+    name.len() <= NAME_BYTES && name.chars().count() <= NAME_CHARS
 }
 
 /// Without dots and blanks at either end, and without a hyphen that would make
@@ -269,6 +282,11 @@ mod tests {
         ] {
             assert_eq!(tidy_name(name), expected, "{name:?}");
         }
+        let wide = tidy_name(&format!("{}.csv", "\u{1f600}".repeat(100)));
+        assert!(
+            wide.ends_with("\u{1f600}.csv") && wide.len() == NAME_BYTES,
+            "{wide}"
+        );
         let long = format!("{}.tar.gz", "x".repeat(300));
         let tidy = tidy_name(&long);
         assert!(
@@ -310,7 +328,7 @@ mod tests {
         #[test]
         fn any_name_makes_one_plain_header_line(name in any::<String>()) {
             let tidy = tidy_name(&name);
-            prop_assert!(!tidy.is_empty() && tidy.chars().count() <= NAME_CHARS);
+            prop_assert!(!tidy.is_empty() && fits(&tidy));
             prop_assert!(tidy != "." && tidy != ".." && !tidy.contains('/'));
             prop_assert_eq!(tidy_name(&tidy), tidy.clone());
             let header = disposition(Media::of(&tidy), &name);

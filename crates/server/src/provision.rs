@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use engine::{Engine, InstallLock, Outcome, Package, PackageKit, PackageState, Stage, Status};
 
 use crate::config::Env;
+use crate::output::terminal::printable;
 
 mod installer;
 pub mod progress;
@@ -22,7 +23,7 @@ mod state;
 
 pub use installer::environment;
 pub use progress::Display;
-pub use state::{Phase, Standing, standing};
+pub use state::{Intent, Phase, Standing, Underway, forget_failures, standing};
 
 /// Bytes in a MiB.
 const MIB: u64 = 1 << 20;
@@ -238,12 +239,8 @@ fn checked(outcome: &Outcome) -> Result<(), Refused> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&outcome.last().stderr.bytes);
-    let said: String = said
-        .trim()
-        .chars()
-        .filter(|c| !c.is_control() || *c == ' ')
-        .take(QUOTED)
-        .collect();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said: String = printable(&said).chars().take(QUOTED).collect();
     let problem = match outcome.status {
         Status::Error => format!("packages cannot be loaded: {said}"),
         status => format!(
@@ -298,7 +295,7 @@ fn room(kit: &PackageKit) -> Result<(), Refused> {
             "the disk is full: {free} MiB are free in {}, and {needed} are needed",
             kit.directory.display()
         ),
-        "Make room there, name another data directory with --home DIR, or do without: codex-server up --minimal",
+        "Make room there, name another data directory with --home DIR, or leave the packages out with --minimal.",
     ))
 }
 

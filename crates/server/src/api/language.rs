@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::PackagesOut;
+use crate::provision::Intent;
 
 /// A language.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -55,13 +56,13 @@ pub struct Languages {
 }
 
 impl Languages {
-    /// The languages with their packages; `minimal` when the operator left those out.
+    /// The languages with their packages, and what is meant to become of those.
     #[must_use]
-    pub fn of(languages: Vec<Language>, packages: &[PackageState], minimal: bool) -> Self {
+    pub fn of(languages: Vec<Language>, packages: &[PackageState], intent: Intent) -> Self {
         let packages_of = |name: &str| packages.iter().find(|state| state.language == name);
         let with_packages = |language: Language| {
             let state = packages_of(&language.name);
-            let packages = state.map(|state| PackagesOut::of(state, minimal));
+            let packages = state.map(|state| PackagesOut::of(state, intent));
             let of_others = language.version_of.as_ref().and_then(|plain| {
                 let has_some = packages_of(plain).is_some();
                 has_some.then(|| PackagesOut::of_another(plain))

@@ -4,7 +4,7 @@ use engine::PackageState;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::provision::{self, Phase};
+use crate::provision::{self, Intent, Phase};
 
 /// Where the packages of a language stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -57,10 +57,10 @@ pub struct PackagesOut {
 }
 
 impl PackagesOut {
-    /// Out of what the engine knows; `minimal` when the operator left them out.
+    /// Out of what the engine knows, and what is meant to become of it.
     #[must_use]
-    pub fn of(state: &PackageState, minimal: bool) -> Self {
-        let standing = provision::standing(state, minimal);
+    pub fn of(state: &PackageState, intent: Intent) -> Self {
+        let standing = provision::standing(state, intent);
         let counted = standing.total > 0;
         let named = provision::named(state).into_iter();
         Self {

@@ -1,7 +1,5 @@
 //! Tests of the shelf: bounds, ends, restarts, and what lies about in its folder.
 
-use std::io::{Read as _, Seek as _, SeekFrom};
-
 use super::*;
 
 const BOUNDS: Bounds = Bounds {
@@ -20,11 +18,8 @@ fn home() -> tempfile::TempDir {
 
 fn content(artifacts: &Artifacts, kept: &Kept) -> Option<Vec<u8>> {
     let found = artifacts.find(kept.id, &kept.name)?;
-    let (mut file, at) = artifacts.content(&found).ok()?;
-    file.seek(SeekFrom::Start(at)).ok()?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    let size = usize::try_from(found.size).ok()?;
+    artifacts.part(&found, 0, size).ok()
 }
 
 fn names(home: &Path) -> Vec<String> {
@@ -98,8 +93,8 @@ fn at_a_bound_the_oldest_goes() {
         assert_eq!(found, left, "{sizes:?}");
         assert_eq!(names(home.path()).len(), left.len());
         let sum: usize = left.iter().map(|at| sizes[*at]).sum();
-        assert_eq!(artifacts.shelf().bytes, sum as u64);
-        assert_eq!(artifacts.shelf().writing, (0, 0));
+        assert_eq!(artifacts.shelf().sum().bytes, sum as u64);
+        artifacts.shelf().check();
     };
     check(&[10], &[0]);
     check(&[5, 5], &[0, 1]);
@@ -107,6 +102,52 @@ fn at_a_bound_the_oldest_goes() {
     check(&[5, 5, 10], &[2]);
     check(&[1, 1, 1, 1], &[1, 2, 3]);
     check(&[0, 0, 0, 0], &[1, 2, 3]);
+}
+
+/// Who keeps what size, one after the other, and the files that are left.
+#[test]
+fn at_a_bound_the_oldest_of_who_holds_most_goes() {
+    let check = |files: &[(&str, usize)], left: &[usize]| {
+        let home = home();
+        let artifacts = open(home.path(), BOUNDS);
+        let keep = |(owner, size): &(&str, usize)| artifacts.keep(owner, "a", &vec![b'x'; *size]);
+        let kept: Vec<_> = files.iter().map(keep).collect();
+        let there = |at: &usize| {
+            let kept = kept[*at].as_ref();
+            kept.is_ok_and(|kept| artifacts.find(kept.id, "a").is_some())
+        };
+        let found: Vec<usize> = (0..files.len()).filter(there).collect();
+        assert_eq!(found, left, "{files:?}");
+        assert_eq!(names(home.path()), artifacts.shelf().check());
+    };
+    // By bytes: 10 are kept.
+    check(&[("a", 2), ("b", 5), ("b", 5)], &[0, 2]);
+    check(&[("b", 5), ("a", 2), ("b", 5)], &[1, 2]);
+    check(&[("b", 5), ("b", 5), ("a", 2)], &[1, 2]);
+    check(&[("a", 5), ("b", 5), ("c", 1)], &[1, 2]);
+    // A file that is larger than its key's share drives nobody out.
+    check(&[("a", 4), ("b", 8)], &[0]);
+    check(&[("a", 4), ("b", 2), ("b", 8)], &[0, 1]);
+    check(&[("a", 4), ("b", 10)], &[0]);
+    // By number: 3 are kept.
+    check(&[("a", 1), ("b", 1), ("b", 1), ("b", 1)], &[0, 2, 3]);
+    check(&[("b", 0), ("b", 0), ("b", 0), ("a", 9)], &[1, 2, 3]);
+    check(&[("a", 0), ("b", 0), ("c", 0), ("d", 0)], &[1, 2, 3]);
+    // What is short decides, bytes first.
+    check(&[("a", 9), ("b", 0), ("b", 0), ("b", 2)], &[1, 2, 3]);
+}
+
+#[test]
+fn a_removed_file_is_read_no_further() {
+    let home = home();
+    let artifacts = open(home.path(), BOUNDS);
+    let kept = artifacts.keep("me", "a", b"abcdef").expect("kept");
+    assert_eq!(artifacts.part(&kept, 1, 2).expect("there"), b"bc");
+    assert!(artifacts.part(&kept, 5, 2).is_err(), "only whole parts");
+    assert!(artifacts.part(&kept, u64::MAX, 1).is_err());
+    artifacts.remove(kept.id);
+    let gone = artifacts.part(&kept, 1, 2).expect_err("gone");
+    assert_eq!(gone.kind(), io::ErrorKind::NotFound);
 }
 
 #[test]
@@ -127,7 +168,7 @@ fn what_cannot_be_kept_is_refused_and_leaves_nothing() {
     fs::remove_dir_all(home.path().join(FOLDER)).expect("removed");
     let refused = artifacts.keep("me", "a", b"abc");
     assert!(matches!(refused, Err(KeepError::Io { .. })));
-    assert_eq!(artifacts.shelf().writing, (0, 0));
+    artifacts.shelf().check();
 }
 
 #[test]
@@ -153,7 +194,7 @@ fn a_file_ends() {
     assert_eq!(names(home.path()).len(), 1, "until it is swept");
     artifacts.sweep();
     assert!(names(home.path()).is_empty());
-    assert_eq!(artifacts.shelf().bytes, 0);
+    assert_eq!(artifacts.shelf().sum().bytes, 0);
 }
 
 #[test]
@@ -182,7 +223,7 @@ fn a_restart_keeps_what_is_good_and_removes_the_rest() {
     assert_eq!(names(home.path()), expected);
     assert_eq!(content(&artifacts, &good).as_deref(), Some(&b"abc"[..]));
     assert_eq!(artifacts.link(&good), link, "the key is still the same");
-    assert_eq!(artifacts.shelf().bytes, 3);
+    assert_eq!(artifacts.shelf().sum().bytes, 3);
     assert!(secret.exists(), "a link is removed, not what it leads to");
 
     let tight = Bounds { bytes: 2, ..BOUNDS };
@@ -203,24 +244,20 @@ fn many_at_once_keep_to_the_bounds() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for at in 0..50 {
+                    let owner = ["me", "you", "they"][at % 3];
                     // Refused where others are writing all that fits.
-                    drop(artifacts.keep("me", "a", &vec![b'x'; at % 5]));
-                    let shelf = artifacts.shelf();
-                    assert!(shelf.bytes <= BOUNDS.bytes, "{}", shelf.bytes);
-                    assert!(shelf.kept.len() + shelf.writing.0 <= BOUNDS.count);
+                    drop(artifacts.keep(owner, "a", &vec![b'x'; at % 5]));
+                    let sum = artifacts.shelf().sum();
+                    assert!(sum.bytes <= BOUNDS.bytes, "{sum:?}");
+                    assert!(sum.files <= BOUNDS.count, "{sum:?}");
                 }
             });
         }
     });
     artifacts
-        .keep("me", "a", b"last")
+        .keep("me", "a", b"")
         .expect("nobody else is writing");
-    let shelf = artifacts.shelf();
-    let bytes: u64 = shelf.kept.values().map(|kept| kept.size).sum();
-    assert_eq!((shelf.bytes, shelf.writing), (bytes, (0, 0)));
-    assert_eq!(shelf.order.len(), shelf.kept.len());
-    let mut kept: Vec<String> = shelf.kept.keys().map(Id::to_string).collect();
-    kept.sort();
+    let kept = artifacts.shelf().check();
     assert_eq!(
         names(home.path()),
         kept,

@@ -16,7 +16,7 @@ use crate::artifact;
 use crate::config::{Access, Env, Settings, value};
 use crate::exit_code::Exit;
 use crate::output;
-use crate::provision::{self, Phase};
+use crate::provision::{self, Intent, Phase};
 use crate::store::Store;
 
 mod diagnose;
@@ -92,7 +92,11 @@ fn examine(settings: &Settings) -> Result<Report, Failure> {
         .build()?;
     let sections = vec![
         isolation(settings, &support),
-        self::languages(&languages, &packages, settings.config.minimal),
+        self::languages(
+            &languages,
+            &packages,
+            Intent::without_installation(settings.config.minimal),
+        ),
         Section::new(
             "server",
             vec![
@@ -174,7 +178,7 @@ fn level(found: Option<Isolation>, least: Isolation) -> Check {
 fn languages(
     found: &Result<Vec<Language>, StartError>,
     packages: &[PackageState],
-    minimal: bool,
+    intent: Intent,
 ) -> Section {
     let mut checks = match found {
         Err(error) => {
@@ -204,7 +208,7 @@ fn languages(
             })
             .collect(),
     };
-    checks.extend(packages.iter().map(|state| installed(state, minimal)));
+    checks.extend(packages.iter().map(|state| installed(state, intent)));
     Section::new("languages", checks)
 }
 
@@ -230,9 +234,9 @@ fn passed_over(language: &Language) -> impl Iterator<Item = Check> {
 }
 
 /// The packages that programs of a language find.
-fn installed(state: &PackageState, minimal: bool) -> Check {
+fn installed(state: &PackageState, intent: Intent) -> Check {
     let name = format!("{} packages", state.title);
-    let standing = provision::standing(state, minimal);
+    let standing = provision::standing(state, intent);
     let count = state.installed.as_ref().map_or(0, Vec::len);
     match standing.phase {
         Phase::Ready if standing.message.is_empty() => {
@@ -370,7 +374,11 @@ async fn tokens(settings: &Settings) -> Check {
         Ok(keys) => {
             let live = keys.iter().filter(|key| key.revoked_at.is_none()).count();
             if live == 0 && !keys.is_empty() && settings.config.access == Access::Token {
-                return Check::warning(NAME, "all are revoked", "codex-server token create NAME");
+                return Check::warning(
+                    NAME,
+                    "all are revoked",
+                    &settings.command("token create NAME"),
+                );
             }
             Check::good(
                 NAME,

@@ -10,6 +10,9 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use crate::config::Flags;
 use crate::config::keys::{self, Key, Kind, Reach};
 
+/// Columns of a line of help.
+const LINE: usize = 96;
+
 /// The settings given as flags, for commands of that reach.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Given<const REACH: u8>(pub(super) Flags);
@@ -23,6 +26,28 @@ pub(super) type ServeFlags = Given<{ Reach::Serve as u8 }>;
 
 fn of_reach(reach: u8) -> impl Iterator<Item = &'static Key> {
     keys::all().filter(move |key| key.reach as u8 <= reach)
+}
+
+/// The settings that no flag gives.
+pub(super) fn without_flag() -> impl Iterator<Item = &'static Key> {
+    keys::all().filter(|key| key.reach == Reach::NoFlag)
+}
+
+/// Where the settings are that a server has and its flags have not.
+pub(super) fn elsewhere() -> String {
+    let mut text = "More settings, by these variables or in codex.toml:".to_owned();
+    let mut width = usize::MAX;
+    for key in without_flag() {
+        let name = key.env();
+        if width.saturating_add(name.len()) > LINE {
+            text.push_str("\n ");
+            width = 1;
+        }
+        text.push(' ');
+        text.push_str(&name);
+        width += 1 + name.len();
+    }
+    text + "\nWhat they do: codex-server man serve | man -l -"
 }
 
 /// The flags' spelling by setting; clap wants names that live for ever.

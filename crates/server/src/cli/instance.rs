@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use crate::api;
-use crate::config::{Access, Config};
+use crate::config::{Access, Config, Settings};
 use crate::exit_code::Exit;
 
 const FILE: &str = "server.lock";
@@ -46,6 +46,9 @@ pub(super) struct Running {
     /// Whether it lets everybody in.
     #[serde(default)]
     pub(super) open: bool,
+    /// The interpreter that it runs each language by: packages are made for it.
+    #[serde(default)]
+    pub(super) interpreters: Vec<(String, PathBuf)>,
 }
 
 impl Running {
@@ -58,12 +61,19 @@ impl Running {
             url: String::new(),
             public_url: None,
             open: false,
+            interpreters: Vec::new(),
         }
     }
 
     /// This process, listening at `url`.
-    pub(super) fn here(url: &str, config: &Config, started: Timestamp) -> Self {
+    pub(super) fn here(
+        url: &str,
+        config: &Config,
+        interpreters: Vec<(String, PathBuf)>,
+        started: Timestamp,
+    ) -> Self {
         Self {
+            interpreters,
             started: api::whole_seconds(started),
             url: url.to_owned(),
             public_url: config.public_url.clone(),
@@ -73,35 +83,43 @@ impl Running {
     }
 }
 
-impl fmt::Display for Running {
+/// What somebody hears who wants to start a second one.
+pub(super) struct Told<'a> {
+    pub(super) running: &'a Running,
+    pub(super) settings: &'a Settings,
+}
+
+impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running = self.running;
         // No note yet: nothing is known, and `kill 0` would hit the reader's own shell.
-        if self.pid == 0 {
+        if running.pid == 0 {
             return f.write_str(
                 "another codex-server is starting with this data directory; try again in a moment",
             );
         }
-        match self.url.as_str() {
+        match running.url.as_str() {
             "" => writeln!(
                 f,
                 "codex-server {} is starting (process {})",
-                self.version, self.pid
+                running.version, running.pid
             )?,
             url => writeln!(
                 f,
                 "codex-server {} is already running at {url} (process {}, since {})",
-                self.version, self.pid, self.started
+                running.version, running.pid, running.started
             )?,
         }
         let ours = env!("CARGO_PKG_VERSION");
-        if self.version != ours {
+        if running.version != ours {
             writeln!(
                 f,
                 "This is version {ours}: stop that one and start again to upgrade."
             )?;
         }
-        writeln!(f, "Stop it with:      kill {}", self.pid)?;
-        write!(f, "Make a token with: codex-server token create NAME")
+        writeln!(f, "Stop it with:      kill {}", running.pid)?;
+        let create = self.settings.command("token create NAME");
+        write!(f, "Make a token with: {create}")
     }
 }
 
@@ -122,8 +140,12 @@ impl Instance {
             Failure::text(
                 Exit::State,
                 format!(
-                    "failed to lock {}: {error}. Make the data directory writable for this user, or name another with --home DIR",
-                    path.display()
+                    "failed to lock {}: {error}. {}, or name another with --home DIR",
+                    path.display(),
+                    match error.kind() {
+                        io::ErrorKind::StorageFull => "Make room on the data directory's disk",
+                        _ => "Make the data directory writable for this user",
+                    }
                 ),
             )
         })
@@ -184,6 +206,7 @@ fn read(file: &mut File) -> Running {
             url: String::new(),
             public_url: None,
             open: false,
+            interpreters: Vec::new(),
         })
 }
 
@@ -200,16 +223,22 @@ mod tests {
         };
         assert_eq!(running(home.path()).unwrap().url, "");
         let config = Config::defaults("/data".into());
-        let note = Running::here("http://127.0.0.1:8000", &config, Timestamp::now());
+        let python = vec![("python".to_owned(), PathBuf::from("/usr/bin/python3"))];
+        let note = Running::here("http://127.0.0.1:8000", &config, python, Timestamp::now());
         instance.announce(&note).unwrap();
         let Claim::Running(found) = Instance::claim(home.path()).unwrap() else {
             panic!("the lock is held")
         };
         assert_eq!(found, note);
+        let settings = Settings::defaults("/data".into());
+        let told = Told {
+            running: &found,
+            settings: &settings,
+        }
+        .to_string();
         assert!(
-            found
-                .to_string()
-                .contains("already running at http://127.0.0.1:8000")
+            told.contains("already running at http://127.0.0.1:8000"),
+            "{told}"
         );
         drop(instance);
         assert_eq!(running(home.path()), None);

@@ -9,8 +9,8 @@ use clap::builder::Resettable;
 use clap::{Args, Command, CommandFactory as _, ValueHint};
 use clap_mangen::Man;
 
-use super::{Cli, Failure};
-use crate::exit_code::Exit;
+use super::{Cli, Failure, flags};
+use crate::exit_code::{self, Exit};
 use crate::output;
 
 const AFTER_HELP: &str = "\
@@ -88,12 +88,54 @@ fn collect(command: &Command, name: String, pages: &mut Vec<Page>) -> io::Result
         .source(concat!("codex-server ", env!("CARGO_PKG_VERSION")));
     let mut roff = Vec::new();
     man.render(&mut roff)?;
+    let serves = matches!(command.get_name(), "up" | "serve");
     let notes = command.get_after_long_help().or(command.get_after_help());
-    if let Some(notes) = notes {
+    if let Some(notes) = notes.filter(|_| !serves) {
         roff.extend(as_it_stands(&notes.to_string()).bytes());
+    }
+    if serves {
+        roff.extend(settings_without_flag().bytes());
+    }
+    if name == "codex-server" {
+        roff.extend(exit_status().bytes());
     }
     pages.push(Page { name, roff });
     Ok(())
+}
+
+/// What a server takes from its environment or `codex.toml` alone.
+fn settings_without_flag() -> String {
+    let entries = flags::without_flag().map(|key| {
+        let (about, default) = (key.about, key.default);
+        let text = format!("{about}. [default: {default}] [{}]", key.range());
+        (format!("{}, in codex.toml {}", key.env(), key.name), text)
+    });
+    section("MORE SETTINGS", entries)
+}
+
+fn exit_status() -> String {
+    let entries = exit_code::TABLE
+        .iter()
+        .map(|(exit, meaning)| (exit.code().to_string(), meaning.replace('`', "")));
+    section("EXIT STATUS", entries)
+}
+
+/// A list of words, each with what it means.
+fn section(title: &str, entries: impl Iterator<Item = (String, String)>) -> String {
+    entries.fold(format!(".SH {title:?}\n"), |roff, (word, meaning)| {
+        format!(
+            "{roff}.TP\n\\&{}\n\\&{}\n",
+            escaped(&word),
+            escaped(&meaning)
+        )
+    })
+}
+
+/// Text in which nothing means anything to the formatter, but at its beginning.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\e")
+        .replace('-', "\\-")
+        .replace('\'', "\\(aq")
 }
 
 /// Examples and their like: lines stay lines, and nothing in them is a request
@@ -101,10 +143,7 @@ fn collect(command: &Command, name: String, pages: &mut Vec<Page>) -> io::Result
 fn as_it_stands(text: &str) -> String {
     let mut roff = ".SH NOTES\n.nf\n".to_owned();
     for line in text.lines() {
-        let line = line
-            .replace('\\', "\\e")
-            .replace('-', "\\-")
-            .replace('\'', "\\(aq");
+        let line = escaped(line);
         if line.starts_with('.') {
             roff.push_str("\\&");
         }
@@ -158,6 +197,9 @@ mod tests {
         assert!(!text("codex-server-run").contains(".SH EXTRA"));
         assert!(text("codex-server-run").contains("\\-\\-timeout"));
         assert!(text("codex-server-serve").contains("CODEX_IDLE_SHUTDOWN"));
+        assert!(text("codex-server-up").contains("\\&CODEX_MEMORY, in codex.toml memory"));
+        assert!(!text("codex-server-run").contains("CODEX_QUEUE"));
+        assert!(text("codex-server").contains(".TP\n\\&130\n"));
     }
 
     #[test]

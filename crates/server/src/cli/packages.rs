@@ -8,12 +8,12 @@ use clap::{Args, Subcommand};
 use engine::{Engine, InstallLock, PackageKit, PackageState};
 use serde_json::json;
 
-use super::{EngineFlags, Failure, serve, settings};
+use super::{EngineFlags, Failure, instance, serve, settings};
 use crate::api::PackagesOut;
-use crate::config::{Env, Settings};
+use crate::config::{Env, Settings, Source};
 use crate::exit_code::Exit;
 use crate::output;
-use crate::provision::{self, Change, Display, Done, Surroundings, specifier};
+use crate::provision::{self, Change, Display, Done, Intent, Surroundings, specifier};
 
 /// Loading everything for the first time takes longer than a run may.
 const CHECK: Duration = Duration::from_secs(300);
@@ -132,7 +132,7 @@ pub(super) fn packages(args: PackagesArgs, env: &Env) -> Result<Exit, Failure> {
             let (engine, settings) = start(&flags, env)?;
             list(
                 &chosen(&engine, language.as_deref())?,
-                settings.config.minimal,
+                Intent::without_installation(settings.config.minimal),
                 json,
             )
         }
@@ -170,9 +170,24 @@ fn start(flags: &EngineFlags, env: &Env) -> Result<(Engine, Settings), Failure> 
     }
     crate::telemetry::start(&settings).map_err(|message| Failure::text(Exit::Config, message))?;
     crate::store::make_home(&settings.config.home)?;
+    as_the_running_server(&mut settings);
     settings.config.bounds.wall_time_max = CHECK;
     let engine = serve::start_engine(&settings)?;
     Ok((engine, settings))
+}
+
+/// Takes the interpreters of the server that runs with this data directory:
+/// those of this shell may be others, and its programs could not load what was
+/// made for them. Flags say otherwise.
+fn as_the_running_server(settings: &mut Settings) {
+    let by_flag = |name: &str| matches!(settings.sources.get(name), Some(Source::Flag(_)));
+    if by_flag("interpreter") || by_flag("search_path") {
+        return;
+    }
+    let running = instance::running(&settings.config.home);
+    if let Some(running) = running.filter(|running| !running.interpreters.is_empty()) {
+        settings.config.interpreters = running.interpreters;
+    }
 }
 
 /// The languages meant: one, or all that can have packages.
@@ -307,12 +322,12 @@ fn change(
     Ok(Exit::Success)
 }
 
-fn list(states: &[PackageState], minimal: bool, json: bool) -> Result<Exit, Failure> {
+fn list(states: &[PackageState], intent: Intent, json: bool) -> Result<Exit, Failure> {
     if json {
         let all: serde_json::Map<_, _> = states
             .iter()
             .map(|state| {
-                let mut shown = json!(PackagesOut::of(state, minimal));
+                let mut shown = json!(PackagesOut::of(state, intent));
                 shown["added"] = json!(state.added);
                 let all = state.installed.iter().flatten();
                 shown["installed"] = all
@@ -327,7 +342,7 @@ fn list(states: &[PackageState], minimal: bool, json: bool) -> Result<Exit, Fail
         return Ok(Exit::Success);
     }
     for state in states {
-        let standing = provision::standing(state, minimal);
+        let standing = provision::standing(state, intent);
         let phase = standing.phase.as_str();
         let message = standing.message;
         output::note(format!("{}: {phase}. {message}", state.title).trim());

@@ -11,8 +11,8 @@ use std::time::Duration;
 use engine::{Engine, StartError};
 use tokio::sync::oneshot;
 
-use super::instance::{Claim, Instance, Running};
-use super::up::Installation;
+use super::instance::{Claim, Instance, Running, Told};
+use super::up::{self, Installation};
 use super::{Failure, port};
 use crate::app::App;
 use crate::artifact::Artifacts;
@@ -47,8 +47,12 @@ pub(super) fn serve(settings: Settings) -> Result<Exit, Failure> {
         Claim::Ours(instance) => with_instance(settings, instance, None),
         Claim::Running(running) => {
             let home = settings.config.home.display();
+            let told = Told {
+                running: &running,
+                settings: &settings,
+            };
             let message = format!(
-                "{running}\nOne server has one data directory: for a second one, name another than {home} with --home DIR"
+                "{told}\nOne server has one data directory: for a second one, name another than {home} with --home DIR"
             );
             Err(Failure::text(Exit::Running, message))
         }
@@ -119,11 +123,13 @@ async fn run(
         url: &url,
     };
     // First, so that whoever reads the address finds the note as well.
-    instance.announce(&Running::here(&url, &settings.config, started))?;
+    let interpreters = up::preferred(&engine.languages());
+    let note = Running::here(&url, &settings.config, interpreters, started);
+    instance.announce(&note)?;
     output::text(&greeting.to_string())?;
     drop(greeting);
     // Ends with the server.
-    let _installing = installation.map(Installation::start);
+    let installing = installation.map(|installation| installation.start(&engine));
     let grace = settings.config.drain_grace;
     let patience = Patience {
         grace,
@@ -141,6 +147,10 @@ async fn run(
         started,
         rate,
         activity: Activity::default(),
+        installing: installing
+            .as_ref()
+            .map(|installing| installing.underway.clone())
+            .unwrap_or_default(),
     });
     let store = app.store.clone();
     let activity = app.activity.clone();
@@ -158,6 +168,7 @@ async fn run(
     };
     let exit = until_stopped(server, stop, &mut signals, end, patience, busy).await;
     store.close().await;
+    drop(installing);
     exit
 }
 

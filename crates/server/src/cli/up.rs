@@ -2,13 +2,17 @@
 //! a newcomer types twice must not end in an error the second time.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 
-use super::instance::{Claim, Instance};
+use engine::{Engine, Language};
+
+use super::instance::{Claim, Instance, Told};
 use super::{Failure, serve};
 use crate::config::{Env, Settings};
 use crate::exit_code::Exit;
-use crate::{output, provision};
+use crate::output;
+use crate::provision::{self, Underway};
 
 pub(super) fn up(settings: Settings, env: &Env) -> Result<Exit, Failure> {
     crate::store::make_home(&settings.config.home)?;
@@ -19,7 +23,11 @@ pub(super) fn up(settings: Settings, env: &Env) -> Result<Exit, Failure> {
             serve::with_instance(settings, instance, installation)
         }
         Claim::Running(running) => {
-            output::text(&running.to_string())?;
+            let told = Told {
+                running: &running,
+                settings: &settings,
+            };
+            output::text(&told.to_string())?;
             Ok(Exit::Success)
         }
     }
@@ -34,9 +42,21 @@ pub(super) struct Installation {
 }
 
 /// An installation under way. Dropping it ends it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Installing {
     _lifeline: Option<ChildStdin>,
+    /// Whether it goes on.
+    pub(super) underway: Underway,
+}
+
+/// The interpreter of each language that has one: what packages are made for.
+pub(super) fn preferred(languages: &[Language]) -> Vec<(String, PathBuf)> {
+    let plain = languages
+        .iter()
+        .filter(|language| language.version_of.is_none());
+    plain
+        .filter_map(|language| Some((language.name.clone(), language.interpreter.clone()?)))
+        .collect()
 }
 
 impl Installation {
@@ -46,19 +66,12 @@ impl Installation {
             .map(Into::into)
             .to_vec();
         words.extend(["--home".into(), config.home.clone().into_os_string()]);
-        let mut environment = provision::environment(env);
-        if let Ok(path) = std::env::join_paths(&config.search_path) {
-            // What it finds must be what this server found: naming a search path
-            // leaves out the places of version switchers.
-            match config.switchers {
-                Some(_) => environment.push(("PATH".to_owned(), path)),
-                None => words.extend(["--search-path".into(), path]),
-            }
-        }
-        for (language, file) in &config.interpreters {
-            let mut word = OsString::from(format!("{language}="));
-            word.push(file);
-            words.extend(["--interpreter".into(), word]);
+        let environment = provision::environment(env);
+        // For programs other than interpreters, such as npm.
+        if let Ok(path) = std::env::join_paths(&config.search_path)
+            && !path.is_empty()
+        {
+            words.extend(["--search-path".into(), path]);
         }
         words.extend(["--min-isolation", config.min_isolation.as_str()].map(Into::into));
         Self { words, environment }
@@ -70,7 +83,14 @@ impl Installation {
         clippy::disallowed_methods,
         reason = "our own program, which makes its own sandbox; it gets no request and no secret"
     )]
-    pub(super) fn start(self) -> Installing {
+    pub(super) fn start(mut self, engine: &Engine) -> Installing {
+        // What a version switcher's variables chose here they would not choose there.
+        for (language, file) in preferred(&engine.languages()) {
+            let mut word = OsString::from(format!("{language}="));
+            word.push(file);
+            self.words.extend(["--interpreter".into(), word]);
+        }
+        provision::forget_failures(&engine.packages());
         let child = std::env::current_exe().and_then(|program| {
             Command::new(program)
                 .args(&self.words)
@@ -84,17 +104,27 @@ impl Installation {
             Ok(child) => child,
             Err(error) => {
                 tracing::warn!(%error, cure = "codex-server packages install", "the packages are not being installed");
-                return Installing { _lifeline: None };
+                return Installing::default();
             }
         };
         let lifeline = child.stdin.take();
         // Told by itself how it went; somebody has to take note of its end.
+        let underway = Underway::default();
+        underway.set(true);
+        let until = underway.clone();
         let reaper = std::thread::Builder::new().name("packages".to_owned());
-        if let Err(error) = reaper.spawn(move || child.wait()) {
+        let waiting = reaper.spawn(move || {
+            let ended = child.wait();
+            until.set(false);
+            ended
+        });
+        if let Err(error) = waiting {
+            underway.set(false);
             tracing::debug!(%error, "nobody waits for the installation");
         }
         Installing {
             _lifeline: lifeline,
+            underway,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Values as people write them: durations, sizes, rates, switches. Pure;
 //! each error says what was expected, never only that it was wrong.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -164,10 +165,30 @@ pub fn show_duration(duration: Duration) -> String {
     }
 }
 
+/// A word as a shell takes it: quoted where it must be.
+#[must_use]
+pub fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+@%:,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', "'\\''")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn words_for_a_shell() {
+        let check = |word: &str, expected: &str| assert_eq!(quoted(word), expected);
+        check("/opt/codex-server", "/opt/codex-server");
+        check("", "''");
+        check("/my dir", "'/my dir'");
+        check("$(id)", "'$(id)'");
+        check("it's", "'it'\\''s'");
+    }
 
     #[test]
     fn an_interpreter_is_a_language_and_a_file() {

@@ -6,15 +6,12 @@
 //! their content. Without a good signature or token nobody learns whether a
 //! file exists.
 
-use std::io::SeekFrom;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
 
 use super::Shared;
 use crate::api::{Code, Problem};
@@ -25,15 +22,14 @@ use crate::media::{Media, disposition};
 
 mod offer;
 mod range;
+mod reading;
 
 pub(super) use offer::offer;
 use range::{Range, range};
+use reading::Reading;
 
 /// Where artifacts are, as a prefix.
 pub(super) const PREFIX: &str = "/artifacts/";
-
-/// Bytes read from the disk at once.
-const CHUNK: usize = 64 * 1024;
 
 /// A browser runs nothing, loads nothing and asks for nothing: the file is as
 /// if on an origin of its own. Pictures, sound and film that are looked at by
@@ -189,8 +185,8 @@ async fn send(shared: &Shared, kept: &Kept, asked: &HeaderMap) -> Result<Respons
         Range::Part { begin, length } => (StatusCode::PARTIAL_CONTENT, begin, length),
         Range::Beyond => return Ok(beyond(kept.size)),
     };
-    let body = match content(shared, kept, begin, length).await {
-        Ok(body) => body,
+    let body = match Reading::begin(&shared.app.artifacts, kept, begin, length).await {
+        Ok(reading) => Body::new(reading),
         // Removed since it was found.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(gone()),
         Err(error) => {
@@ -208,17 +204,6 @@ async fn send(shared: &Shared, kept: &Kept, asked: &HeaderMap) -> Result<Respons
         set(headers, header::CONTENT_RANGE, &text);
     }
     Ok(response)
-}
-
-/// A part of the file as a body, read from the disk as it is sent.
-async fn content(shared: &Shared, kept: &Kept, begin: u64, length: u64) -> std::io::Result<Body> {
-    let (artifacts, kept) = (shared.app.artifacts.clone(), kept.clone());
-    let opened = tokio::task::spawn_blocking(move || artifacts.content(&kept)).await;
-    let (file, head) = opened.map_err(std::io::Error::other)??;
-    let mut file = tokio::fs::File::from_std(file);
-    file.seek(SeekFrom::Start(head + begin)).await?;
-    let part = ReaderStream::with_capacity(file.take(length), CHUNK);
-    Ok(Body::from_stream(part))
 }
 
 fn beyond(size: u64) -> Response {

@@ -2,7 +2,9 @@
 //!
 //! The run is driven by a task of its own, so that a slow reader holds it up
 //! no longer than the engine's sink allows. A reader that is gone, or stalls
-//! for too long, ends that task, and with it the run.
+//! for too long, ends that task, and with it the run. A run that has ended
+//! leaves nothing but its answer behind, which waits for its reader among all
+//! that are [unread](super::unread).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
-use engine::{Call, Engine, Error, Event, Events, Job, Reply, Stream};
+use engine::{Call, Error, Event, Events, Job, Reply, Stream};
 use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -24,6 +26,7 @@ use super::access_log::{LogAtEnd, Note};
 use super::frame::RequestId;
 use super::serve::ClientGone;
 use super::stream::Socket;
+use super::unread::{Held, Slot};
 use super::{Shared, artifact};
 use crate::api::event::{
     DroppedOut, Piece, QueuedOut, StartOut, TextDecoder, TextOut, TruncatedOut,
@@ -53,15 +56,6 @@ pub(super) struct Streamed {
 }
 
 impl Streamed {
-    fn engine(&self) -> &Engine {
-        &self.shared.app.engine
-    }
-
-    /// The longest silence.
-    fn keep_alive(&self) -> Duration {
-        self.shared.app.config.stream_keep_alive
-    }
-
     fn of_request<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
         self.parts.extensions.get::<T>().cloned()
     }
@@ -79,8 +73,9 @@ impl Streamed {
     /// What refuses or fails the run until then; after that, failures are told
     /// in the stream.
     pub(super) async fn answer(self, job: Job) -> Result<Response, Problem> {
-        let (sink, mut events) = engine::events(self.engine().bounds().events());
-        let engine = self.engine().clone();
+        let engine = self.shared.app.engine.clone();
+        let keep_alive = self.shared.app.config.stream_keep_alive;
+        let (sink, mut events) = engine::events(engine.bounds().events());
         let call = Call::Execute(Box::new(job));
         let mut running: Running = Box::pin(async move { engine.call_streaming(call, sink).await });
         let mut replied = None;
@@ -91,7 +86,7 @@ impl Streamed {
                 replied = Some(reply);
                 events.next().await
             }
-            () = sleep(self.keep_alive()) => None,
+            () = sleep(keep_alive) => None,
         };
         if let Some(Err(error)) = &replied
             && first.is_none()
@@ -101,21 +96,65 @@ impl Streamed {
         let (sender, receiver) = mpsc::channel(1);
         let writer = Writer {
             sender,
-            streamed: self,
+            shared: Arc::clone(&self.shared),
             sent: 0,
             stdout: TextDecoder::default(),
             stderr: TextDecoder::default(),
         };
-        let task = writer.write(first, events, running, replied);
+        let reply = async {
+            match replied {
+                Some(reply) => reply,
+                None => running.await,
+            }
+        };
+        let task = writer.write(self, first, events, reply);
         tokio::spawn(task.in_current_span());
         Ok(response(receiver))
     }
+
+    /// What the last event says: the whole answer, or why there is none. All
+    /// else that the run took is let go, whether its reader has come that far
+    /// or not.
+    async fn last(mut self, reply: Result<Reply, Error>, slot: Slot) -> Last {
+        drop(self.fetched.take());
+        let (name, mut content) = match reply {
+            Ok(Reply::Outcome(mut outcome)) => {
+                self.note(outcome.status.as_str());
+                let links = artifact::offer(&self.shared, &self.parts, &mut outcome).await;
+                let mut response = ExecuteResponse::from(*outcome);
+                response.link(links);
+                response.warn_first(std::mem::take(&mut self.warnings));
+                ("end", super::execute::json(&response))
+            }
+            Err(error) => {
+                let problem = super::execute::failed(&error);
+                self.note("failed");
+                let id = self.of_request::<RequestId>();
+                let id = id.map_or_else(String::new, |id| id.0);
+                let document = serde_json::to_vec(&problem.document(&id));
+                let document = document.expect("strings and numbers always serialise");
+                ("error", document)
+            }
+        };
+        content.extend_from_slice(b"\n\n");
+        let key = super::execute::key(&self.parts);
+        let buffer = self.shared.app.engine.bounds().events().buffer;
+        let held = self.shared.unread.hold(key, slot, content, buffer as u64);
+        Last { name, held }
+    }
+}
+
+/// The last event, without its id.
+#[derive(Debug)]
+struct Last {
+    name: &'static str,
+    held: Held,
 }
 
 fn response(receiver: mpsc::Receiver<Message>) -> Response {
     let mut response = Response::new(Body::new(Reader {
         receiver,
-        whole: false,
+        last: None,
     }));
     response.extensions_mut().insert(LogAtEnd);
     for (name, value) in [
@@ -135,15 +174,15 @@ fn response(receiver: mpsc::Receiver<Message>) -> Response {
 #[derive(Debug)]
 enum Message {
     Part(Bytes),
-    Last(Bytes),
+    /// How the last event begins, and the rest of it.
+    Last(Bytes, Held),
 }
 
 /// The body, as hyper reads it. Dropped, it ends the task that fills it.
 #[derive(Debug)]
 struct Reader {
     receiver: mpsc::Receiver<Message>,
-    /// The last part was read.
-    whole: bool,
+    last: Option<Held>,
 }
 
 impl HttpBody for Reader {
@@ -154,14 +193,15 @@ impl HttpBody for Reader {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientGone>>> {
-        if self.whole {
-            return Poll::Ready(None);
+        if let Some(last) = &mut self.last {
+            let next = last.next();
+            return Poll::Ready(next.map(|piece| piece.map(Frame::data).map_err(|_| ClientGone)));
         }
         let part = match ready!(self.receiver.poll_recv(cx)) {
             Some(Message::Part(part)) => part,
-            Some(Message::Last(part)) => {
-                self.whole = true;
-                part
+            Some(Message::Last(head, rest)) => {
+                self.last = Some(rest);
+                head
             }
             // Never a clean end without the last event.
             None => return Poll::Ready(Some(Err(ClientGone))),
@@ -170,7 +210,7 @@ impl HttpBody for Reader {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.whole
+        self.last.as_ref().is_some_and(Held::is_read)
     }
 }
 
@@ -178,7 +218,7 @@ impl HttpBody for Reader {
 #[derive(Debug)]
 struct Writer {
     sender: mpsc::Sender<Message>,
-    streamed: Streamed,
+    shared: Arc<Shared>,
     /// Events so far.
     sent: u64,
     stdout: TextDecoder,
@@ -189,16 +229,15 @@ impl Writer {
     /// Writes until the run has ended, or its reader is gone.
     async fn write(
         mut self,
+        streamed: Streamed,
         first: Option<Event>,
         events: Events,
-        running: Running,
-        replied: Option<Result<Reply, Error>>,
+        reply: impl Future<Output = Result<Reply, Error>>,
     ) {
-        let metrics = self.streamed.shared.metrics.clone();
-        let _open = metrics.stream();
+        let _open = self.shared.metrics.stream();
         let gone = {
             let sender = self.sender.clone();
-            let socket = self.streamed.of_request::<Arc<Socket>>();
+            let socket = streamed.of_request::<Arc<Socket>>();
             async move {
                 tokio::select! {
                     () = sender.closed() => {}
@@ -211,21 +250,18 @@ impl Writer {
                 }
             }
         };
-        let reply = async {
-            match replied {
-                Some(reply) => reply,
-                None => running.await,
-            }
-        };
+        let slot = Slot::default();
+        let last = async { streamed.last(reply.await, slot.clone()).await };
         let told = async {
             // Side by side: the run goes on while the reader takes its time.
-            let (reply, ()) = tokio::join!(reply, self.tell(first, events));
-            self.end(reply).await;
+            let (last, ()) = tokio::join!(last, self.tell(first, events));
+            self.end(last).await;
         };
         // The one that is not first is dropped: with `told` the run.
         tokio::select! {
             () = told => {}
             () = gone => tracing::debug!("the reader of a stream is gone"),
+            () = slot.cut() => tracing::debug!("the reader of a stream is too slow"),
         }
     }
 
@@ -234,15 +270,16 @@ impl Writer {
         if let Some(event) = first {
             self.event(event).await;
         } else {
-            let load = self.streamed.engine().load();
+            let load = self.shared.app.engine.load();
             let queued = QueuedOut {
                 running: load.running,
                 waiting: load.waiting,
             };
             self.send("queued", &queued).await;
         }
+        let keep_alive = self.shared.app.config.stream_keep_alive;
         loop {
-            match timeout(self.streamed.keep_alive(), events.next_gathered(PAUSE)).await {
+            match timeout(keep_alive, events.next_gathered(PAUSE)).await {
                 Ok(Some(event)) => self.event(event).await,
                 Ok(None) => return,
                 Err(_silent) => self.put(Message::Part(KEEP_ALIVE)).await,
@@ -277,7 +314,7 @@ impl Writer {
 
     async fn piece(&mut self, stream: Stream, piece: Piece) {
         if piece.missing > 0 {
-            self.streamed.shared.metrics.dropped(stream, piece.missing);
+            self.shared.metrics.dropped(stream, piece.missing);
             let dropped = DroppedOut {
                 stream: stream.as_str(),
                 bytes: piece.missing,
@@ -290,42 +327,21 @@ impl Writer {
         }
     }
 
-    /// The last event: the whole answer, or why there is none.
-    async fn end(&mut self, reply: Result<Reply, Error>) {
+    /// What is left of the output, and the last event.
+    async fn end(&mut self, last: Last) {
         for stream in Stream::ALL {
             let piece = self.decoder(stream).finish();
             self.piece(stream, piece).await;
         }
-        drop(self.streamed.fetched.take());
-        let last = match reply {
-            Ok(Reply::Outcome(mut outcome)) => {
-                self.streamed.note(outcome.status.as_str());
-                let Streamed { shared, parts, .. } = &self.streamed;
-                let links = artifact::offer(shared, parts, &mut outcome).await;
-                let mut response = ExecuteResponse::from(*outcome);
-                response.link(links);
-                response.warn_first(std::mem::take(&mut self.streamed.warnings));
-                self.frame("end", &response)
-            }
-            Err(error) => {
-                let problem = super::execute::failed(&error);
-                self.streamed.note("failed");
-                let id = self.streamed.of_request::<RequestId>();
-                let id = id.map_or_else(String::new, |id| id.0);
-                self.frame("error", &problem.document(&id))
-            }
-        };
-        self.put(Message::Last(last)).await;
+        self.sent += 1;
+        let head = head(self.sent, last.name);
+        self.put(Message::Last(head.into(), last.held)).await;
     }
 
     async fn send(&mut self, name: &str, data: &impl Serialize) {
-        let frame = self.frame(name, data);
-        self.put(Message::Part(frame)).await;
-    }
-
-    fn frame(&mut self, name: &str, data: &impl Serialize) -> Bytes {
         self.sent += 1;
-        frame(self.sent, name, data)
+        let frame = frame(self.sent, name, data);
+        self.put(Message::Part(frame)).await;
     }
 
     async fn put(&self, message: Message) {
@@ -337,10 +353,15 @@ impl Writer {
 /// An event as it is written. JSON has no line ends of its own, so the data is
 /// one line whatever it says.
 fn frame(id: u64, name: &str, data: &impl Serialize) -> Bytes {
-    let mut bytes = format!("id: {id}\nevent: {name}\ndata: ").into_bytes();
+    let mut bytes = head(id, name).into_bytes();
     serde_json::to_writer(&mut bytes, data).expect("strings and numbers always serialise");
     bytes.extend_from_slice(b"\n\n");
     bytes.into()
+}
+
+/// What stands before an event's data.
+fn head(id: u64, name: &str) -> String {
+    format!("id: {id}\nevent: {name}\ndata: ")
 }
 
 #[cfg(test)]

@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
 use engine::{Call, Draft, Outcome, Reply};
 use tokio::time::Instant;
 
@@ -17,8 +19,11 @@ use super::accept::{self, Form};
 use super::access_log::Note;
 use super::events::Streamed;
 use super::frame::Arrived;
+use super::gate::OPEN_KEY;
+use super::unread::Slot;
 use super::{Shared, actions, artifact, body, chain, file_refs, require_json};
 use crate::api::{Code, ExecuteRequest, ExecuteResponse, Link, Problem, fit, parse_object};
+use crate::auth::Principal;
 
 /// Execute code
 ///
@@ -94,7 +99,25 @@ pub(super) async fn execute(
         note.run(outcome.status.as_str());
     }
     let links = artifact::offer(&shared, &parts, &mut outcome).await;
-    Ok(Json(respond(*outcome, links, warnings, is_action)).into_response())
+    let answer = respond(*outcome, links, warnings, is_action);
+    let content = json(&answer);
+    drop(answer);
+    let held = shared.unread.hold(key(&parts), Slot::default(), content, 0);
+    let mut response = Response::new(Body::new(held));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+/// An answer as it is sent.
+pub(super) fn json(answer: &ExecuteResponse) -> Vec<u8> {
+    serde_json::to_vec(answer).expect("strings and finite numbers always serialise")
+}
+
+/// Who is to be counted for what a request takes.
+pub(super) fn key(parts: &Parts) -> &str {
+    let principal = parts.extensions.get::<Principal>();
+    principal.map_or(OPEN_KEY, |principal| &principal.key)
 }
 
 fn respond(

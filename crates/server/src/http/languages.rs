@@ -20,10 +20,10 @@ use crate::api::Languages;
 )]
 pub(super) async fn languages(State(shared): State<Arc<Shared>>) -> Json<Languages> {
     let engine = &shared.app.engine;
-    let minimal = shared.app.config.minimal;
+    let intent = shared.app.intent();
     Json(Languages::of(
         engine.languages(),
         &engine.packages(),
-        minimal,
+        intent,
     ))
 }

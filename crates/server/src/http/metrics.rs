@@ -10,9 +10,11 @@ use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use engine::{Engine, Stream};
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
+use super::unread::Unread;
 use super::{Shared, chain};
 use crate::api::{Code, Problem};
 
@@ -36,6 +38,8 @@ pub(super) struct Metrics {
     problems: IntCounterVec,
     streams: IntGauge,
     dropped: IntCounterVec,
+    unread: IntGauge,
+    cut_off: IntCounter,
     live: IntGauge,
     capacity: IntGauge,
     waiting: IntGauge,
@@ -90,6 +94,12 @@ impl Metrics {
             registry.register(Box::new(gauge.clone())).expect(FIXED);
             gauge
         };
+        let cut_off = IntCounter::new(
+            "codex_answers_cut_off_total",
+            "Finished answers that were cut off because their readers were slow and others needed the room.",
+        );
+        let cut_off = cut_off.expect(FIXED);
+        registry.register(Box::new(cut_off.clone())).expect(FIXED);
         Self {
             requests: counters(
                 &registry,
@@ -111,6 +121,11 @@ impl Metrics {
                 "Bytes of output left out of streams whose readers were too slow.",
                 &["stream"],
             ),
+            unread: gauge(
+                "codex_answers_unread_bytes",
+                "Finished answers that wait in memory to be read, but small ones.",
+            ),
+            cut_off,
             live: gauge("codex_runs_live", "Runs in progress."),
             capacity: gauge("codex_runs_capacity", "Runs possible at once."),
             waiting: gauge("codex_queue_length", "Jobs that wait for a place."),
@@ -141,6 +156,11 @@ impl Metrics {
     pub(super) fn stream(&self) -> Open {
         self.streams.inc();
         Open(self.streams.clone())
+    }
+
+    /// Where answers wait, at most `bound` bytes of them, counted here.
+    pub(super) fn unread(&self, bound: u64) -> Unread {
+        Unread::new(bound, self.unread.clone(), self.cut_off.clone())
     }
 
     /// Bytes were left out of a stream.

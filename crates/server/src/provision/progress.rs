@@ -69,7 +69,11 @@ impl Display {
     /// A line that stays.
     pub fn say(&mut self, text: &str) {
         self.clear();
-        output::note(&format!("packages: {}: {text}", self.title));
+        let title = match self.title.as_str() {
+            "" => String::new(),
+            title => format!("{title}: "),
+        };
+        output::note(&format!("packages: {title}{text}"));
     }
 }
 

@@ -7,7 +7,9 @@
 const LONGEST: usize = 200;
 
 /// Endings by which installers tell files from names.
-const FILES: [&str; 7] = [".whl", ".tgz", ".tar", ".gz", ".bz2", ".xz", ".zip"];
+const FILES: [&str; 12] = [
+    ".whl", ".tgz", ".tar", ".gz", ".bz2", ".xz", ".zip", ".tbz", ".txz", ".tlz", ".lz", ".lzma",
+];
 
 /// Whether a specifier may be given to an installer.
 ///
@@ -43,6 +45,11 @@ pub fn check(spec: &str) -> Result<(), String> {
         [scope, inner] => scope.strip_prefix('@').is_some_and(plain) && plain(inner),
         _ => false,
     };
+    // To npm `a@.` is a directory.
+    let version = spec[name.len()..].trim_start_matches(['@', '=', '<', '>', '~', '^', '!']);
+    if version.starts_with('.') {
+        return wrong("names a path for a version");
+    }
     let lower = spec.to_ascii_lowercase();
     if !sound || spec[name.len()..].contains('/') || FILES.iter().any(|end| lower.ends_with(end)) {
         return wrong("is a path or a file, or no package's name");
@@ -114,6 +121,15 @@ mod tests {
             "file:x",
             "a@npm:b",
             "a @ b",
+            "a@.",
+            "a@..",
+            "a@.x",
+            "@a/b@.",
+            "a==.",
+            "x.tar.bz2",
+            "x.tbz",
+            "x.TLZ",
+            "x.tar.lzma",
             "a b",
             "a;b",
             "a\nb",

@@ -5,6 +5,8 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::PackageState;
@@ -59,6 +61,47 @@ impl Phase {
     }
 }
 
+/// What is meant to become of packages that are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// Nothing, until somebody asks for them.
+    Nothing,
+    /// They were left out on purpose.
+    Minimal,
+    /// An installation was started and has not ended.
+    Install,
+}
+
+impl Intent {
+    /// Of who starts no installation; `minimal` when they were left out.
+    #[must_use]
+    pub fn without_installation(minimal: bool) -> Self {
+        if minimal {
+            Self::Minimal
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
+/// Whether an installation that this process started goes on; shared by all
+/// who are asked.
+#[derive(Debug, Clone, Default)]
+pub struct Underway(Arc<AtomicBool>);
+
+impl Underway {
+    /// Says that it goes on, or that it has ended.
+    pub fn set(&self, underway: bool) {
+        self.0.store(underway, Ordering::Relaxed);
+    }
+
+    /// Whether it goes on.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The packages of a language, for whoever asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
@@ -72,13 +115,13 @@ pub struct Standing {
     pub message: String,
 }
 
-/// Where the packages of a language stand. `minimal` when they were left out.
+/// Where the packages of a language stand.
 #[must_use]
-pub fn standing(state: &PackageState, minimal: bool) -> Standing {
-    judge(state, &read(&state.directory), minimal)
+pub fn standing(state: &PackageState, intent: Intent) -> Standing {
+    judge(state, &read(&state.directory), intent)
 }
 
-fn judge(state: &PackageState, note: &Note, minimal: bool) -> Standing {
+fn judge(state: &PackageState, note: &Note, intent: Intent) -> Standing {
     let of = |phase, message: String| Standing {
         phase,
         done: 0,
@@ -90,13 +133,19 @@ fn judge(state: &PackageState, note: &Note, minimal: bool) -> Standing {
             phase: Phase::Installing,
             done: note.done,
             total: note.total,
-            message: note.what.clone(),
+            message: match note.what.as_str() {
+                "" => "about to begin".to_owned(),
+                what => what.to_owned(),
+            },
         };
     }
     const INSTALL: &str = "codex-server packages install";
     let failure = note.failed.clone();
+    // Started, and not yet at this language: a note of a failure would be its own.
+    let coming = intent == Intent::Install && failure.is_none() && state.obstacle.is_none();
     match (&state.installed, failure) {
         (Some(_), _) if state.current => of(Phase::Ready, String::new()),
+        (_, None) if coming => of(Phase::Installing, "about to begin".to_owned()),
         (Some(_), Some(why)) => of(
             Phase::Ready,
             format!("The newer set is not installed: {why}"),
@@ -105,7 +154,9 @@ fn judge(state: &PackageState, note: &Note, minimal: bool) -> Standing {
             Phase::Ready,
             format!("A newer set can be installed: {INSTALL}"),
         ),
-        (None, _) if minimal => of(Phase::Minimal, "Left out, as --minimal says.".to_owned()),
+        (None, _) if intent == Intent::Minimal => {
+            of(Phase::Minimal, "Left out, as --minimal says.".to_owned())
+        }
         (None, _) if state.obstacle.is_some() => {
             of(Phase::Absent, state.obstacle.clone().unwrap_or_default())
         }
@@ -125,6 +176,13 @@ fn read(directory: &Path) -> Note {
     read.ok()
         .and_then(|_| serde_json::from_str(&text).ok())
         .unwrap_or_default()
+}
+
+/// Forgets how earlier attempts ended, for one that begins now.
+pub fn forget_failures(states: &[PackageState]) {
+    for state in states.iter().filter(|state| !state.installing) {
+        clear(&state.directory);
+    }
 }
 
 /// Forgets how the last attempt ended.
@@ -214,24 +272,29 @@ mod tests {
             what: "numpy".to_owned(),
             failed: failed.map(str::to_owned),
         };
+        use Intent::{Install, Minimal, Nothing};
         let install = "packages install";
-        // Installed, current, installing; then what failed, --minimal, and what is in the way.
+        // Installed, current, installing; then what failed, what is meant, and what is in the way.
         #[rustfmt::skip]
         let cases = [
-            ((true, true, false), None, false, None, Phase::Ready, ""),
-            ((true, true, false), None, true, None, Phase::Ready, ""),
-            ((true, false, false), None, false, None, Phase::Ready, "newer set can be"),
-            ((true, false, false), Some("no net"), false, None, Phase::Ready, "no net"),
-            ((true, true, true), None, false, None, Phase::Installing, "numpy"),
-            ((false, false, true), Some("no net"), true, None, Phase::Installing, "numpy"),
-            ((false, false, false), Some("no net"), false, None, Phase::Failed, "no net Try again"),
-            ((false, false, false), None, false, None, Phase::Absent, install),
-            ((false, false, false), None, true, None, Phase::Minimal, "--minimal"),
-            ((false, false, false), Some("no net"), true, None, Phase::Minimal, "--minimal"),
-            ((false, false, false), None, false, Some("Get X."), Phase::Absent, "Get X."),
+            ((true, true, false), None, Nothing, None, Phase::Ready, ""),
+            ((true, true, false), None, Minimal, None, Phase::Ready, ""),
+            ((true, false, false), None, Nothing, None, Phase::Ready, "newer set can be"),
+            ((true, false, false), Some("no net"), Nothing, None, Phase::Ready, "no net"),
+            ((true, true, true), None, Nothing, None, Phase::Installing, "numpy"),
+            ((false, false, true), Some("no net"), Minimal, None, Phase::Installing, "numpy"),
+            ((false, false, false), Some("no net"), Nothing, None, Phase::Failed, "no net Try again"),
+            ((false, false, false), None, Nothing, None, Phase::Absent, install),
+            ((false, false, false), None, Minimal, None, Phase::Minimal, "--minimal"),
+            ((false, false, false), Some("no net"), Minimal, None, Phase::Minimal, "--minimal"),
+            ((false, false, false), None, Nothing, Some("Get X."), Phase::Absent, "Get X."),
+            ((false, false, false), None, Install, None, Phase::Installing, "about to"),
+            ((true, false, false), None, Install, None, Phase::Installing, "about to"),
+            ((true, true, false), None, Install, None, Phase::Ready, ""),
+            ((false, false, false), Some("no net"), Install, None, Phase::Failed, "no net"),
+            ((false, false, false), None, Install, Some("Get X."), Phase::Absent, "Get X."),
         ];
-        for ((installed, current, installing), failed, minimal, obstacle, expected, words) in cases
-        {
+        for ((installed, current, installing), failed, intent, obstacle, expected, words) in cases {
             let state = PackageState {
                 language: "x".to_owned(),
                 title: "X".to_owned(),
@@ -243,7 +306,7 @@ mod tests {
                 installing,
                 obstacle: obstacle.map(str::to_owned),
             };
-            let found = judge(&state, &note(failed), minimal);
+            let found = judge(&state, &note(failed), intent);
             assert_eq!(found.phase, expected, "{found:?}");
             assert!(found.message.contains(words), "{found:?}");
             assert_eq!(found.total > 0, installing);

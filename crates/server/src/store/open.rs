@@ -201,6 +201,13 @@ fn migration_lock(home: &Path) -> Result<File, OpenError> {
         })
 }
 
+/// Whether the disk of the database has no room even for SQLite's small files.
+fn is_full(path: &Path) -> bool {
+    const SMALL: u64 = 256 * 1024;
+    let disk = rustix::fs::statvfs(path);
+    disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < SMALL)
+}
+
 /// Sorts SQLite's result codes into what an operator can do about them.
 fn sorted(path: &Path, step: &'static str, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
@@ -215,8 +222,9 @@ fn sorted(path: &Path, step: &'static str, error: sqlx::Error) -> OpenError {
         .unwrap_or_default();
     match code {
         Some(8 | 14 | 3 | 23) => OpenError::ReadOnly { path, reason },
-        Some(10 | 15 | 22) => OpenError::FileSystem { path, reason },
-        Some(13) => OpenError::Full { path, reason },
+        // Where there is no room for the shared -shm file, SQLite says only that.
+        Some(10 | 15 | 22) if !is_full(&path) => OpenError::FileSystem { path, reason },
+        Some(10 | 15 | 22 | 13) => OpenError::Full { path, reason },
         Some(11 | 26) => OpenError::Damaged { path, reason },
         _ => OpenError::Database {
             step,

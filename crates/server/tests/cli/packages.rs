@@ -2,6 +2,8 @@
 //! go wrong on the way, and that it never reaches a program.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,11 +17,12 @@ use crate::support::{Done, Home, Server, finish};
 /// prints its hash.
 const WHEEL: &str = r#"
 import base64, hashlib, sys, zipfile
-name, version, text, directory = sys.argv[1:]
+name, version, text, needs, directory = sys.argv[1:]
+needs = f"Requires-Dist: {needs}\n" if needs else ""
 info = f"{name}-{version}.dist-info"
 files = {
     f"{name}/__init__.py": text,
-    f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+    f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
     f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
 }
 record = ""
@@ -60,11 +63,16 @@ impl Shop {
         self.home.path().join("packages/python")
     }
 
-    #[expect(clippy::disallowed_methods, reason = "Python writes zip files")]
     fn wheel(&self, name: &str, version: &str, text: &str) -> String {
+        self.wheel_that_needs(name, version, text, "")
+    }
+
+    /// A wheel that asks for another package.
+    #[expect(clippy::disallowed_methods, reason = "Python writes zip files")]
+    fn wheel_that_needs(&self, name: &str, version: &str, text: &str, needs: &str) -> String {
         let mut python = Command::new("/usr/bin/env");
         python
-            .args(["python3", "-c", WHEEL, name, version, text])
+            .args(["python3", "-c", WHEEL, name, version, text, needs])
             .arg(self.wheels.path());
         finish(&mut python).out().trim().to_owned()
     }
@@ -194,6 +202,89 @@ fn what_cannot_be_added_changes_nothing() {
         .refused(2, "there are for: python, javascript");
 }
 
+/// What is no wheel is built by code of its own, which would run on this machine.
+#[test]
+fn a_wheel_that_asks_for_other_than_wheels_runs_nothing() {
+    let shop = Shop::new();
+    assert_eq!(shop.install().code, Some(0));
+    let source = shop.wheels.path().join("payload");
+    let mark = shop.wheels.path().join("ran");
+    fs::create_dir(&source).unwrap();
+    let setup = format!("open({:?}, 'w').write('here')\n", mark.to_str().unwrap());
+    fs::write(source.join("backend.py"), setup).unwrap();
+    let how = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n";
+    fs::write(source.join("pyproject.toml"), how).unwrap();
+    let git = shop.wheels.path().join("bin/git");
+    fs::create_dir(git.parent().unwrap()).unwrap();
+    fs::write(&git, format!("#!/bin/sh\ntouch {}\n", mark.display())).unwrap();
+    fs::set_permissions(&git, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", git.parent().unwrap().display());
+    for (name, needs) in [
+        ("one", format!("payload @ file://{}", source.display())),
+        ("two", "payload @ git+https://127.0.0.1:9/x".to_owned()),
+    ] {
+        shop.wheel_that_needs(name, "1.0", "", &needs);
+        let done = finish(shop.command(&["packages", "add", name]).env("PATH", &path));
+        assert!(!mark.exists(), "{needs} ran code: {done:?}");
+        done.refused(1, "does not come as a wheel");
+        assert_eq!(shop.listed()["added"], serde_json::json!([]));
+    }
+}
+
+/// npm prepares what it gets from git by code that comes along, and takes the very
+/// program that it calls git from there, whatever it was told of scripts.
+#[test]
+fn an_npm_package_that_asks_for_git_runs_nothing() {
+    let home = Home::new();
+    let shelf = home.path().join("packages/javascript");
+    fs::create_dir_all(&shelf).unwrap();
+    let (mark, git) = (home.path().join("ran"), home.path().join("git"));
+    fs::write(&git, format!("#!/bin/sh\ntouch {}\n", mark.display())).unwrap();
+    fs::set_permissions(&git, fs::Permissions::from_mode(0o755)).unwrap();
+    let own = serde_json::json!({ "name": "codex-packages" });
+    let lock = serde_json::json!({ "name": "codex-packages", "lockfileVersion": 3, "packages": { "": {} } });
+    fs::write(shelf.join("package.json"), own.to_string()).unwrap();
+    fs::write(shelf.join("package-lock.json"), lock.to_string()).unwrap();
+    let registry = registry();
+    let mut add = home.command(&["packages", "add", "asks", "--language", "js"]);
+    let done = finish(
+        add.env("npm_config_registry", registry)
+            .env("npm_config_git", &git)
+            .env("npm_config_fetch_retries", "0"),
+    );
+    assert!(!mark.exists(), "npm started a program: {done:?}");
+    done.refused(1, "needs a package from git");
+}
+
+/// A registry whose every package asks for another from git.
+fn registry() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let version = serde_json::json!({
+        "name": "asks", "version": "1.0.0",
+        "dependencies": { "outer": "git+file:///nowhere/outer" },
+        "dist": { "tarball": format!("{url}/asks-1.0.0.tgz") },
+    });
+    let about = serde_json::json!({ "name": "asks", "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": version } });
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut asked = [0; 4096];
+            let _ = connection.read(&mut asked).unwrap();
+            let about = about.to_string();
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+            write!(
+                connection,
+                "{head}\r\nContent-Length: {}\r\n\r\n{about}",
+                about.len()
+            )
+            .unwrap();
+        }
+    });
+    url
+}
+
 #[test]
 fn a_package_that_is_not_the_pinned_one_is_never_used() {
     let shop = Shop::new();
@@ -312,6 +403,7 @@ fn somebody_works_in(directory: &Path) -> bool {
 #[test]
 fn up_answers_while_it_installs_and_needs_no_restart() {
     let shop = Shop::new();
+    // Nobody reads its log, and a full pipe would hold it up.
     shop.home
         .configure("open = true\nrate_limit = \"6000/minute\"");
     let server = shop.up();
@@ -338,6 +430,64 @@ fn up_answers_while_it_installs_and_needs_no_restart() {
     let found = run("import extra; print(extra.word)");
     assert!(found.contains("more\\n"), "{found}");
     wait_until("the old set to go", || shop.directories() == (0, 1));
+}
+
+#[test]
+fn the_first_answer_says_that_packages_are_coming() {
+    let shop = Shop::new();
+    shop.home.configure("open = true");
+    let server = shop.up();
+    let told = server.call("GET", "/languages", None, "").1;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let state = &told["languages"][0]["packages"]["state"];
+    assert!(
+        ["installing", "ready"].map(Value::from).contains(state),
+        "{told}"
+    );
+}
+
+#[test]
+fn packages_are_made_for_the_interpreters_of_the_running_server() {
+    let shop = Shop::new();
+    shop.home.configure("open = true");
+    let elsewhere = || {
+        let mut install = shop.command(&["packages", "install", "--language", "python"]);
+        install.env("PATH", "/nowhere").env("HOME", "/nowhere");
+        finish(&mut install)
+    };
+    elsewhere().refused(1, "Install Python");
+    let server = Server::listen(shop.command(&["serve"]).args(["--port", "0"]));
+    let done = elsewhere();
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let told = server.call("GET", "/languages", None, "").1;
+    assert!(told.contains("\"state\":\"ready\""), "{told}");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "Python makes venvs")]
+fn a_venv_finds_them_as_well() {
+    let shop = Shop::new();
+    let venv = shop.wheels.path().join("my venv");
+    let mut python = Command::new("/usr/bin/env");
+    python
+        .args(["python3", "-m", "venv", "--without-pip"])
+        .arg(&venv);
+    assert_eq!(finish(&mut python).code, Some(0));
+    let interpreter = format!("python={}", venv.join("bin/python3").display());
+    let run = |words: &[&str]| {
+        let mut command = shop.command(words);
+        command.args(["--interpreter", &interpreter]);
+        finish(&mut command)
+    };
+    let installed = run(&["packages", "install", "--language", "python"]);
+    assert_eq!(installed.code, Some(0), "{installed:?}");
+    let found = run(&[
+        "run",
+        "-c",
+        &format!("import sys; print(sys.prefix); {ANSWER}"),
+    ]);
+    let expected = format!("{}\n{SEEN}", venv.display());
+    assert!(found.out().starts_with(&expected), "{found:?}");
 }
 
 #[test]

@@ -423,6 +423,40 @@ fn at_the_bound_the_oldest_file_goes() {
 }
 
 #[test]
+fn nobody_drives_out_the_files_of_another_token() {
+    let settings = [
+        ("CODEX_MAX_ARTIFACTS_BYTES", "10"),
+        ("CODEX_MAX_ARTIFACTS", "4"),
+    ];
+    let server = TestServer::with(&settings);
+    let mine = leave(&server, "a.txt", "1234");
+    let theirs = format!("Authorization: Bearer {}", server.another_token("other"));
+    let flood = |code: &str| {
+        let headers = [theirs.as_str(), "Content-Type: application/json"];
+        let body = json!({ "code": code }).to_string();
+        server
+            .request("POST", "/execute", &headers, body.as_bytes())
+            .json()
+    };
+    for code in [
+        "for n in range(9): open(f'{n}.txt', 'w').write('xxx')",
+        "for n in range(9): open(f'{n}.txt', 'w')",
+        "open('x.txt', 'w').write('x' * 6)",
+    ] {
+        let json = flood(code);
+        let last = json["files"].as_array().and_then(|files| files.last());
+        let last = target(&server, last.expect("a file"));
+        assert_eq!(server.get(&last).status, 200, "room was left for it");
+        assert_eq!(server.get(&mine).text(), "1234", "{code}");
+    }
+    let json = flood("open('x.txt', 'w').write('x' * 7)");
+    assert_eq!(json["files"][0].get("url"), None);
+    let warning = json["warnings"][0].as_str().expect("a warning");
+    assert!(warning.contains("files of other tokens"), "{warning}");
+    assert_eq!(server.get(&mine).text(), "1234");
+}
+
+#[test]
 fn a_link_ends_with_its_file() {
     let server = TestServer::with(&[("CODEX_ARTIFACT_LIFETIME", "2s")]);
     let target = leave(&server, "a.txt", "x");

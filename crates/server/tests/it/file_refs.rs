@@ -141,6 +141,19 @@ fn files_of_the_conversation_lie_in_the_working_directory() {
 }
 
 #[test]
+fn a_name_that_is_too_long_for_a_disk_is_cut() {
+    let host = Host::start();
+    let server = host.trusted_by();
+    let name = format!("{}.csv", "長".repeat(110));
+    let file = json!({"name": name, "download_link": host.url("data")});
+    let refs = json!([file, file]);
+    let reply = ask(&server, SHOW, &refs);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let listed = reply.json()["output"].to_string();
+    assert_eq!(listed.matches(".csv a,b").count(), 2, "{listed}");
+}
+
+#[test]
 fn what_may_not_be_fetched_is_refused_and_not_run() {
     let host = Host::start();
     let server = host.trusted_by();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::events::{Event, Stream};
 use crate::processes;
-use crate::server::wait_until;
+use crate::server::{wait_for, wait_until};
 use crate::support::TestServer;
 
 const MIB: usize = 1 << 20;
@@ -330,6 +330,66 @@ fn a_slow_reader_takes_no_memory_and_holds_nobody_up() {
     let written = 512 * 65_536 + tail.len() as u64 + 1;
     assert!(dropped > 0, "{:?}", names(&events));
     assert_eq!(told + dropped, written, "what is missing is told");
+}
+
+/// Sends a request for an answer of 28 MiB, and does not read it.
+fn large(server: &TestServer, accept: &str) -> TcpStream {
+    let code = "import sys\nsys.stdout.write('\\x01' * 1_000_000)\nsys.stderr.write('\\x01' * 1_000_000)\nopen('f', 'wb').write(b'\\0' * 3_000_000)";
+    let body = json!({"code": code}).to_string();
+    let (bearer, accept) = (server.bearer(), format!("Accept: {accept}"));
+    let headers = [bearer.as_str(), "Content-Type: application/json", &accept];
+    let request = server.bytes("POST", "/execute", &headers, body.as_bytes());
+    let mut connection = server.connect();
+    connection.write_all(&request).expect("write");
+    connection
+}
+
+/// Whether an answer comes to its end.
+fn is_whole(connection: &mut TcpStream) -> bool {
+    let mut all = Vec::new();
+    let mut chunk = vec![0; 64 * 1024];
+    while !all.ends_with(b"\r\n0\r\n\r\n") && !all.ends_with(b"}") {
+        match connection.read(&mut chunk) {
+            Ok(count) if count > 0 => all.extend_from_slice(&chunk[..count]),
+            _ => return false,
+        }
+    }
+    all.len() > 25 * MIB
+}
+
+#[test]
+fn answers_that_nobody_reads_do_not_pile_up() {
+    let server = TestServer::with(&[("CODEX_MAX_UNREAD", "40MiB")]);
+    let metric = |name: &str| -> u64 {
+        let reply = server.request("GET", "/metrics", &[&server.bearer()], b"");
+        let text = reply.text();
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit_once(' '));
+        value.expect("counted").1.parse().expect("a number")
+    };
+    let accepts = ["application/json", "text/event-stream"];
+    let mut waiting = Vec::new();
+    for (count, accept) in [0, 1, 0, 1].into_iter().enumerate() {
+        waiting.push(large(&server, accepts[accept]));
+        wait_for("the answer before to be cut off", || {
+            let cut = metric("codex_answers_cut_off_total");
+            let bytes = metric("codex_answers_unread_bytes");
+            assert!(bytes < 40 << 20, "{bytes}");
+            (cut == count as u64 && bytes > 25 << 20).then_some(())
+        });
+    }
+    let mut last = waiting.pop().expect("the last");
+    assert!(is_whole(&mut last), "the newest can be read");
+    for connection in &mut waiting {
+        assert!(!is_whole(connection), "cut off");
+    }
+    let none = |name| wait_for("nothing to wait", || (metric(name) == 0).then_some(()));
+    none("codex_answers_unread_bytes");
+    none("codex_streams_open");
+    server.log_line(&["slow readers were cut off"]);
+    for accept in accepts {
+        assert!(is_whole(&mut large(&server, accept)), "{accept}");
+    }
 }
 
 #[test]

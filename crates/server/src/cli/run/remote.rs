@@ -352,7 +352,7 @@ impl Far<'_> {
             .read(response, ANSWER)
             .await
             .map_err(|why| Failure::text(Exit::Failed, why))?;
-        let answer = serde_json::from_slice(&bytes).ok().and_then(Answer::of);
+        let answer = answer::parse(&bytes).and_then(Answer::of);
         let answer = answer.ok_or_else(|| self.foreign())?;
         if !self.json {
             let (feed, printed) = printer::far(Printer::new(self.raw))?;
@@ -419,14 +419,14 @@ impl Far<'_> {
             // `start`, and what later versions may add.
             _ => return None,
         };
-        let data: Value = serde_json::from_str(&event.data).ok()?;
+        let data = answer::parse(event.data.as_bytes())?;
         let text = data.get("text").and_then(Value::as_str)?;
         feed.output(stream, text.to_owned()).await;
         None
     }
 
     async fn take_other(&self, event: &Event, feed: &Feed) -> Option<Result<Answer, Failure>> {
-        let data = serde_json::from_str::<Value>(&event.data).unwrap_or_default();
+        let data = answer::parse(event.data.as_bytes()).unwrap_or_default();
         let number = |name: &str| data.get(name).and_then(Value::as_u64).unwrap_or_default();
         match event.name.as_str() {
             "queued" => {

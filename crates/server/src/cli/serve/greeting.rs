@@ -69,10 +69,9 @@ impl Greeting<'_> {
     }
 
     fn languages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found: Vec<String> = self
-            .languages
-            .iter()
-            .filter(|language| language.available)
+        let available = || self.languages.iter().filter(|language| language.available);
+        let found: Vec<String> = available()
+            .filter(|language| language.version_of.is_none())
             .map(|language| format!("{} {}", language.title, language.version))
             .collect();
         let found = if found.is_empty() {
@@ -81,6 +80,14 @@ impl Greeting<'_> {
             found.join(", ")
         };
         writeln!(f, "  languages   {found}")?;
+        // Their titles have the version.
+        let others: Vec<&str> = available()
+            .filter(|language| language.version_of.is_some())
+            .map(|language| language.title.as_str())
+            .collect();
+        if !others.is_empty() {
+            writeln!(f, "              and {}", others.join(", "))?;
+        }
         for language in self.languages.iter().filter(|language| !language.available) {
             let cure = language
                 .cure
@@ -122,6 +129,8 @@ impl Greeting<'_> {
 
     fn keys(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.curl_url();
+        let create = self.settings.command("token create NAME");
+        let when = self.when();
         match &self.keys {
             Keys::Open => {
                 writeln!(
@@ -139,7 +148,7 @@ impl Greeting<'_> {
                         "WARNING: listening on loopback alone, which is all that open mode does unasked; --host 0.0.0.0 says otherwise."
                     )?;
                 }
-                writeln!(f, "\nTry it:\n\n  {}\n", curl_line(url, None, false))
+                writeln!(f, "\nTry it{when}:\n\n  {}\n", curl_line(url, None, false))
             }
             Keys::First(token) => {
                 writeln!(
@@ -147,12 +156,16 @@ impl Greeting<'_> {
                     "Your token, named \"default\", shown this once:\n\n  {}\n",
                     token.reveal()
                 )?;
-                writeln!(f, "Try it:\n\n  {}\n", curl_line(url, Some(token), true))
+                writeln!(
+                    f,
+                    "Try it{when}:\n\n  {}\n",
+                    curl_line(url, Some(token), true)
+                )
             }
             Keys::Known(names) if names.is_empty() => {
                 writeln!(
                     f,
-                    "All tokens are revoked, so nobody can call. Make one with: codex-server token create NAME\n"
+                    "All tokens are revoked, so nobody can call. Make one with: {create}\n"
                 )
             }
             Keys::Known(names) => {
@@ -161,12 +174,17 @@ impl Greeting<'_> {
                     "Tokens: {}. Each was shown when it was made and cannot be shown again;",
                     names.join(", ")
                 )?;
-                writeln!(
-                    f,
-                    "lost one? Make another with: codex-server token create NAME"
-                )?;
-                writeln!(f, "\nTry it:\n\n  {}\n", curl_line(url, None, true))
+                writeln!(f, "lost one? Make another with: {create}")?;
+                writeln!(f, "\nTry it{when}:\n\n  {}\n", curl_line(url, None, true))
             }
+        }
+    }
+
+    /// The curl line is in the first language, which may be missing.
+    fn when(&self) -> String {
+        match self.languages.first() {
+            Some(first) if !first.available => format!(", once there is {}", first.title),
+            _ => String::new(),
         }
     }
 
@@ -213,7 +231,8 @@ impl Greeting<'_> {
         writeln!(f, "  - Privacy policy: {public}/privacy")?;
         writeln!(
             f,
-            "  - if ChatGPT cannot reach it: codex-server doctor --public\n"
+            "  - if ChatGPT cannot reach it: {}\n",
+            self.settings.command("doctor --public")
         )
     }
 

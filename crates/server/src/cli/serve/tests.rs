@@ -94,6 +94,78 @@ listening on http://127.0.0.1:8000",
 }
 
 #[test]
+fn versions_stand_apart_and_a_missing_language_is_no_example() {
+    let language = |title: &str, version: &str, of: Option<&str>| Language {
+        name: title.to_lowercase(),
+        title: title.to_owned(),
+        aliases: Vec::new(),
+        extensions: Vec::new(),
+        version: version.to_owned(),
+        available: !version.is_empty(),
+        cure: None,
+        interpreter: None,
+        passed_over: Vec::new(),
+        version_of: of.map(str::to_owned),
+    };
+    let check = |languages: Vec<Language>, expected: &str| {
+        let said = Greeting {
+            settings: &Settings::defaults("/data".into()),
+            support: &Support {
+                isolation: Some(Isolation::Full),
+                layers: Vec::new(),
+            },
+            languages,
+            keys: Keys::Known(vec!["default".to_owned()]),
+            url: "http://127.0.0.1:8000",
+        }
+        .to_string();
+        assert!(said.contains(expected), "lacks {expected:?}:\n{said}");
+    };
+    let versions = vec![
+        language("Python", "3.11.2", None),
+        language("JavaScript", "20.1.0", None),
+        language("Python 3.12", "3.12.1", Some("python")),
+        language("Python 3.9", "3.9.18", Some("python")),
+    ];
+    check(
+        versions,
+        "  languages   Python 3.11.2, JavaScript 20.1.0\n              and Python 3.12, Python 3.9\n",
+    );
+    check(
+        vec![language("Python", "", None)],
+        "Try it, once there is Python:",
+    );
+    check(vec![language("Python", "3.11.2", None)], "Try it:");
+}
+
+#[test]
+fn commands_can_be_copied() {
+    let check = |program: &str, flags: &[(&'static str, &str)], home: &str, expected: &str| {
+        let flags = flags
+            .iter()
+            .map(|(name, value)| (*name, vec![(*value).to_owned()]));
+        let env: Env = [("HOME", "/h")].into_iter().collect();
+        let flags = Flags(flags.collect());
+        let mut settings = resolve(&flags, &env, None, home.into()).unwrap();
+        program.clone_into(&mut settings.program);
+        assert_eq!(settings.command("token list"), expected);
+    };
+    check("codex-server", &[], "/data", "codex-server token list");
+    check(
+        "/b/codex-server",
+        &[],
+        "/data",
+        "/b/codex-server token list",
+    );
+    check(
+        "codex-server",
+        &[("home", "data")],
+        "/my data",
+        "codex-server token list --home '/my data'",
+    );
+}
+
+#[test]
 fn an_end_for_want_of_use_is_announced() {
     let said = greet(&[], &[("idle_shutdown", "30m")], Keys::Known(Vec::new()));
     assert!(

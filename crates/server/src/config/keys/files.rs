@@ -27,14 +27,14 @@ pub(super) const FILES: &[Key] = &[
         Reach::NoFlag,
         "1 GiB",
         Kind::Bytes(0, 1024 * GIB, |s, v| s.config.artifacts.bytes = v),
-        "All files kept for download together; the oldest go first, and 0 keeps none",
+        "All files kept for download together; at the bound the oldest go, of the token that keeps most, and 0 keeps none",
     ),
     key(
         "max_artifacts",
         Reach::NoFlag,
         "10000",
         Kind::Count(0, 100_000, |s, v| s.config.artifacts.count = size(v)),
-        "Files kept for download; the oldest go first, and 0 keeps none",
+        "Files kept for download; at the bound the oldest go, of the token that keeps most, and 0 keeps none",
     ),
     key(
         "file_url_host",

@@ -53,4 +53,11 @@ pub(super) const OUTPUT: &[Key] = &[
         }),
         "The longest silence of a streamed answer; then a comment keeps proxies from closing it",
     ),
+    key(
+        "max_unread",
+        Reach::NoFlag,
+        "128 MiB",
+        Kind::Bytes(MIB, 64 * GIB, |s, v| s.config.unread = v),
+        "Finished answers that wait in memory for slow readers, all together; beyond it the oldest is cut off, of the token that has most waiting",
+    ),
 ];

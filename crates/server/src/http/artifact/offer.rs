@@ -81,6 +81,7 @@ fn warning(failed: &[&KeepError]) -> Option<String> {
         // The operator's choice, and no news to anybody.
         KeepError::Off => return None,
         KeepError::TooLarge => "more than the server keeps in all".to_owned(),
+        KeepError::Crowded => "no room beside the files of other tokens".to_owned(),
         KeepError::Io { source, .. } => {
             tracing::warn!(error = %chain(first), files = failed.len(), "failed to keep files of a run; make room on the disk of the data directory, or lower max_artifacts_bytes");
             match source.kind() {

@@ -15,6 +15,29 @@ const WARNINGS: usize = 50;
 /// Characters of one of them.
 const WARNING: usize = 1000;
 
+/// Most values of one document. What a server of ours sends has some hundreds;
+/// each takes far more memory than it is long.
+const VALUES: usize = 200_000;
+
+/// Reads JSON of a server; `None` when it is none, or is made of more values
+/// than it should be.
+pub(super) fn parse(text: &[u8]) -> Option<Value> {
+    let (mut values, mut quoted, mut escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' if !quoted => values += 1,
+            _ => {}
+        }
+    }
+    if values > VALUES {
+        return None;
+    }
+    serde_json::from_slice(text).ok()
+}
+
 /// What became of the run.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Answer {
@@ -115,5 +138,31 @@ impl Named {
                 .map_or(self.size, |content| content.len() as u64),
             content,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_document_takes_far_more_memory_than_it_is_long() {
+        let check = |text: &str, expected: bool| {
+            let shown: String = text.chars().take(40).collect();
+            assert_eq!(parse(text.as_bytes()).is_some(), expected, "{shown}");
+        };
+        let commas = ",".repeat(2 * VALUES);
+        check(r#"{"a": [1, {"b": null}]}"#, true);
+        check(&format!("{{\"output\": \"{commas}\"}}"), true);
+        check(&format!(r#"{{"output": "\"{commas}"}}"#), true);
+        check(
+            &format!(r#"{{"output": "\\", "x": [{}0]}}"#, "0,".repeat(VALUES)),
+            false,
+        );
+        check(&format!("[{}0]", "0,".repeat(VALUES)), false);
+        check(&format!("[{}[]]", "[],".repeat(VALUES)), false);
+        check(&"[".repeat(VALUES), false);
+        check("{", false);
+        check("", false);
     }
 }
