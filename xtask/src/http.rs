@@ -94,6 +94,11 @@ impl Client {
         self.request("POST", path, body.to_string().as_bytes())
     }
 
+    /// Sends what claims to be JSON.
+    pub(crate) fn post_text(&mut self, path: &str, body: &str) -> Result<Response> {
+        self.request("POST", path, body.as_bytes())
+    }
+
     /// Asks for a page.
     pub(crate) fn get(&mut self, path: &str) -> Result<Response> {
         self.request("GET", path, b"")

@@ -19,6 +19,7 @@ mod container;
 mod crash;
 mod debian;
 mod dist;
+mod escape;
 mod guest;
 mod http;
 mod image;
@@ -82,6 +83,8 @@ enum Command {
     },
     /// Thousands of requests, then many at once, then a crash: nothing may be left.
     Load(load::Arguments),
+    /// Attack every rung with the hostile corpus, and print what came of it.
+    Escape(escape::Arguments),
     /// Run the sandbox's tests on another kernel, with cgroup v2, in an
     /// emulated machine.
     Guest,
@@ -146,6 +149,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Lock => lock::lock()?,
         Command::Bench { requests, limit } => bench::bench(requests, limit)?,
         Command::Load(arguments) => load::load(&arguments)?,
+        Command::Escape(arguments) => escape::escape(&arguments)?,
         Command::Guest => guest::guest()?,
         Command::Container { binary } => container::container(&build::or_debug(binary)?)?,
         Command::Browser { binary } => browser::browser(&build::or_debug(binary)?)?,

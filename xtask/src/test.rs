@@ -14,6 +14,7 @@ use crate::build;
 use crate::conformance;
 use crate::container;
 use crate::dist;
+use crate::escape;
 use crate::guest;
 use crate::image;
 use crate::load;
@@ -66,6 +67,9 @@ pub(crate) fn test(full: bool) -> bool {
                 conformance::conformance(&binary, full)
             });
             tally.step("pages and files in a browser", || browser::browser(&binary));
+            tally.step("the hostile corpus at every rung", || {
+                escape::escape(&escape::Arguments::with(&binary, full))
+            });
             tally.step("load and crash", || {
                 load::load(&load::Arguments::with(&binary))
             });
@@ -172,6 +176,8 @@ fn nextest_or_cargo(what: &str) -> Result<Counts> {
 }
 
 fn counted(command: &mut Command) -> Result<Counts> {
+    // A step of its own: there it has the machine, and shows its table.
+    command.env(escape::APART, "1");
     let (status, output) = process::tee("run the tests", command)?;
     let counts = tally::runner_counts(&output);
     if !status.success() && counts.failed == 0 {

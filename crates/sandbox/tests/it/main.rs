@@ -52,12 +52,7 @@ fn main() {
     let root = rustix::process::geteuid().is_root();
     let first = root && std::env::var_os(RUNG).is_none();
     assert_eq!(isolation == Isolation::Full, first, "{support:#?}");
-    let mut tests = [
-        attacks::EVERYWHERE,
-        lifecycle::EVERYWHERE,
-        limits::EVERYWHERE,
-    ]
-    .concat();
+    let mut tests = [lifecycle::EVERYWHERE, limits::EVERYWHERE].concat();
     tests.extend(match isolation {
         Isolation::Full | Isolation::Namespaces => [
             attacks::IN_NAMESPACES,

@@ -123,7 +123,8 @@ fn in_the_way(error: Errno, name: &str) -> io::Error {
 
 /// The parts of a path with nothing left in them that could do harm: control
 /// characters would be obeyed by a terminal, hidden names by shells and git,
-/// and a dash by commands. `None` when the path leads elsewhere.
+/// a dash by commands, and to who removes a folder called `~` by that name it
+/// is the home directory. `None` when the path leads elsewhere.
 fn tame(path: &str) -> Option<Vec<String>> {
     let parts: Vec<&str> = path.split('/').collect();
     if parts.len() > DEPTH || parts.iter().any(|part| matches!(*part, "" | "." | "..")) {
@@ -139,7 +140,7 @@ fn tame(path: &str) -> Option<Vec<String>> {
                 .map(|c| if keep(c) { c } else { '_' })
                 .collect()
         };
-        match plain.strip_prefix(['.', '-']) {
+        match plain.strip_prefix(['.', '-', '~']) {
             Some(rest) => format!("_{rest}"),
             None => plain,
         }

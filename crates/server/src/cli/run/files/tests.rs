@@ -54,6 +54,7 @@ fn names_are_tamed() {
     check(".git/hooks/pre-commit", "_git/hooks/pre-commit");
     check(".bashrc", "_bashrc");
     check("-rf", "_rf");
+    check("~/.bashrc", "_/_bashrc");
     check("a\x1b]0;x\x07b\n", "a_]0;x_b_");
     check("a\u{202e}gnp", "a_gnp");
     check("\u{9b}31m", "_31m");
