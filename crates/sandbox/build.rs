@@ -93,7 +93,6 @@ fn main() {
     let mut tables = String::new();
     for arch in ARCHITECTURES {
         let numbers = numbers(arch);
-        writeln!(tables, "#[cfg(any(test, target_arch = \"{arch}\"))]").expect(TO_STRING);
         tables.push_str(&compile(&policy, arch, &numbers));
         tables.push_str(&names(arch, &numbers));
     }
@@ -136,7 +135,7 @@ fn names(arch: &str, numbers: &BTreeMap<String, u32>) -> String {
 }
 
 fn compile(policy: &Policy, arch: &str, numbers: &BTreeMap<String, u32>) -> String {
-    let mut rules: BTreeMap<u32, String> = BTreeMap::new();
+    let mut rules: BTreeMap<u32, (String, String)> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
     let mut add = |name: &str, reason: &str, rule: String| {
         assert!(reason.len() > 3, "{name} has no reason");
@@ -147,7 +146,7 @@ fn compile(policy: &Policy, arch: &str, numbers: &BTreeMap<String, u32>) -> Stri
         // A call of another architecture has no number here; that is no error,
         // but one that no table knows is a misspelling.
         match numbers.get(name) {
-            Some(number) => drop(rules.insert(*number, rule)),
+            Some(number) => drop(rules.insert(*number, (rule, format!("({name:?}, {reason:?})")))),
             None => assert!(known_elsewhere(name), "{name} is no system call"),
         }
     };
@@ -180,9 +179,24 @@ fn compile(policy: &Policy, arch: &str, numbers: &BTreeMap<String, u32>) -> Stri
             "{name} of {arch} is in no group of the policy"
         );
     }
-    let mut out = format!("static {}: &[(u32, Rule)] = &[\n", arch.to_uppercase());
-    for (number, rule) in &rules {
+    let compiled_for = format!("#[cfg(any(test, target_arch = \"{arch}\"))]\n");
+    let mut out = format!(
+        "{compiled_for}static {}: &[(u32, Rule)] = &[\n",
+        arch.to_uppercase()
+    );
+    for (number, (rule, _)) in &rules {
         writeln!(out, "    ({number}, {rule}),").expect(TO_STRING);
+    }
+    // In the same order: what is told of a call that was denied.
+    let arch = arch.to_uppercase();
+    write!(
+        out,
+        "];\n{compiled_for}static {arch}_ABOUT: [(&str, &str); {}] = [\n",
+        rules.len()
+    )
+    .expect(TO_STRING);
+    for (_, about) in rules.values() {
+        writeln!(out, "    {about},").expect(TO_STRING);
     }
     out.push_str("];\n");
     out

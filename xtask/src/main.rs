@@ -30,6 +30,7 @@ mod openapi;
 mod ordinary;
 mod process;
 mod promtool;
+mod syscalls;
 mod tally;
 mod test;
 mod tidy;
@@ -66,6 +67,8 @@ enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Trace the languages' cases, and print which allowed system calls none uses.
+    Syscalls,
     /// Check the rules that no compiler knows.
     Tidy,
     /// Write openapi.json and openapi-actions.json anew from the code.
@@ -144,6 +147,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         // It told its failures itself: the sums are its last line.
         Command::Test { full } if !test::test(full) => return Ok(ExitCode::FAILURE),
         Command::Test { .. } => {}
+        Command::Syscalls => syscalls::syscalls()?,
         Command::Tidy => tidy::tidy()?,
         Command::Openapi => openapi::regenerate()?,
         Command::Lock => lock::lock()?,

@@ -58,7 +58,8 @@ pub(crate) async fn run(
     let bounds = &inner.bounds;
     let spec = spec(&plan, bounds);
     let counted = inner.isolation == Isolation::Full;
-    let live = Live::create(&inner.launcher, &spec, counted, Arc::new(place)).await?;
+    let place = Arc::new(place);
+    let live = Live::create(&inner.launcher, &spec, plan.explain, counted, place).await?;
     let Followers { sink, measured } = followers;
     measured.step("prepare");
     if let Some(sink) = &sink {
@@ -106,6 +107,10 @@ pub(crate) async fn run(
     let collected = live.collect(inputs, plan.ignored, *bounds).await?;
     measured.step("collect");
     warnings.extend(collected.warnings);
+    let denied_calls = live.denials()?.map(|denials| {
+        warnings.extend(denials.gap);
+        denials.calls
+    });
     // The answer need not wait for the kernel to take the box apart.
     drop(live);
     Ok(Outcome {
@@ -118,6 +123,7 @@ pub(crate) async fn run(
         version: plan.version,
         isolation: inner.isolation,
         warnings,
+        denied_calls,
         started: plan.started,
     })
 }

@@ -28,6 +28,8 @@ pub struct Draft {
     /// How long it may wait for a place; never longer than
     /// [`Bounds::queue_wait`](crate::Bounds::queue_wait).
     pub queue_wait: Option<Duration>,
+    /// Whether to tell which system calls were denied.
+    pub explain: bool,
 }
 
 /// A file of a [`Draft`], its path unchecked.

@@ -29,7 +29,9 @@ pub use error::{Error, StartError};
 pub use events::{Event, EventBounds, Events, Sink, Started, Stream, events};
 pub use job::{Draft, DraftFile, Invalid, Job};
 pub use metrics::{Metrics, SECONDS};
-pub use outcome::{Isolation, Outcome, Output, OutputFile, StageOutcome, Status, Usage};
+pub use outcome::{
+    DeniedCall, Isolation, Outcome, Output, OutputFile, StageOutcome, Status, Usage,
+};
 pub use runtime::endings;
 pub use runtime::kit::{InstallLock, PackageKit, Stage};
 pub use runtime::packages::Package;

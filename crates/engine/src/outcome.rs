@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-pub use sandbox::Isolation;
+pub use sandbox::{DeniedCall, Isolation};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,6 +128,8 @@ pub struct Outcome {
     pub isolation: Isolation,
     /// What the caller should know: files left out, children killed for memory.
     pub warnings: Vec<String>,
+    /// The system calls that were denied, each once; `None` unless asked for.
+    pub denied_calls: Option<Vec<DeniedCall>>,
     /// When the job was accepted.
     pub started: SystemTime,
 }

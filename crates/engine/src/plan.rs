@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) stages: Vec<Stage>,
     /// Wall time of all stages together.
     pub(crate) wall_time: Duration,
+    /// Whether to tell which system calls were denied.
+    pub(crate) explain: bool,
 }
 
 /// A file put into the workspace before the first stage.
@@ -149,6 +151,7 @@ pub(crate) fn plan(
         ignored: manifest.ignored.clone(),
         stages,
         wall_time: job.wall_time,
+        explain: job.draft.explain,
     }
 }
 

@@ -16,6 +16,7 @@ use rustix::thread::{
 };
 
 use crate::error::{At, Error, Step};
+use crate::explain::Tally;
 use crate::idmap::INSIDE;
 use crate::limits::Limits;
 use crate::mount::{self, Source};
@@ -46,6 +47,8 @@ pub(crate) struct Confinement<'a> {
     pub(crate) limits: &'a Limits,
     /// The system-call filter.
     pub(crate) filter: &'a Filter,
+    /// Whether what it denies is to be told.
+    pub(crate) explain: bool,
 }
 
 /// What keeps a box apart from the rest of the machine.
@@ -74,6 +77,15 @@ impl Confinement<'_> {
         self.isolation == Isolation::Full
     }
 
+    /// The last step: from now on init has no more rights than the program.
+    fn filter(&self, tally: Option<&Tally>) -> Result<(), Error> {
+        match tally {
+            None => self.filter.install(),
+            Some(tally) => tally.install(self.filter, self.isolation),
+        }
+        .at(Step::Seccomp)
+    }
+
     /// The box's directories, where it has no root of its own.
     pub(crate) fn room(&self) -> Option<&Room> {
         match self.walls {
@@ -83,17 +95,18 @@ impl Confinement<'_> {
     }
 }
 
-/// Confines this process for good. Gives the workspace directory.
+/// Confines this process for good. Gives the workspace directory. `tally` is
+/// there if what the filter denies is to be told.
 ///
 /// # Errors
 /// The step that failed.
-pub(crate) fn confine(with: &Confinement<'_>) -> Result<OwnedFd, Error> {
+pub(crate) fn confine(with: &Confinement<'_>, tally: Option<&Tally>) -> Result<OwnedFd, Error> {
     match &with.walls {
         Walls::Namespaces {
             sources,
             drop_groups,
-        } => in_namespaces(with, sources, *drop_groups),
-        Walls::Uids { sources, room } => in_place(with, sources, room),
+        } => in_namespaces(with, sources, *drop_groups, tally),
+        Walls::Uids { sources, room } => in_place(with, sources, room, tally),
     }
 }
 
@@ -101,6 +114,7 @@ fn in_namespaces(
     with: &Confinement<'_>,
     sources: &[Source],
     drop_groups: bool,
+    tally: Option<&Tally>,
 ) -> Result<OwnedFd, Error> {
     identity(drop_groups)?;
     hostname()?;
@@ -119,13 +133,18 @@ fn in_namespaces(
     // The warden's death ends the box's pid namespace with its init.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Step::DeathSignal)?;
     landlock::enforce(with.isolation)?;
-    with.filter.install().at(Step::Seccomp)?;
+    with.filter(tally)?;
     Ok(workspace)
 }
 
 /// Without namespaces: what it may open is what Landlock says, whom it may
 /// signal is what its uid says, and there are no sockets with addresses.
-fn in_place(with: &Confinement<'_>, sources: &[OwnedFd], room: &Room) -> Result<OwnedFd, Error> {
+fn in_place(
+    with: &Confinement<'_>,
+    sources: &[OwnedFd],
+    room: &Room,
+    tally: Option<&Tally>,
+) -> Result<OwnedFd, Error> {
     nice()?;
     rlimits(with)?;
     // Orphans come to init, which ends them with their program.
@@ -141,7 +160,7 @@ fn in_place(with: &Confinement<'_>, sources: &[OwnedFd], room: &Room) -> Result<
     let workspace =
         rustix::fs::open(room.seen(WORKSPACE), flags, Mode::empty()).at(Step::Workspace)?;
     landlock::enforce_in_place(with.isolation, sources, room.writable())?;
-    with.filter.install().at(Step::Seccomp)?;
+    with.filter(tally)?;
     Ok(workspace)
 }
 

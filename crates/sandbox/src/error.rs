@@ -100,6 +100,8 @@ steps! {
     Landlock = "enforce Landlock rules",
     /// Installing the system-call filter.
     Seccomp = "install the system-call filter",
+    /// Counting what a box is denied.
+    Explain = "count denied calls",
     /// Tying the box's life to the warden's.
     DeathSignal = "tie the box to the warden",
     /// Reading the command.

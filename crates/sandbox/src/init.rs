@@ -22,6 +22,7 @@ use crate::command::{Command, File};
 use crate::confine::{Confinement, confine};
 use crate::error::{At, Error, Step};
 use crate::exit::{Exit, How};
+use crate::explain::Tally;
 use crate::protocol::{self, Frame, Received};
 use crate::spec::WORKSPACE;
 use crate::support::Isolation;
@@ -70,13 +71,17 @@ fn start(
             io::Error::from(io::ErrorKind::UnexpectedEof),
         ));
     }
-    let workspace = confine(with)?;
+    let tally = with.explain.then(Tally::new).transpose()?;
+    let workspace = confine(with, tally.as_ref())?;
     standard_streams()?;
     // Had the warden died before the death signal was set, nobody would tell.
     if hung_up(&go).at(Step::DeathSignal)? {
         sys::exit_now(0);
     }
     let signals = sys::child_signals().at(Step::Wait)?;
+    if let Some(tally) = &tally {
+        protocol::send(socket, &Frame::Explained, &[tally.memory()]).at(Step::Init)?;
+    }
     protocol::send(socket, &Frame::Ready, &[workspace.as_fd()]).at(Step::Init)?;
     Init {
         with,
@@ -84,6 +89,7 @@ fn start(
         workspace,
         lifeline: go,
         signals,
+        tally,
     }
     .serve()
 }
@@ -105,6 +111,8 @@ struct Init<'a> {
     lifeline: OwnedFd,
     /// Readable when a child has ended.
     signals: OwnedFd,
+    /// Answers and counts denied calls, where that was asked for.
+    tally: Option<Tally>,
 }
 
 impl Init<'_> {
@@ -118,7 +126,8 @@ impl Init<'_> {
                     };
                     protocol::send(self.socket, &reply, &[]).at(Step::Init)?;
                 }
-                Received::Frame(Frame::SelfTest, _) => {
+                // While it waits for the attackers nobody answers what they ask.
+                Received::Frame(Frame::SelfTest, _) if self.tally.is_none() => {
                     let findings = selftest::findings(self.with)?;
                     kill_rest();
                     protocol::send(self.socket, &Frame::SelfTested(findings), &[])
@@ -198,12 +207,16 @@ impl Init<'_> {
                     return Ok(status);
                 }
             }
+            let listener = self.tally.as_ref().and_then(Tally::listener);
             let mut fds = [
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::new(&self.lifeline, PollFlags::empty()),
+                // Not looked at where nobody listens.
+                PollFd::from_borrowed_fd(listener.unwrap_or(self.signals.as_fd()), PollFlags::IN),
             ];
+            let fds = &mut fds[..2 + usize::from(listener.is_some())];
             let timeout = watcher.as_ref().map(|_| &watch::INTERVAL);
-            match rustix::event::poll(&mut fds, timeout) {
+            match rustix::event::poll(fds, timeout) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -214,6 +227,9 @@ impl Init<'_> {
             }
             if !fds[0].revents().is_empty() {
                 sys::drain_signals(&self.signals)?;
+            }
+            if let Some(tally) = &self.tally {
+                tally.answer()?;
             }
             if let Some(watcher) = watcher.as_deref_mut() {
                 watcher.look();

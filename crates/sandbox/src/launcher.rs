@@ -19,6 +19,7 @@ use rustix::time::Timespec;
 use crate::command::Command;
 use crate::error::{At, Error, Step};
 use crate::exit::Exit;
+use crate::explain::Explanation;
 use crate::limits::Usage;
 use crate::protocol::{self, Frame, Received};
 use crate::spec::Spec;
@@ -147,11 +148,24 @@ impl Launcher {
     /// # Errors
     /// [`Step::Warden`] when the warden is gone.
     pub fn create(&self, spec: &Spec) -> Result<Sandbox, Error> {
+        self.ask_for(spec, false)
+    }
+
+    /// The same for a box whose denied system calls are told: its first event
+    /// is [`Event::Explained`]. They take longer there, and nothing else does.
+    ///
+    /// # Errors
+    /// [`Step::Warden`] when the warden is gone.
+    pub fn create_explained(&self, spec: &Spec) -> Result<Sandbox, Error> {
+        self.ask_for(spec, true)
+    }
+
+    fn ask_for(&self, spec: &Spec, explain: bool) -> Result<Sandbox, Error> {
         let (init, init_theirs) = protocol::pair().at(Step::Init)?;
         let (monitor, monitor_theirs) = protocol::pair().at(Step::Warden)?;
         protocol::send(
             &self.warden.socket,
-            &Frame::Create(spec.clone()),
+            &Frame::Create(spec.clone(), explain),
             &[init_theirs.as_fd(), monitor_theirs.as_fd()],
         )
         .at(Step::Warden)?;
@@ -206,6 +220,8 @@ pub(crate) fn failed(step: Step, errno: i32, detail: String) -> Error {
 /// What a box's init says.
 #[derive(Debug)]
 pub enum Event {
+    /// Denied calls will be counted; only where that was asked for.
+    Explained(Explanation),
     /// It is locked down and takes a command.
     Ready {
         /// The workspace, opened before anything of the user's was there.
@@ -269,6 +285,10 @@ impl Sandbox {
             Received::Frame(frame, fds) => (frame, fds),
         };
         let event = match frame {
+            Frame::Explained => {
+                let [memory] = fds.try_into().map_err(|_| malformed())?;
+                Event::Explained(Explanation::of(memory)?)
+            }
             Frame::Ready => {
                 let [workspace] = fds.try_into().map_err(|_| malformed())?;
                 Event::Ready { workspace }

@@ -10,6 +10,7 @@
 //! | server → warden | `Create` | init's socket, monitor socket |
 //! | server → warden, monitor | `Measure`, `Kill` | |
 //! | warden → server, monitor | `Usage`, `Gone`, `Failed` | |
+//! | init → server | `Explained`, before `Ready`, if asked | counts of denied calls |
 //! | init → server | `Ready` | workspace directory |
 //! | server → init | `Exec` | command, standard input (if any) |
 //! | init → server | `Started` | stdout, stderr |
@@ -48,7 +49,8 @@ pub(crate) enum Frame {
         /// in place; else empty.
         shared: PathBuf,
     },
-    Create(Spec),
+    /// The second says whether denied calls are to be told.
+    Create(Spec, bool),
     Measure,
     Kill,
     Usage(Usage),
@@ -58,6 +60,7 @@ pub(crate) enum Frame {
         errno: i32,
         detail: String,
     },
+    Explained,
     Ready,
     Exec,
     Started,
@@ -90,9 +93,10 @@ impl Frame {
                 out.u8(u8::from(*own_uids));
                 out.bytes(shared.as_os_str().as_bytes());
             }
-            Self::Create(spec) => {
+            Self::Create(spec, explain) => {
                 out.u8(1);
                 encode_spec(spec, &mut out);
+                out.u8(u8::from(*explain));
             }
             Self::Measure => out.u8(2),
             Self::Kill => out.u8(3),
@@ -121,6 +125,7 @@ impl Frame {
                 out.u8(10);
                 encode_exit(exit, &mut out);
             }
+            Self::Explained => out.u8(13),
             Self::SelfTest => out.u8(11),
             Self::SelfTested(findings) => {
                 out.u8(12);
@@ -143,7 +148,7 @@ impl Frame {
                 own_uids: input.u8()? != 0,
                 shared: input.path()?,
             },
-            1 => Self::Create(decode_spec(&mut input)?),
+            1 => Self::Create(decode_spec(&mut input)?, input.u8()? != 0),
             2 => Self::Measure,
             3 => Self::Kill,
             4 => Self::Usage(decode_usage(&mut input)?),
@@ -165,6 +170,7 @@ impl Frame {
                 }
                 Self::SelfTested(findings)
             }
+            13 => Self::Explained,
             _ => return Err(malformed()),
         };
         input.end()?;
@@ -503,10 +509,14 @@ mod tests {
                 own_uids: true,
                 shared: PathBuf::from("/tmp/shared"),
             },
-            Frame::Create(Spec {
-                mounts: vec![Mount::same("/usr/bin")],
-                limits: limits(),
-            }),
+            Frame::Create(
+                Spec {
+                    mounts: vec![Mount::same("/usr/bin")],
+                    limits: limits(),
+                },
+                true,
+            ),
+            Frame::Explained,
             Frame::Measure,
             Frame::Kill,
             Frame::Usage(usage),

@@ -4,8 +4,21 @@
 //! kernel walks the filter for every number when it is installed), so the
 //! table is cut into ranges with the same rule and searched by bisection.
 //! The filter never kills: user code gets an errno and can fall back.
+//!
+//! In a box whose denied calls are to be told (see [`crate::explain`]) the same
+//! tree asks init instead of answering with an errno; it allows not one call more.
+
+#[cfg(test)]
+mod emulator;
+#[cfg(test)]
+mod mutants;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod proof;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use crate::support::Isolation;
 use crate::sys;
@@ -39,6 +52,13 @@ impl Condition {
     fn is_asked(&self, at: Isolation) -> bool {
         self.below.is_none_or(|below| at < below)
     }
+
+    /// Whether it holds whenever `other` does.
+    fn follows_from(&self, other: &Self) -> bool {
+        let is_one_value = other.equal && other.mask == u32::MAX;
+        let holds_for_it = ((other.value & self.mask) == self.value) == self.equal;
+        self != other && self.arg == other.arg && is_one_value && holds_for_it
+    }
 }
 
 /// One classic BPF instruction, laid out as the kernel's `struct sock_filter`.
@@ -65,6 +85,7 @@ const ARGS: u32 = 16;
 
 const RET_ALLOW: u32 = 0x7fff_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000;
 
 /// What the filter has to know of a kind of processor.
 #[derive(Debug, Clone, Copy)]
@@ -73,26 +94,52 @@ struct Architecture {
     audit: u32,
     /// The policy in this architecture's numbers, in ascending order.
     table: &'static [(u32, Rule)],
+    /// Name and reason of each of its entries.
+    about: &'static [(&'static str, &'static str)],
 }
 
 /// What this is compiled for. An architecture without a line here does not
 /// compile.
 #[cfg(target_arch = "x86_64")]
 const NATIVE: Architecture = INTEL;
+#[cfg(target_arch = "x86_64")]
+use X86_64_ABOUT as NATIVE_ABOUT;
 #[cfg(target_arch = "aarch64")]
 const NATIVE: Architecture = ARM;
+#[cfg(target_arch = "aarch64")]
+use AARCH64_ABOUT as NATIVE_ABOUT;
 
 #[cfg(any(test, target_arch = "x86_64"))]
 const INTEL: Architecture = Architecture {
     audit: 0xc000_003e, // AUDIT_ARCH_X86_64
     table: X86_64,
+    about: &X86_64_ABOUT,
 };
 
 #[cfg(any(test, target_arch = "aarch64"))]
 const ARM: Architecture = Architecture {
     audit: 0xc000_00b7, // AUDIT_ARCH_AARCH64
     table: AARCH64,
+    about: &AARCH64_ABOUT,
 };
+
+/// How a denied call is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Denial {
+    /// By the kernel, with the policy's errno.
+    Errno,
+    /// By whoever holds the filter's listener, who is to give the same errno.
+    Asked,
+}
+
+impl Denial {
+    fn with(self, errno: i32) -> Instruction {
+        match self {
+            Self::Errno => ret(RET_ERRNO | errno.unsigned_abs()),
+            Self::Asked => ret(RET_USER_NOTIF),
+        }
+    }
+}
 
 /// A compiled filter, ready to install.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,17 +151,24 @@ impl Filter {
     /// Compiles the policy for boxes of a rung: what no cgroup accounts for, or
     /// no namespace holds, the filter must refuse.
     pub(crate) fn new(at: Isolation) -> Self {
-        Self::for_architecture(NATIVE, at)
+        Self::for_architecture(NATIVE, at, Denial::Errno)
     }
 
-    fn for_architecture(architecture: Architecture, at: Isolation) -> Self {
+    /// The same, but each denied call waits for the answer of [`Filter::listen`]'s
+    /// descriptor, which is to be [`Refusal::of`] the call.
+    pub(crate) fn asking(at: Isolation) -> Self {
+        Self::for_architecture(NATIVE, at, Denial::Asked)
+    }
+
+    fn for_architecture(architecture: Architecture, at: Isolation, denial: Denial) -> Self {
         let mut out = vec![
             load(ARCH),
             branch(JUMP_IF_EQUAL, architecture.audit, 1, 0),
-            ret_errno(libc::ENOSYS),
+            denial.with(libc::ENOSYS),
             load(NUMBER),
         ];
-        tree(&ranges(architecture.table, at), at, &mut out);
+        let ranges = ranges(architecture.table, at, denial);
+        tree(&ranges, at, denial, &mut out);
         Self { instructions: out }
     }
 
@@ -124,6 +178,77 @@ impl Filter {
     /// `EACCES` without `no_new_privs`, `EINVAL` for a malformed filter.
     pub(crate) fn install(&self) -> io::Result<()> {
         sys::seccomp_install(&self.instructions)
+    }
+
+    /// Installs a filter that asks. Gives the descriptor by which it does:
+    /// when its last copy is closed, denied calls fail with `ENOSYS`.
+    ///
+    /// # Errors
+    /// `EBUSY` where a filter around this process has a listener already;
+    /// `EINVAL` before Linux 5.0; what [`Filter::install`] says.
+    pub(crate) fn listen(&self) -> io::Result<OwnedFd> {
+        sys::seccomp_listen(&self.instructions)
+    }
+}
+
+/// Entries of the policy here, and two more: unknown numbers, and calls of
+/// another architecture.
+pub(crate) const SLOTS: usize = NATIVE_ABOUT.len() + 2;
+const UNKNOWN: usize = SLOTS - 2;
+const FOREIGN: usize = SLOTS - 1;
+
+/// The refusal of a call that the filter denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Which entry of the policy it is, below [`SLOTS`].
+    pub(crate) slot: usize,
+    /// What the call fails with: `EPERM` or `ENOSYS`.
+    pub(crate) errno: i32,
+}
+
+impl Refusal {
+    /// Of a call that the filter of any rung denied: nothing else is ever asked for.
+    pub(crate) fn of(arch: u32, number: u32) -> Self {
+        Self::on(NATIVE, arch, number)
+    }
+
+    fn on(architecture: Architecture, arch: u32, number: u32) -> Self {
+        let errno = libc::ENOSYS;
+        if arch != architecture.audit {
+            return Self {
+                slot: architecture.table.len() + 1,
+                errno,
+            };
+        }
+        let table = architecture.table;
+        match table.binary_search_by_key(&number, |(number, _)| *number) {
+            Err(_) => Self {
+                slot: table.len(),
+                errno,
+            },
+            Ok(slot) => Self {
+                slot,
+                errno: match table[slot].1 {
+                    Rule::Deny(errno) => errno,
+                    Rule::Allow(_) | Rule::AllowIf(..) => libc::EPERM,
+                },
+            },
+        }
+    }
+}
+
+/// Name and reason of an entry; `None` beyond [`SLOTS`].
+pub(crate) fn about(slot: usize) -> Option<(&'static str, &'static str)> {
+    match slot {
+        UNKNOWN => Some((
+            "unknown",
+            "numbers that the policy does not know, those of the x32 interface among them; libraries fall back",
+        )),
+        FOREIGN => Some((
+            "foreign",
+            "calls of another architecture, such as 32-bit ones, whose numbers mean something else",
+        )),
+        slot => NATIVE.about.get(slot).copied(),
     }
 }
 
@@ -135,10 +260,15 @@ struct Range {
 }
 
 /// The whole number space cut into ranges; gaps get ENOSYS.
-fn ranges(table: &[(u32, Rule)], at: Isolation) -> Vec<Range> {
+fn ranges(table: &[(u32, Rule)], at: Isolation, denial: Denial) -> Vec<Range> {
     let unknown = Rule::Deny(libc::ENOSYS);
     let mut out: Vec<Range> = Vec::new();
     let mut push = |start: u32, rule: Rule| {
+        let rule = match (rule, denial) {
+            // One range with its neighbours, whatever the errno will be.
+            (Rule::Deny(_), Denial::Asked) => unknown,
+            _ => rule,
+        };
         if out.last().is_none_or(|last| last.rule != rule) {
             out.push(Range { start, rule });
         }
@@ -162,12 +292,12 @@ fn ranges(table: &[(u32, Rule)], at: Isolation) -> Vec<Range> {
     out
 }
 
-fn tree(ranges: &[Range], at: Isolation, out: &mut Vec<Instruction>) {
+fn tree(ranges: &[Range], at: Isolation, denial: Denial, out: &mut Vec<Instruction>) {
     let [only] = ranges else {
         let (left, right) = ranges.split_at(ranges.len() / 2);
         let here = out.len();
         out.push(branch(JUMP_IF_AT_LEAST, right[0].start, 0, 0));
-        tree(left, at, out);
+        tree(left, at, denial, out);
         let skip = out.len() - here - 1;
         if let Ok(short) = u8::try_from(skip) {
             out[here].jt = short;
@@ -177,22 +307,24 @@ fn tree(ranges: &[Range], at: Isolation, out: &mut Vec<Instruction>) {
             let far = u32::try_from(skip).expect("a filter has at most 4096 instructions");
             out.insert(here + 1, jump(far));
         }
-        tree(right, at, out);
+        tree(right, at, denial, out);
         return;
     };
     match only.rule {
         Rule::Allow(_) => out.push(ret(RET_ALLOW)),
-        Rule::Deny(errno) => out.push(ret_errno(errno)),
-        Rule::AllowIf(_, any) => alternatives(any, at, out),
+        Rule::Deny(errno) => out.push(denial.with(errno)),
+        Rule::AllowIf(_, any) => alternatives(any, at, denial, out),
     }
 }
 
-fn alternatives(any: &[&[Condition]], at: Isolation, out: &mut Vec<Instruction>) {
+fn alternatives(any: &[&[Condition]], at: Isolation, denial: Denial, out: &mut Vec<Instruction>) {
     for all in any {
-        let all: Vec<&Condition> = all
-            .iter()
-            .filter(|condition| condition.is_asked(at))
-            .collect();
+        let asked = |condition: &&Condition| condition.is_asked(at);
+        let needed = |condition: &&Condition| {
+            let mut others = all.iter().filter(asked);
+            !others.any(|other| condition.follows_from(other))
+        };
+        let all: Vec<&Condition> = all.iter().filter(asked).filter(needed).collect();
         // Each condition is LOAD, AND, JUMP; then RETURN ALLOW.
         let length = all.len() * 3 + 1;
         for (index, condition) in all.iter().enumerate() {
@@ -213,7 +345,7 @@ fn alternatives(any: &[&[Condition]], at: Isolation, out: &mut Vec<Instruction>)
         }
         out.push(ret(RET_ALLOW));
     }
-    out.push(ret_errno(libc::EPERM));
+    out.push(denial.with(libc::EPERM));
 }
 
 fn load(offset: u32) -> Instruction {
@@ -247,12 +379,9 @@ fn ret(value: u32) -> Instruction {
     }
 }
 
-fn ret_errno(errno: i32) -> Instruction {
-    ret(RET_ERRNO | errno.unsigned_abs())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::emulator::{Call, run};
     use super::*;
     use proptest::prelude::*;
 
@@ -265,40 +394,18 @@ mod tests {
 
     /// Runs a filter as the kernel does.
     fn simulate(filter: &Filter, arch: u32, number: u32, args: [u64; 6]) -> u32 {
-        run(filter, arch, number, args).0
+        run(&filter.instructions, &Call { arch, number, args }, |_| {})
     }
 
     fn steps(filter: &Filter, arch: u32, number: u32) -> usize {
-        run(filter, arch, number, [7; 6]).1
+        let (mut count, args) = (0, [7; 6]);
+        let call = Call { arch, number, args };
+        run(&filter.instructions, &call, |_| count += 1);
+        count
     }
 
-    fn run(filter: &Filter, arch: u32, number: u32, args: [u64; 6]) -> (u32, usize) {
-        let mut accumulator = 0u32;
-        let mut at = 0;
-        for step in 1..=filter.instructions.len() {
-            let i = filter.instructions[at];
-            at += 1;
-            match i.code {
-                LOAD => {
-                    accumulator = match i.k {
-                        NUMBER => number,
-                        ARCH => arch,
-                        offset => {
-                            let arg = args[(offset - ARGS) as usize / 8];
-                            assert_eq!((offset - ARGS) % 8, 0, "only low words are read");
-                            (arg & 0xffff_ffff) as u32
-                        }
-                    }
-                }
-                AND => accumulator &= i.k,
-                JUMP => at += i.k as usize,
-                JUMP_IF_EQUAL => at += usize::from(if accumulator == i.k { i.jt } else { i.jf }),
-                JUMP_IF_AT_LEAST => at += usize::from(if accumulator >= i.k { i.jt } else { i.jf }),
-                RETURN => return (i.k, step),
-                other => panic!("unknown instruction {other:#x}"),
-            }
-        }
-        panic!("the filter does not end")
+    fn compiled(on: Architecture, at: Isolation) -> Filter {
+        Filter::for_architecture(on, at, Denial::Errno)
     }
 
     /// What the table says, without any tree.
@@ -332,7 +439,7 @@ mod tests {
     #[test]
     fn every_number_gets_its_rule() {
         for ((on, _), at) in pairs() {
-            let filter = Filter::for_architecture(on, at);
+            let filter = compiled(on, at);
             for number in (0..2048).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
                 for args in [[0; 6], [1; 6], [2; 6], [u64::MAX; 6]] {
                     assert_eq!(
@@ -391,7 +498,7 @@ mod tests {
     #[test]
     fn other_architectures_are_refused() {
         for (on, _) in ALL {
-            let filter = Filter::for_architecture(on, Isolation::Full);
+            let filter = compiled(on, Isolation::Full);
             let other = ALL.map(|(other, _)| other.audit);
             let other = other.into_iter().filter(|audit| *audit != on.audit);
             for arch in [0x4000_0003, 0x4000_0028, 0].into_iter().chain(other) {
@@ -410,7 +517,7 @@ mod tests {
             .flat_map(|on| cases.iter().map(move |case| (on, case)))
         {
             let (_, number) = names.iter().find(|(name, _)| name == call).unwrap();
-            let got = simulate(&Filter::for_architecture(on, at), on.audit, *number, *args);
+            let got = simulate(&compiled(on, at), on.audit, *number, *args);
             assert_eq!(got == RET_ALLOW, *allowed, "{about} at {at}: {got:#x}");
         }
     }
@@ -499,7 +606,7 @@ mod tests {
     #[test]
     fn no_call_runs_more_than_a_few_instructions() {
         for (on, _) in ALL {
-            let filter = Filter::for_architecture(on, Isolation::Full);
+            let filter = compiled(on, Isolation::Full);
             let depth = |number| steps(&filter, on.audit, number);
             let deepest = (0..600).map(depth).max().unwrap();
             assert!(deepest <= 40, "{deepest} steps");
@@ -517,7 +624,7 @@ mod tests {
             at in prop::sample::select(Isolation::LADDER.to_vec()),
             on in prop::sample::select(ALL.map(|(on, _)| on).to_vec())
         ) {
-            let filter = Filter::for_architecture(on, at);
+            let filter = compiled(on, at);
             prop_assert_eq!(
                 simulate(&filter, on.audit, number, args), expected(on, at, number, args)
             );

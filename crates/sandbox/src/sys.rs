@@ -6,11 +6,15 @@
 
 mod memory;
 mod mount;
+mod notify;
 mod process;
+#[cfg(test)]
+pub(crate) mod raw;
 mod signal;
 
-pub(crate) use memory::{read_whole, sealed_memory, touch};
+pub(crate) use memory::{fixed_memory, read_whole, sealed_memory, touch};
 pub(crate) use mount::{Attributes, loopback_up, set_mount_attributes};
+pub(crate) use notify::{is_filtered, receive_asked, refuse, seccomp_listen};
 pub(crate) use process::{
     Child, CloneFlags, children_cpu_time, clone_box, close_range, exec, exit_now, fork,
     seccomp_install, unshare,

@@ -209,7 +209,7 @@ impl Warden {
     /// Answers the server; says whether it is still there.
     fn hear_server(&mut self) -> Result<bool, Error> {
         match protocol::receive(&self.socket, false)? {
-            Received::Frame(Frame::Create(spec), fds) => {
+            Received::Frame(Frame::Create(spec, explain), fds) => {
                 let Ok([socket, monitor]) = <[OwnedFd; 2]>::try_from(fds) else {
                     return Err(Error::new(
                         Step::Frame,
@@ -218,7 +218,7 @@ impl Warden {
                 };
                 // Init's socket stays open until the reason for a failure is sent:
                 // the server must not hear of the end first.
-                if let Err((error, monitor)) = self.create(&spec, &socket, monitor) {
+                if let Err((error, monitor)) = self.create(&spec, explain, &socket, monitor) {
                     // Without a listener the server has given the box up already.
                     drop(protocol::send(&monitor, &Frame::from(&error), &[]));
                 }

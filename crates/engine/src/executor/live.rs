@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::{Command, Event, File, Launcher, Report, Sandbox, Spec, Step};
+use sandbox::{Command, Denials, Event, Explanation, File, Launcher, Report, Sandbox, Spec, Step};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -60,6 +60,8 @@ pub(super) struct Live {
     place: Arc<Place>,
     /// Set as soon as the box is ready.
     workspace: Option<OwnedFd>,
+    /// Set where denied calls are to be told.
+    explanation: Option<Explanation>,
     /// What the box may use, in bytes.
     memory: u64,
     /// Whether it has a cgroup that counts.
@@ -92,17 +94,28 @@ impl Live {
     pub(super) async fn create(
         launcher: &Launcher,
         spec: &Spec,
+        explain: bool,
         measured: bool,
         place: Arc<Place>,
     ) -> Result<Self, Error> {
+        let sandbox = if explain {
+            launcher.create_explained(spec)?
+        } else {
+            launcher.create(spec)?
+        };
         let mut live = Self {
-            doors: Arc::new(Doors::open(launcher.create(spec)?)?),
+            doors: Arc::new(Doors::open(sandbox)?),
             place,
             workspace: None,
+            explanation: None,
             memory: spec.limits.memory,
             measured,
         };
-        let made = timeout(STEP_TIMEOUT, live.doors.event()).await;
+        let mut made = timeout(STEP_TIMEOUT, live.doors.event()).await;
+        if let Ok(Ok(Event::Explained(explanation))) = made {
+            live.explanation = Some(explanation);
+            made = timeout(STEP_TIMEOUT, live.doors.event()).await;
+        }
         match made.map_err(|_| late("make a box"))? {
             Ok(Event::Ready { workspace }) => {
                 live.workspace = Some(workspace);
@@ -235,6 +248,12 @@ impl Live {
         let (Report::Usage(usage) | Report::Gone(usage)) =
             report.map_err(|_| late("measure the box"))??;
         Ok(usage)
+    }
+
+    /// What the box was denied, if that was to be told.
+    pub(super) fn denials(&self) -> Result<Option<Denials>, Error> {
+        let denials = self.explanation.as_ref().map(Explanation::denials);
+        Ok(denials.transpose()?)
     }
 
     /// Collects what the program left. Every other process of the box is dead.

@@ -153,7 +153,7 @@ impl Case {
             files: case.files.iter().map(file).collect(),
             wall_time: case.timeout.map(Duration::from_secs),
             memory: case.memory_mb.map(|mebibytes| mebibytes * 1024 * 1024),
-            queue_wait: None,
+            ..Draft::default()
         }
     }
 

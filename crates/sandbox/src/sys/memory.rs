@@ -23,6 +23,17 @@ pub(crate) fn sealed_memory(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// A memory file of zeros whose size nobody can change any more.
+///
+/// # Errors
+/// `ENOMEM`, `EMFILE`.
+pub(crate) fn fixed_memory(name: &CStr, length: u64) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::ftruncate(&fd, length)?;
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW)?;
+    Ok(fd)
+}
+
 /// All of a regular or memory file from its start, at most `limit` bytes.
 ///
 /// # Errors

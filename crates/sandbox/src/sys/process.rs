@@ -134,6 +134,14 @@ pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
 /// # Errors
 /// `EACCES` without `no_new_privs`; `EINVAL` for a malformed filter.
 pub(crate) fn seccomp_install(instructions: &[Instruction]) -> io::Result<()> {
+    seccomp(instructions, 0).map(drop)
+}
+
+/// `seccomp(2)` with a filter; what it gives depends on the flags.
+pub(super) fn seccomp(
+    instructions: &[Instruction],
+    flags: libc::c_ulong,
+) -> io::Result<libc::c_long> {
     let program = libc::sock_fprog {
         len: u16::try_from(instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: instructions.as_ptr().cast::<libc::sock_filter>().cast_mut(),
@@ -144,11 +152,10 @@ pub(crate) fn seccomp_install(instructions: &[Instruction]) -> io::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0,
+            flags,
             &raw const program,
         )
     })
-    .map(drop)
 }
 
 /// User and system time of all children that were waited for.

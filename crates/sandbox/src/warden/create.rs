@@ -35,6 +35,7 @@ impl Warden {
     pub(super) fn create(
         &mut self,
         spec: &Spec,
+        explain: bool,
         socket: &OwnedFd,
         monitor: OwnedFd,
     ) -> Result<(), (Error, OwnedFd)> {
@@ -44,8 +45,8 @@ impl Warden {
         };
         self.made += 1;
         let made = match &self.ground {
-            Ground::Namespaces { .. } => self.create_in_namespaces(slot, spec, socket),
-            Ground::Uids(_) => self.create_in_place(slot, spec, socket),
+            Ground::Namespaces { .. } => self.create_in_namespaces(slot, spec, explain, socket),
+            Ground::Uids(_) => self.create_in_place(slot, spec, explain, socket),
         };
         match made {
             Ok(made) => {
@@ -77,6 +78,7 @@ impl Warden {
         &mut self,
         slot: u32,
         spec: &Spec,
+        explain: bool,
         socket: &OwnedFd,
     ) -> Result<Made, Error> {
         let sources = mount::open(&spec.mounts)?;
@@ -102,6 +104,7 @@ impl Warden {
             },
             limits: &spec.limits,
             filter: &self.filter,
+            explain,
         };
         let needed = sources.iter().filter_map(mount::Source::fd).collect();
         let map = |pid| host_ids.map(pid, slot);
@@ -120,7 +123,13 @@ impl Warden {
         }
     }
 
-    fn create_in_place(&self, slot: u32, spec: &Spec, socket: &OwnedFd) -> Result<Made, Error> {
+    fn create_in_place(
+        &self,
+        slot: u32,
+        spec: &Spec,
+        explain: bool,
+        socket: &OwnedFd,
+    ) -> Result<Made, Error> {
         let Ground::Uids(ids) = &self.ground else {
             unreachable!("create() looked");
         };
@@ -134,6 +143,7 @@ impl Warden {
             },
             limits: &spec.limits,
             filter: &self.filter,
+            explain,
         };
         // First, so that there is one whatever the programs take.
         let closer = Closer::start(&room);

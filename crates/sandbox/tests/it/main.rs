@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacks;
+mod explained;
 mod in_place;
 mod lifecycle;
 mod limits;
@@ -52,7 +53,12 @@ fn main() {
     let root = rustix::process::geteuid().is_root();
     let first = root && std::env::var_os(RUNG).is_none();
     assert_eq!(isolation == Isolation::Full, first, "{support:#?}");
-    let mut tests = [lifecycle::EVERYWHERE, limits::EVERYWHERE].concat();
+    let mut tests = [
+        explained::EVERYWHERE,
+        lifecycle::EVERYWHERE,
+        limits::EVERYWHERE,
+    ]
+    .concat();
     tests.extend(match isolation {
         Isolation::Full | Isolation::Namespaces => [
             attacks::IN_NAMESPACES,

@@ -76,6 +76,9 @@ pub struct ExecuteRequest {
     /// Memory of the run in MiB; no interpreter starts with less than 16.
     #[schema(minimum = 16, example = 512)]
     pub memory_mb: Option<u64>,
+    /// Whether to name the system calls that the sandbox denied, in `denied_calls`; each of them takes longer then.
+    #[schema(default = false)]
+    pub explain: Option<bool>,
     /// Files that the server is to fetch, as ChatGPT names them.
     #[schema(ignore)]
     pub file_refs: Vec<FileRef>,
@@ -104,6 +107,7 @@ impl TryFrom<Map<String, Value>> for ExecuteRequest {
                     request.file_refs = optional(value, file_refs)?.unwrap_or_default();
                 }
                 "memory_mb" => request.memory_mb = optional(value, memory)?,
+                "explain" => request.explain = optional(value, explain)?,
                 _ => unknown.push(name),
             }
         }
@@ -142,6 +146,7 @@ impl TryFrom<ExecuteRequest> for Draft {
                 })
                 .transpose()?,
             queue_wait: None,
+            explain: request.explain.unwrap_or_default(),
         })
     }
 }
@@ -210,6 +215,13 @@ fn language(value: Value) -> Result<String, Problem> {
             &other,
             "Send the name of a language as a string; GET /languages lists them.",
         )),
+    }
+}
+
+fn explain(value: Value) -> Result<bool, Problem> {
+    match value {
+        Value::Bool(explain) => Ok(explain),
+        other => Err(wrong_type("explain", &other, "Send true or false.")),
     }
 }
 

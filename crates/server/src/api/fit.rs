@@ -14,6 +14,9 @@ pub(super) const LEAST_CHARS: usize = 4_000;
 /// Characters kept of each warning and of the version when room is very short.
 const SHORT: usize = 120;
 
+/// Denied calls kept when room is very short.
+const FEW: usize = 8;
+
 /// Room for the warnings that fitting itself adds.
 const OWN_WARNINGS: usize = 300;
 
@@ -195,6 +198,18 @@ fn shorten_lists(response: &mut ExecuteResponse, max_chars: usize) {
         }
         response.version = response.version.chars().take(SHORT).collect();
         response.stages.clear();
+        if let Some(calls) = &mut response.denied_calls {
+            let left_out = calls.len().saturating_sub(FEW);
+            calls.truncate(FEW);
+            for call in calls {
+                call.reason = call.reason.chars().take(SHORT).collect();
+            }
+            if left_out > 0 {
+                response.warnings.push(format!(
+                    "denied calls not listed for want of room: {left_out}"
+                ));
+            }
+        }
     }
     if gone > 0 {
         response

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use engine::{Outcome, Output, OutputFile, StageOutcome, Usage};
+use engine::{DeniedCall, Outcome, Output, OutputFile, StageOutcome, Usage};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -85,6 +85,37 @@ pub struct FileOut {
     pub encoding: Option<Encoding>,
 }
 
+/// A system call that the sandbox denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DeniedCall)]
+pub struct DeniedCallOut {
+    /// Its name; `unknown` for a number without one here, `foreign` for a call of another architecture.
+    #[schema(example = "ptrace")]
+    pub name: String,
+    /// How often, up to a million.
+    #[schema(minimum = 1, maximum = 1_000_000, example = 1)]
+    pub count: u32,
+    /// What it failed with: `EPERM`, or `ENOSYS` where libraries are to fall back.
+    #[schema(example = "EPERM")]
+    pub errno: String,
+    /// Why it is denied, or for which arguments it is allowed.
+    #[schema(
+        example = "looking into or reaching into other processes; the box's init shares the program's uid"
+    )]
+    pub reason: String,
+}
+
+impl From<DeniedCall> for DeniedCallOut {
+    fn from(call: DeniedCall) -> Self {
+        Self {
+            name: call.name.to_owned(),
+            count: call.count,
+            errno: call.errno.to_owned(),
+            reason: call.reason.to_owned(),
+        }
+    }
+}
+
 /// One stage of a run that has several, such as compile and run.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = Stage)]
@@ -153,6 +184,10 @@ pub struct ExecuteResponse {
     pub isolation: String,
     /// What the caller should know: fields ignored, files left out.
     pub warnings: Vec<String>,
+    /// The system calls that the sandbox denied; only with `explain`. Many programs try such calls and go on without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub denied_calls: Option<Vec<DeniedCallOut>>,
     /// The stages in order, when there were several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -265,6 +300,9 @@ impl From<Outcome> for ExecuteResponse {
             version: outcome.version,
             isolation: outcome.isolation.as_str().to_owned(),
             warnings,
+            denied_calls: outcome
+                .denied_calls
+                .map(|calls| calls.into_iter().map(DeniedCallOut::from).collect()),
             stages,
         }
     }

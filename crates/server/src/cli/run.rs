@@ -97,6 +97,9 @@ pub(super) struct RunArgs {
     /// Send a terminal every byte that the program prints, which it may obey
     #[arg(long)]
     raw: bool,
+    /// Name the system calls that the sandbox denied, and why
+    #[arg(long)]
+    explain: bool,
     /// Print what POST /execute would answer, and exit with 0 however the program ended
     #[arg(long)]
     json: bool,
@@ -126,6 +129,8 @@ struct Ended {
     seconds: f64,
     files: Vec<Made>,
     warnings: Vec<String>,
+    /// With `--explain`, the system calls that were denied, a line each.
+    denied: Option<Vec<String>>,
     /// With `--json`, the whole answer.
     answer: Option<String>,
 }
@@ -295,7 +300,23 @@ fn remarks(ended: &Ended) -> Vec<String> {
         _ => {}
     }
     remarks.extend(ended.warnings.iter().cloned());
+    match &ended.denied {
+        Some(denied) if denied.is_empty() => {
+            remarks.push("no system call was denied".to_owned());
+        }
+        denied => remarks.extend(denied.iter().flatten().cloned()),
+    }
     remarks
+}
+
+/// A denied call as a person reads it.
+fn denied(name: &str, count: u64, errno: &str, reason: &str) -> String {
+    let times = if count == 1 {
+        "once"
+    } else {
+        &format!("{count} times")
+    };
+    format!("denied {name} {times} ({errno}): {reason}")
 }
 
 fn exit_code(code: i32) -> u8 {
@@ -325,6 +346,7 @@ mod tests {
             seconds: 1.04,
             files: Vec::new(),
             warnings: vec!["a child was killed".to_owned()],
+            denied: None,
             answer: None,
         };
         let check = |status: &str, signal: Option<i32>, expected: &[&str]| {

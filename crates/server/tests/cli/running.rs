@@ -78,6 +78,29 @@ fn files_are_only_named_where_that_was_asked_for() {
 }
 
 #[test]
+fn denied_calls_are_explained_to_who_asks() {
+    let home = Home::new();
+    let code = "import os\ntry: os.chroot('.')\nexcept PermissionError: print('refused')";
+    let done = home.run(&["run", "--explain", "-c", code]);
+    assert_eq!(done.out(), "refused\n");
+    let line = "codex-server: denied chroot once (EPERM): mounts and roots\n";
+    assert!(done.stderr.contains(line), "{done:?}");
+    let done = home.run(&["run", "-c", code]);
+    assert!(!done.stderr.contains("denied"), "{done:?}");
+    let quiet = "console.log(1)";
+    let done = home.run(&[
+        "run",
+        "--explain",
+        "-c",
+        quiet,
+        "-l",
+        "javascript",
+        "--json",
+    ]);
+    assert!(done.stdout.contains("\"denied_calls\": ["), "{done:?}");
+}
+
+#[test]
 fn what_cannot_be_saved_is_told() {
     let home = Home::new();
     let code = "open('a', 'w').write('x'); import sys; sys.exit(3)";

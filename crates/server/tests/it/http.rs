@@ -37,6 +37,29 @@ fn the_first_commands_work_unchanged() {
 }
 
 #[test]
+fn denied_calls_are_named_where_that_was_asked_for() {
+    let server = TestServer::start();
+    let code = "import os\ntry: os.chroot('.')\nexcept PermissionError: print('refused')";
+    let execute = |explain: bool| {
+        let body = serde_json::json!({"code": code, "explain": explain});
+        server.execute(&body.to_string()).json()
+    };
+    let json = execute(true);
+    assert_eq!(json["output"], "refused\n");
+    let calls = json["denied_calls"].as_array().expect("a list");
+    let call = calls.iter().find(|call| call["name"] == "chroot");
+    let call = call.unwrap_or_else(|| panic!("no chroot in {json:#}"));
+    assert_eq!(
+        (&call["count"], &call["errno"]),
+        (&1.into(), &"EPERM".into())
+    );
+    assert!(call["reason"].as_str().expect("words").contains("root"));
+    let json = execute(false);
+    assert_eq!(json["output"], "refused\n");
+    assert!(json.get("denied_calls").is_none(), "{json:#}");
+}
+
+#[test]
 fn the_languages_are_listed() {
     let server = TestServer::start();
     let json = server.get("/languages").json();

@@ -16,7 +16,7 @@ fn draft(body: &str) -> Result<Draft, Problem> {
 fn a_full_request_becomes_a_draft() {
     let draft = draft(
         r#"{"code": "x", "language": "js", "timeout": 2.5, "stdin": "in", "args": ["-v"],
-            "env": {"A": "1"}, "memory_mb": 256.0, "files": [
+            "env": {"A": "1"}, "memory_mb": 256.0, "explain": true, "files": [
             {"path": "a.txt", "content": "hi"},
             {"path": "b.bin", "content": "/wA=", "encoding": "base64"}]}"#,
     )
@@ -28,6 +28,7 @@ fn a_full_request_becomes_a_draft() {
     assert_eq!(draft.args, ["-v"]);
     assert_eq!(draft.env, [("A".to_owned(), "1".to_owned())]);
     assert_eq!(draft.memory, Some(256 * MIB));
+    assert!(draft.explain);
     assert_eq!(draft.files[0].content, b"hi");
     assert_eq!(draft.files[1].content, [0xff, 0]);
 }
@@ -35,12 +36,13 @@ fn a_full_request_becomes_a_draft() {
 #[test]
 fn null_is_the_default() {
     let sent = r#"{"code": "x", "language": null, "timeout": null, "stdin": null, "args": null,
-        "env": null, "files": null, "memory_mb": null}"#;
+        "env": null, "files": null, "memory_mb": null, "explain": null}"#;
     let draft = draft(sent).expect("valid");
     assert_eq!(
         (draft.language, draft.wall_time, draft.memory),
         (None, None, None)
     );
+    assert!(!draft.explain);
     assert!(draft.args.is_empty() && draft.env.is_empty() && draft.files.is_empty());
 }
 
@@ -169,6 +171,11 @@ const BAD: &[(&str, &str, &str)] = &[
         r#"{"code": "x", "memory_mb": "1"}"#,
         "memory_mb",
         "is the string",
+    ),
+    (
+        r#"{"code": "x", "explain": "yes"}"#,
+        "explain",
+        "is the string \"yes\". Send true or false",
     ),
 ];
 

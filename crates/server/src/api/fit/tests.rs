@@ -32,6 +32,7 @@ fn response(output: String, error: String) -> ExecuteResponse {
         version: "3.11.2".into(),
         isolation: "full".into(),
         warnings: Vec::new(),
+        denied_calls: None,
         stages: Vec::new(),
     }
 }

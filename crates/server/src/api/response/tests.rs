@@ -34,6 +34,7 @@ fn outcome(stdout: &[u8], files: Vec<OutputFile>) -> Outcome {
         version: "3.11.2".into(),
         isolation: Isolation::Full,
         warnings: Vec::new(),
+        denied_calls: None,
         started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
     }
 }

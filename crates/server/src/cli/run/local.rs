@@ -6,7 +6,7 @@ use engine::{Call, Draft, Engine, Outcome, Reply, Status};
 
 use super::files::Made;
 use super::printer::{self, Printer};
-use super::{Ended, RunArgs, program};
+use super::{Ended, RunArgs, denied, program};
 use crate::api::ExecuteResponse;
 use crate::cli::{Failure, serve, settings};
 use crate::config::Env;
@@ -100,6 +100,12 @@ fn ended(outcome: Outcome, json: bool) -> Result<Ended, Failure> {
         seconds: outcome.usage.wall_time.as_secs_f64(),
         files: outcome.files.iter().map(made).collect(),
         warnings: outcome.warnings.clone(),
+        denied: outcome.denied_calls.as_ref().map(|calls| {
+            let line = |call: &engine::DeniedCall| {
+                denied(call.name, call.count.into(), call.errno, call.reason)
+            };
+            calls.iter().map(line).collect()
+        }),
         answer: None,
     };
     if json {

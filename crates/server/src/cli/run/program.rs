@@ -68,6 +68,7 @@ pub(super) fn draft(args: &RunArgs, env: &Env, limits: Limits) -> Result<Draft, 
         files: files(&args.files, limits.files)?,
         wall_time: args.timeout,
         memory: args.memory,
+        explain: args.explain,
         ..Draft::default()
     })
 }

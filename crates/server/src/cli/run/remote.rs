@@ -244,6 +244,9 @@ fn body(draft: Draft) -> Result<Value, Failure> {
         }
         put("memory_mb", (memory / MIB).into());
     }
+    if draft.explain {
+        put("explain", true.into());
+    }
     if !draft.stdin.is_empty() {
         let text = String::from_utf8(draft.stdin).map_err(|_| {
             usage(

@@ -5,14 +5,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use crate::cli::run::Ended;
 use crate::cli::run::files::Made;
+use crate::cli::run::{Ended, denied};
 
 /// Most files that are looked at.
 const FILES: usize = 1000;
 /// Most warnings that are passed on.
 const WARNINGS: usize = 50;
-/// Characters of one of them.
+/// Most denied calls that are named.
+const DENIED: usize = 500;
+/// Characters of a warning, or of what is told of a denied call.
 const WARNING: usize = 1000;
 
 /// Most values of one document. What a server of ours sends has some hundreds;
@@ -48,6 +50,7 @@ pub(super) struct Answer {
     seconds: f64,
     pub(super) files: Vec<Named>,
     warnings: Vec<String>,
+    denied: Option<Vec<String>>,
     value: Value,
 }
 
@@ -91,6 +94,19 @@ impl Answer {
                 .filter_map(Value::as_str)
                 .map(short)
                 .collect(),
+            denied: value
+                .get("denied_calls")
+                .and_then(Value::as_array)
+                .map(|calls| {
+                    let line = |call: &Value| {
+                        let text = |name: &str| call.get(name).and_then(Value::as_str);
+                        let count = call.get("count").and_then(Value::as_u64)?;
+                        let (name, errno, reason) =
+                            (text("name")?, text("errno")?, text("reason")?);
+                        Some(short(&denied(name, count, errno, reason)))
+                    };
+                    calls.iter().take(DENIED).filter_map(line).collect()
+                }),
             value,
         })
     }
@@ -105,6 +121,7 @@ impl Answer {
             seconds: self.seconds,
             files,
             warnings: self.warnings,
+            denied: self.denied,
             answer: json.then(|| format!("{:#}", self.value)),
         }
     }

@@ -32,9 +32,10 @@ fn requests_say_what_was_asked_for() {
         wall_time: Some(Duration::from_millis(1500)),
         memory: Some(256 * MIB),
         queue_wait: None,
+        explain: true,
     };
     let expected = json!({
-        "code": "1", "language": "python", "timeout": 1.5, "memory_mb": 256, "stdin": "in",
+        "code": "1", "language": "python", "timeout": 1.5, "memory_mb": 256, "stdin": "in", "explain": true,
         "args": ["-v"], "env": {"A": "b"},
         "files": [{"path": "a", "content": "text"}, {"path": "b", "content": "/w==", "encoding": "base64"}],
     });
@@ -123,6 +124,10 @@ fn answers_are_read_by_shape() {
             {"size": 1}, 7,
         ],
         "warnings": ["w", 1],
+        "denied_calls": [
+            {"name": "bpf", "count": 2, "errno": "EPERM", "reason": "it runs code"},
+            {"name": "x"}, 7,
+        ],
     });
     let read = answer(whole.clone()).unwrap();
     assert_eq!(read.files.len(), 4);
@@ -131,6 +136,8 @@ fn answers_are_read_by_shape() {
     assert!(read.files[3].content.is_err());
     let ended = read.ended(Vec::new(), true);
     assert_eq!((ended.signal, ended.warnings.len()), (Some(15), 1));
+    let denied = ["denied bpf 2 times (EPERM): it runs code".to_owned()];
+    assert_eq!(ended.denied.as_deref(), Some(&denied[..]));
     assert_eq!(ended.answer, Some(format!("{whole:#}")));
     let first =
         json!({"output": "", "error": "", "exit_code": 0, "execution_time": 0.1, "timestamp": ""});
