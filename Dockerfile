@@ -19,6 +19,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY crates/sandbox/Cargo.toml crates/sandbox/
 COPY crates/engine/Cargo.toml crates/engine/
 COPY crates/server/Cargo.toml crates/server/
+COPY fuzz/Cargo.toml fuzz/
 COPY xtask/Cargo.toml xtask/
 COPY packaging/stub-crates.sh packaging/
 RUN sh packaging/stub-crates.sh \

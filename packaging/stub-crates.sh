@@ -3,7 +3,7 @@
 # sources, so that cargo can compile the dependencies before it has seen a line
 # of ours: an image is then built anew in the time that our own crates take.
 set -eu
-for manifest in crates/*/Cargo.toml xtask/Cargo.toml; do
+for manifest in crates/*/Cargo.toml fuzz/Cargo.toml xtask/Cargo.toml; do
     crate=${manifest%/Cargo.toml}
     mkdir -p "$crate/src"
     : >"$crate/src/lib.rs"

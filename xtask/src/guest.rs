@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::apt::{self, Need, Probe};
 use crate::process;
@@ -40,14 +40,31 @@ const PACKAGES: &str = "linux-image-cloud-amd64,initramfs-tools,python3,util-lin
 /// How much longer than on hardware the guest's tests may wait.
 const SLOWNESS: u32 = 12;
 /// The longest that the guest may run.
-const TIMEOUT: Duration = Duration::from_secs(900);
-/// What the guest prints last, before its tests' exit code.
-const VERDICT: &str = "guest tests ended with";
+const TIMEOUT: Duration = Duration::from_secs(1800);
+/// What the guest prints before its tests' exit code.
+const VERDICT: &str = "tests ended with";
+/// What it calls its two runs.
+const ROOT: &str = "guest as root";
+const DELEGATED: &str = "guest by delegation";
+/// To whom a cgroup is delegated.
+const USER: u32 = 48_484;
+/// What has to hold in both: memory with the kernel's word on who was killed for
+/// it, processes, processor time, and that nothing is left.
+const LIMITS: [&str; 5] = [
+    "a_memory_bomb_is_told_apart",
+    "two_processes_share_one_memory_limit",
+    "a_fork_bomb_meets_its_limit_and_dies_whole",
+    "cpu_time_is_capped_and_counted",
+    "an_ended_launcher_leaves_no_cgroup",
+];
 
-/// The guest's first program: what a test needs mounted, the tests, the end.
+/// The guest's first program: what a test needs mounted, the tests as root, then
+/// as a user to whom a cgroup was delegated the way that systemd does it, the end.
 fn init() -> String {
+    let time = TIMEOUT.as_secs() / 2 - 60;
     format!(
         "#!/bin/sh\n\
+         export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          mount -t proc proc /proc\n\
          mount -t sysfs sysfs /sys\n\
          mount -t devtmpfs dev /dev 2>/dev/null\n\
@@ -55,12 +72,21 @@ fn init() -> String {
          mount -t tmpfs shm /dev/shm\n\
          mount -t tmpfs tmp /tmp\n\
          mount -t cgroup2 cgroup2 /sys/fs/cgroup\n\
-         echo kernel $(uname -r), controllers $(cat /sys/fs/cgroup/cgroup.controllers)\n\
-         SANDBOX_TEST_SLOWNESS={SLOWNESS} timeout {} /it --test-threads=1 2>&1\n\
-         echo {VERDICT} $?\n\
+         export SANDBOX_TEST_SLOWNESS={SLOWNESS}\n\
+         own=/sys/fs/cgroup/delegated\n\
+         echo '+memory +pids +cpu' >/sys/fs/cgroup/cgroup.subtree_control\n\
+         mkdir $own\n\
+         chown {USER} $own $own/cgroup.procs $own/cgroup.subtree_control $own/cgroup.threads\n\
+         echo {DELEGATED}: kernel $(uname -r), user {USER}, controllers $(cat $own/cgroup.controllers)\n\
+         SANDBOX_TEST_RUNG=full timeout {time} sh -c \"echo \\$\\$ >$own/cgroup.procs; \
+           exec setpriv --reuid={USER} --regid={USER} --clear-groups -- \
+           /it --test-threads=1 --color=never\" 2>&1\n\
+         echo {DELEGATED}: {VERDICT} $?\n\
+         echo {ROOT}: kernel $(uname -r), controllers $(cat /sys/fs/cgroup/cgroup.controllers)\n\
+         timeout {time} /it --test-threads=1 --color=never 2>&1\n\
+         echo {ROOT}: {VERDICT} $?\n\
          echo o >/proc/sysrq-trigger\n\
-         sleep 60\n",
-        TIMEOUT.as_secs() - 60
+         sleep 60\n"
     )
 }
 
@@ -84,7 +110,10 @@ pub(crate) fn guest() -> Result<()> {
         .context("failed to make the guest's first program executable")?;
     let disk = disk(&directory, &root)?;
     let console = boot(&root, &disk, "init=/guest-init", TIMEOUT)?;
+    let log = directory.join("console.log");
+    fs::write(&log, &console).context("failed to keep the guest's log")?;
     println!("{console}");
+    println!("the guest's log is {}", log.display());
     passed(&console)
 }
 
@@ -199,22 +228,36 @@ pub(crate) fn boot(root: &Path, disk: &Path, init: &str, timeout: Duration) -> R
     )
 }
 
-/// The guest's own word, and that it tested what it is for.
+/// The guest's own word on both runs, and that they tested what they are for.
 fn passed(console: &str) -> Result<()> {
-    let verdict = console
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(VERDICT))
-        .context("the guest did not get to its end")?;
-    ensure!(verdict.trim() == "0", "the guest's tests failed");
-    let controllers = console
-        .lines()
-        .find_map(|line| line.split_once("controllers"))
-        .map_or("", |(_, names)| names);
-    if !["memory", "pids", "cpu"]
-        .iter()
-        .all(|name| controllers.contains(name))
-    {
-        bail!("the guest's cgroup v2 has not all controllers: {controllers}");
+    let from = |run: &str| console.find(&format!("{run}: kernel"));
+    let (delegated, root) = from(DELEGATED)
+        .zip(from(ROOT))
+        .context("the guest did not begin its tests")?;
+    ensure!(delegated < root, "the guest's runs are in the wrong order");
+    for (run, said) in [
+        (DELEGATED, &console[delegated..root]),
+        (ROOT, &console[root..]),
+    ] {
+        let verdict = format!("{run}: {VERDICT} ");
+        let verdict = said
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(&verdict))
+            .with_context(|| format!("{run}: it did not get to its end"))?;
+        ensure!(verdict.trim() == "0", "{run}: tests failed");
+        let controllers = said.lines().next().unwrap_or_default();
+        for name in ["memory", "pids", "cpu"] {
+            let (_, names) = controllers.split_once("controllers ").unwrap_or_default();
+            let there = names.split_whitespace().any(|found| found == name);
+            ensure!(there, "{run}: cgroup v2 has no controller {name} there");
+        }
+        for test in LIMITS {
+            let held = said.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                words.next() == Some("test") && words.next() == Some(test)
+            });
+            ensure!(held, "{run}: {test} did not run");
+        }
     }
     Ok(())
 }
@@ -223,17 +266,34 @@ fn passed(console: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn run(name: &str, controllers: &str, tests: &[&str], code: u32) -> String {
+        let tests: String = tests
+            .iter()
+            .map(|test| format!("test {test}   ... ok\r\n"))
+            .collect();
+        format!(
+            "{name}: kernel 6.1.0, controllers {controllers}\r\n{tests}{name}: {VERDICT} {code}\r\n"
+        )
+    }
+
     #[test]
     fn only_a_tested_guest_passes() {
         let check = |console: &str, passes: bool| {
             assert_eq!(passed(console).is_ok(), passes, "{console}");
         };
-        let kernel = "kernel 6.1.0, controllers cpuset cpu io memory pids\n";
-        check(&format!("{kernel}guest tests ended with 0\r\n"), true);
-        check(&format!("{kernel}guest tests ended with 101\n"), false);
-        check(kernel, false);
+        let all = "cpuset cpu io memory pids";
+        let (user, root) = (run(DELEGATED, all, &LIMITS, 0), run(ROOT, all, &LIMITS, 0));
+        check(&format!("booted\n{user}{root}"), true);
+        check(&user, false);
+        check(&format!("{root}{user}"), false);
+        check(&format!("{user}{}", run(ROOT, all, &LIMITS, 101)), false);
+        check(&format!("{}{root}", run(DELEGATED, all, &LIMITS, 1)), false);
         check(
-            "kernel 6.1.0, controllers hugetlb\nguest tests ended with 0\n",
+            &format!("{}{root}", run(DELEGATED, all, &LIMITS[1..], 0)),
+            false,
+        );
+        check(
+            &format!("{}{root}", run(DELEGATED, "cpuset io pids", &LIMITS, 0)),
             false,
         );
     }

@@ -57,6 +57,7 @@ impl Response {
 pub(crate) struct Client {
     address: SocketAddr,
     token: Option<String>,
+    patience: Duration,
     connection: Option<BufReader<TcpStream>>,
 }
 
@@ -66,8 +67,15 @@ impl Client {
         Self {
             address,
             token: token.map(str::to_owned),
+            patience: PATIENCE,
             connection: None,
         }
+    }
+
+    /// Waits so long for an answer.
+    pub(crate) fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Connects now, and from here on speaks over that connection.
@@ -78,7 +86,7 @@ impl Client {
             .set_nodelay(true)
             .context("failed to set TCP_NODELAY")?;
         stream
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(self.patience))
             .context("failed to set a read timeout")?;
         self.connection = Some(BufReader::new(stream));
         Ok(())

@@ -20,6 +20,7 @@ mod crash;
 mod debian;
 mod dist;
 mod escape;
+mod fuzz;
 mod guest;
 mod http;
 mod image;
@@ -30,6 +31,7 @@ mod openapi;
 mod ordinary;
 mod process;
 mod promtool;
+mod regress;
 mod syscalls;
 mod tally;
 mod test;
@@ -88,6 +90,12 @@ enum Command {
     Load(load::Arguments),
     /// Attack every rung with the hostile corpus, and print what came of it.
     Escape(escape::Arguments),
+    /// Try inputs that nobody thought of on every parser that faces a guest or
+    /// a client.
+    Fuzz(fuzz::Arguments),
+    /// Run CPython's own tests and a script for Node inside a box and outside,
+    /// side by side.
+    Regress(regress::Arguments),
     /// Run the sandbox's tests on another kernel, with cgroup v2, in an
     /// emulated machine.
     Guest,
@@ -154,6 +162,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench { requests, limit } => bench::bench(requests, limit)?,
         Command::Load(arguments) => load::load(&arguments)?,
         Command::Escape(arguments) => escape::escape(&arguments)?,
+        Command::Fuzz(arguments) => fuzz::fuzz(&arguments)?,
+        Command::Regress(arguments) => regress::regress(&arguments)?,
         Command::Guest => guest::guest()?,
         Command::Container { binary } => container::container(&build::or_debug(binary)?)?,
         Command::Browser { binary } => browser::browser(&build::or_debug(binary)?)?,

@@ -15,11 +15,13 @@ use crate::conformance;
 use crate::container;
 use crate::dist;
 use crate::escape;
+use crate::fuzz;
 use crate::guest;
 use crate::image;
 use crate::load;
 use crate::process;
 use crate::promtool;
+use crate::regress;
 use crate::tally::{self, Counts, Tally};
 use crate::tidy;
 use crate::unit;
@@ -47,6 +49,9 @@ const NEEDS: [Need; 3] = [
     },
 ];
 
+/// Swaps of files under a collection in the full run; a few thousand else.
+const FULL_SWAPS: &str = "100000";
+
 /// Installs what tests need and runs them all. Whether all passed.
 pub(crate) fn test(full: bool) -> bool {
     let mut tally = Tally::new();
@@ -58,6 +63,12 @@ pub(crate) fn test(full: bool) -> bool {
         cargo.args(["test", "--workspace", "--doc", "--quiet"]);
         process::run("pass the documentation tests", &mut cargo)
     });
+    let span = if full {
+        fuzz::Span::Seconds(fuzz::LONG)
+    } else {
+        fuzz::Span::Runs(fuzz::BOUNDED)
+    };
+    tally.counted("fuzzing of every parser", || fuzz::all(span));
     match build::tested() {
         Ok(binary) => {
             tally.step("ordinary user, plain container, cured container", || {
@@ -70,6 +81,9 @@ pub(crate) fn test(full: bool) -> bool {
             tally.step("the hostile corpus at every rung", || {
                 escape::escape(&escape::Arguments::with(&binary, full))
             });
+            tally.counted("ordinary programs inside and outside", || {
+                regress::all(&binary, full)
+            });
             tally.step("load and crash", || {
                 load::load(&load::Arguments::with(&binary))
             });
@@ -77,6 +91,12 @@ pub(crate) fn test(full: bool) -> bool {
         Err(error) => tally.step("build the server", || Err(error)),
     }
     if full {
+        tally.step("files swapped while they are collected", || {
+            let mut race = process::cargo();
+            race.env("ENGINE_TEST_SWAPS", FULL_SWAPS);
+            race.args(["test", "--package", "engine", "--test", "race"]);
+            process::run("collect what is swapped", &mut race)
+        });
         tally.step("sandbox tests in an emulated machine", guest::guest);
         tally.step("the systemd unit in an emulated machine", || {
             unit::unit(None)
@@ -97,6 +117,7 @@ fn prepare() -> Result<()> {
     let mut needs = vec![build::COMPILER];
     needs.extend(NEEDS);
     needs.push(browser::BROWSER);
+    needs.push(fuzz::COMPILER);
     needs.extend(venv::NEEDS);
     apt::ensure(&needs)?;
     promtool::find()?;

@@ -20,13 +20,15 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 
 /// Folders that hold nothing of ours.
-const SKIPPED: [&str; 6] = [
+const SKIPPED: [&str; 7] = [
     "target",
     "node_modules",
     "dist",
     "__pycache__",
     ".git",
     ".venv",
+    // Inputs of fuzzers: whatever they are, they stay as they are.
+    "seeds",
 ];
 
 /// Files larger than this are not text that a person wrote, in bytes.

@@ -189,6 +189,9 @@ fn sequence_length(lead: u8) -> usize {
     }
 }
 
+#[cfg(any(test, fuzzing, feature = "hooks"))]
+pub(crate) mod fuzz;
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

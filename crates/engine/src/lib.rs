@@ -14,6 +14,8 @@ mod engine;
 mod error;
 mod events;
 mod executor;
+#[cfg(any(test, fuzzing, feature = "hooks"))]
+pub mod fuzz;
 mod job;
 mod metrics;
 mod outcome;

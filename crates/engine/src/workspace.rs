@@ -359,5 +359,8 @@ fn read(root: BorrowedFd<'_>, path: &str, input: Option<&File>, room: u64) -> io
     Ok(Read::Whole(content))
 }
 
+#[cfg(any(test, fuzzing, feature = "hooks"))]
+pub(crate) mod fuzz;
+
 #[cfg(test)]
 mod tests;

@@ -346,6 +346,25 @@ mod tests {
         assert_eq!(left, [alive.as_str(), "user.slice"]);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_quota_is_never_nothing(cpu_millis: u32) {
+            let quota = cpu_quota(&Limits {
+                memory: 0,
+                processes: 0,
+                cpu_millis,
+                workspace: 0,
+                inodes: 0,
+                shm: 0,
+                open_files: 0,
+                lifetime: Duration::ZERO,
+            });
+            // The kernel takes no less than a millisecond.
+            proptest::prop_assert!(quota >= 1000);
+            proptest::prop_assert_eq!(quota / 100, u64::from(cpu_millis.max(10)));
+        }
+    }
+
     #[test]
     fn quota() {
         let check = |millis, expected| {

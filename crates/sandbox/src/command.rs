@@ -37,6 +37,11 @@ impl Command {
     /// The command as a sealed memory file.
     pub(crate) fn seal(&self) -> Result<OwnedFd, Error> {
         let mut out = Writer::default();
+        self.encode(&mut out);
+        sys::sealed_memory(c"command", &out.finish()).at(Step::Seal)
+    }
+
+    pub(crate) fn encode(&self, out: &mut Writer) {
         out.list(&self.argv);
         out.list(&self.env);
         out.u32(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
@@ -44,7 +49,6 @@ impl Command {
             out.bytes(&file.path);
             out.bytes(&file.content);
         }
-        sys::sealed_memory(c"command", &out.finish()).at(Step::Seal)
     }
 
     /// Standard input as a sealed memory file; `None` when there is none.
@@ -63,7 +67,7 @@ impl Command {
         Self::decode(&bytes)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let mut input = Reader::new(bytes);
         let argv = input.list()?;
         let env = input.list()?;

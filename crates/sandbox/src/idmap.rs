@@ -186,6 +186,7 @@ fn bases(uid_map: &str, passwd: &str, subids: &str) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn bases_are_free_and_mapped() {
@@ -204,5 +205,38 @@ mod tests {
         check("0 100000 1000000", "", "", Some(1_000_000 - RANGE));
         check("0 1000 1", "", "", None);
         check("", "", "", None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_is_mapped_and_nobodys(
+            map in (0..u32::MAX, 0..u32::MAX),
+            users in proptest::collection::vec(near(), 0..4),
+            delegated in proptest::collection::vec((near(), 0..u32::MAX), 0..4),
+        ) {
+            let uid_map = format!("{} 5 {}", map.0, map.1);
+            let passwd: String = users.iter().map(|uid| format!("u:x:{uid}:1::/:\n")).collect();
+            let subids: String =
+                delegated.iter().map(|(from, count)| format!("u:{from}:{count}\n")).collect();
+            let taken = users.iter().map(|uid| (*uid, 1)).chain(delegated.iter().copied());
+            let taken: Vec<(u64, u64)> =
+                taken.map(|(from, count)| (from.into(), u64::from(from) + u64::from(count))).collect();
+            for base in bases(&uid_map, &passwd, &subids) {
+                let (from, to) = (u64::from(base), u64::from(base) + u64::from(RANGE));
+                prop_assert!(from >= 65_536 && from >= u64::from(map.0));
+                prop_assert!(to <= u64::from(map.0) + u64::from(map.1));
+                let apart = |(start, end): &(u64, u64)| *end <= from || to <= *start;
+                prop_assert!(taken.iter().all(apart), "{base} {taken:?}");
+            }
+        }
+    }
+
+    /// Ids where the ranges are sought, and at both ends of all ids.
+    fn near() -> impl Strategy<Value = u32> {
+        prop_oneof![
+            RESERVED - RANGE..RESERVED + 4 * RANGE,
+            0..70_000_u32,
+            u32::MAX - 10..=u32::MAX,
+        ]
     }
 }

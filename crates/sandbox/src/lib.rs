@@ -26,6 +26,8 @@ mod cure;
 mod error;
 mod exit;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod idmap;
 mod init;
 mod landlock;

@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::media::tidy_name;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod link;
 mod record;
 mod shelf;

@@ -19,7 +19,7 @@ mod man;
 mod openapi;
 mod packages;
 mod port;
-mod run;
+pub(crate) mod run;
 mod serve;
 mod token;
 mod up;

@@ -20,6 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 mod address;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use address::is_public;
 

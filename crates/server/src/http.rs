@@ -32,6 +32,8 @@ mod execute;
 mod failures;
 mod file_refs;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gate;
 mod health;
 mod host;

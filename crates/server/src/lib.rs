@@ -10,6 +10,8 @@ pub mod cli;
 pub mod config;
 pub mod exit_code;
 pub mod file_url;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 pub mod media;
 pub mod output;

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use proptest::prelude::proptest;
+use proptest::prelude::{any, proptest};
 
 use super::{accept, check_path};
 use crate::config::Bounds;
@@ -480,6 +480,57 @@ proptest! {
         if let Err(invalid) = try_accept(draft) {
             assert!(!invalid.to_string().contains(char::is_control), "{invalid:?}");
             assert!(invalid.to_string().len() < 1000, "{invalid:?}");
+        }
+    }
+
+    /// Whatever is asked for and whatever the operator allows.
+    #[test]
+    fn limits_stay_within_bounds(
+        asked in (any::<u64>(), any::<u64>()),
+        allowed in (any::<u32>(), any::<u64>()),
+        default in (any::<u32>(), any::<u64>()),
+    ) {
+        let bounds = Bounds {
+            wall_time: Duration::from_millis(default.0.into()),
+            wall_time_max: Duration::from_millis(allowed.0.into()),
+            memory: default.1,
+            memory_max: allowed.1,
+            ..Bounds::default()
+        };
+        for asks in [false, true] {
+            let draft = Draft {
+                wall_time: asks.then(|| Duration::from_nanos(asked.0)),
+                memory: asks.then_some(asked.1),
+                ..draft()
+            };
+            match accept_within(draft, &bounds) {
+                Ok(job) => {
+                    assert!(job.wall_time <= bounds.wall_time_max);
+                    assert!(job.memory <= bounds.memory_max);
+                }
+                Err(invalid) => assert!(["timeout", "memory_mb"].contains(&&*invalid.field)),
+            }
+        }
+    }
+
+    /// What is accepted fits, page by page and inode by inode.
+    #[test]
+    fn what_is_accepted_fits(
+        sizes in proptest::collection::vec(0..20_000_usize, 0..6),
+        workspace in 0..100_000_u64,
+        inodes in 0..30_u64,
+    ) {
+        let bounds = Bounds { workspace, inodes, ..Bounds::default() };
+        let files = sizes.iter().enumerate().map(|(number, size)| DraftFile {
+            path: format!("{number}/x"),
+            content: vec![b'x'; *size],
+        });
+        let draft = Draft { files: files.collect(), ..draft() };
+        let page = rustix::param::page_size();
+        let pages: usize = sizes.iter().map(|size| size.div_ceil(page)).sum();
+        if accept_within(draft, &bounds).is_ok() {
+            assert!(((pages + 1) * page) as u64 <= workspace);
+            assert!(2 * sizes.len() as u64 <= inodes);
         }
     }
 }

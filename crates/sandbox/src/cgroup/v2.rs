@@ -77,6 +77,14 @@ fn parent(mount: &Path, own: &Path, us: &[u32]) -> Result<PathBuf, Error> {
         enable(own).at(Step::CgroupRoot)?;
         return Ok(own.to_owned());
     }
+    // Started by a server that moved, or beside one: what is divided lies above.
+    if own.ends_with(SERVER_LEAF)
+        && let Some(above) = own.parent()
+        && controllers(above, "cgroup.subtree_control").is_ok_and(|found| has_all(&found))
+        && writable(above)
+    {
+        return Ok(above.to_owned());
+    }
     // Started by hand as root: a directory beside systemd's slices.
     let top = controllers(mount, "cgroup.controllers").at(Step::CgroupRoot)?;
     if !has_all(&top) {
@@ -240,6 +248,27 @@ mod tests {
     }
 
     const ALL: &str = "cpuset cpu io memory pids\n";
+
+    #[test]
+    fn a_second_server_divides_what_the_first_one_did() {
+        let above = tempfile::tempdir().unwrap();
+        let leaf = above.path().join(SERVER_LEAF);
+        fs::create_dir(&leaf).unwrap();
+        // The first server lives here too, so it is not for the second to move.
+        fs::write(leaf.join("cgroup.procs"), "1\n").unwrap();
+        fs::write(leaf.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        let nowhere = above.path().join("nowhere");
+        let divided = above.path().join("cgroup.subtree_control");
+        for (enabled, expected) in [("cpu memory pids\n", true), ("cpu\n", false)] {
+            fs::write(&divided, enabled).unwrap();
+            let found = parent(&nowhere, &leaf, &[2]).ok();
+            assert_eq!(
+                found.as_deref() == Some(above.path()),
+                expected,
+                "{enabled}"
+            );
+        }
+    }
 
     #[test]
     fn a_delegated_cgroup_is_divided() {

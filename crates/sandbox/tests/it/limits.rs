@@ -157,7 +157,7 @@ fn cpu(here: &Here) {
     assert_eq!(done.stdout, "True\n");
     let counted = done.usage.cpu_time;
     assert!(
-        counted > Duration::from_millis(100) && counted < Duration::from_millis(900),
+        counted > Duration::from_millis(100) && counted < millis(900),
         "{counted:?}"
     );
 }

@@ -201,11 +201,18 @@ pub(crate) fn victim(variable: &str, value: &str) -> std::process::Child {
         .unwrap()
 }
 
+/// One test at a time where the machine is slow: what is to happen within a time
+/// shares it with nothing else.
+fn threads() -> Option<&'static str> {
+    std::env::var_os(SLOWNESS).map(|_| "--test-threads=1")
+}
+
 /// Runs this binary again on another rung than the strongest.
 #[expect(clippy::disallowed_methods, reason = "tests start processes")]
 pub(crate) fn again_at(rung: sandbox::Isolation) {
     let status = std::process::Command::new(std::env::current_exe().unwrap())
         .env(crate::RUNG, rung.as_str())
+        .args(threads())
         .status()
         .unwrap();
     assert!(status.success(), "at {rung}: {status}");
@@ -223,6 +230,7 @@ pub(crate) fn again_as_an_ordinary_user() {
     let status = std::process::Command::new("setpriv")
         .args(["--reuid=48484", "--regid=48484", "--clear-groups", "--"])
         .arg(&binary)
+        .args(threads())
         .current_dir("/")
         .status()
         .expect("setpriv is part of every Debian");

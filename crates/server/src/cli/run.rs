@@ -18,7 +18,7 @@ mod images;
 mod local;
 mod printer;
 mod program;
-mod remote;
+pub(crate) mod remote;
 
 use files::{Made, Saved, Target, media_type};
 use images::Images;

@@ -155,13 +155,16 @@ pub fn show_bytes(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// A duration as people read it: `10 s`, `500 ms`.
+/// A duration as people read it: `10 s`, `500 ms`, `1.000005 s`.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 {
+    if duration.subsec_nanos() == 0 {
         format!("{} s", duration.as_secs())
-    } else {
+    } else if duration.subsec_nanos().is_multiple_of(1_000_000) {
         format!("{} ms", duration.as_millis())
+    } else {
+        let (whole, part) = (duration.as_secs(), duration.subsec_micros());
+        format!("{} s", format!("{whole}.{part:06}").trim_end_matches('0'))
     }
 }
 
@@ -306,6 +309,21 @@ mod tests {
         check("720h", Some(Some(720 * 3600)));
         for wrong in ["59s", "0", "721h", "never", "", "-1"] {
             check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_duration_is_hidden() {
+        for (micros, shown) in [
+            (10_000_000, "10 s"),
+            (500_000, "500 ms"),
+            (1_888_885, "1.888885 s"),
+            (5, "0.000005 s"),
+            (0, "0 s"),
+        ] {
+            let duration = Duration::from_micros(micros);
+            assert_eq!(show_duration(duration), shown);
+            assert_eq!(super::duration(shown), Ok(duration));
         }
     }
 

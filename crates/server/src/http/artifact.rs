@@ -20,6 +20,8 @@ use crate::auth::Principal;
 use crate::config::Access;
 use crate::media::{Media, disposition};
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod offer;
 mod range;
 mod reading;

@@ -24,6 +24,8 @@ use crate::public_url::{host_of, normalise};
 
 mod answer;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod refusal;
 
 use answer::Answer;
