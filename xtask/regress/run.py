@@ -72,7 +72,12 @@ def run(name):
     result = Result()
     try:
         module = importlib.import_module("test." + name)
-        unittest.defaultTestLoader.loadTestsFromModule(module).run(result)
+        if hasattr(module, "test_main"):
+            # It prepares what its tests need, and would run them in its own way.
+            support._run_suite = lambda suite: suite.run(result)
+            module.test_main()
+        else:
+            unittest.defaultTestLoader.loadTestsFromModule(module).run(result)
     except unittest.SkipTest as skip:
         result.outcomes[name] = "skipped"
         result.reasons[name] = str(skip)

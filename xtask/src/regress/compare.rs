@@ -273,7 +273,12 @@ mod tests {
 
     #[test]
     fn what_differs_is_found_and_explained() {
-        let inside = outcomes(&[("t.a", "ok"), ("t.beta", "failed"), ("t.c", "ok"), ("n", "x")]);
+        let inside = outcomes(&[
+            ("t.a", "ok"),
+            ("t.beta", "failed"),
+            ("t.c", "ok"),
+            ("n", "x"),
+        ]);
         let outside = outcomes(&[("t.a", "ok"), ("t.beta", "ok"), ("t.d", "ok"), ("n", "y")]);
         let found = differences(&inside, &outside);
         let told: Vec<String> = found.iter().map(ToString::to_string).collect();
