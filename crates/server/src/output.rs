@@ -93,6 +93,18 @@ pub fn note(text: &str) {
     drop(error_bytes(with_newline(text).as_bytes()));
 }
 
+/// Writes the last lines that a server says to standard error: where there is a
+/// queue they wait for their place in it, a second at most.
+pub fn last_note(text: &str) {
+    let line = with_newline(text);
+    let queue = QUEUE.read().unwrap_or_else(PoisonError::into_inner);
+    match &*queue {
+        Some(queue) => queue.push_last(line.as_bytes()),
+        // As above.
+        None => drop(write_to(io::stderr().lock(), line.as_bytes())),
+    }
+}
+
 /// Whether a person reads standard output.
 #[must_use]
 pub fn is_terminal() -> bool {

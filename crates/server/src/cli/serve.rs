@@ -264,7 +264,7 @@ async fn until_stopped(
     stop.send(()).ok();
     tokio::select! {
         ended = tokio::time::timeout(patience.last, server) => {
-            output::note(&match ended {
+            output::last_note(&match ended {
                 Ok(Ok(())) => "stopped".to_owned(),
                 Ok(Err(error)) => format!("stopped; the listener had failed: {error}"),
                 Err(_) => "stopped; some clients had not finished reading".to_owned(),
@@ -272,7 +272,7 @@ async fn until_stopped(
             Ok(exit)
         }
         signal = signals.next() => {
-            output::note(&format!("{signal}: stopped at once"));
+            output::last_note(&format!("{signal}: stopped at once"));
             Ok(Exit::Interrupted)
         }
     }

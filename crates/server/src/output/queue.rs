@@ -2,7 +2,7 @@
 //!
 //! Whoever stops reading a server's log (a paused pager, a full pipe, a stuck
 //! collector) must not stop the server: what does not fit is left out, counted,
-//! and told at the place where it is missing. Never waits, but at the end.
+//! and told at the place where it is missing. Never waits, but for the last words.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,19 +71,33 @@ impl Queue {
         told.is_ok()
     }
 
+    /// Queues a text that should not be missing: waits for its place, but for
+    /// a bounded time, and counts it as left out only then.
+    pub(super) fn push_last(&self, text: &[u8]) {
+        if !self.insist(|| Entry::Text(text.to_vec()), Instant::now() + LAST_WORDS) {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Waits for a bounded time until all is written; whether it is.
     pub(super) fn flush(&self) -> bool {
         let until = Instant::now() + LAST_WORDS;
         let (written, mark) = channel();
-        while !self.tell_left_out() || self.entries.try_send(Entry::Mark(written.clone())).is_err()
-        {
+        self.insist(|| Entry::Mark(written.clone()), until)
+            && mark
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+                .is_ok()
+    }
+
+    /// Asks for a place again and again until then; whether there was one.
+    fn insist(&self, entry: impl Fn() -> Entry, until: Instant) -> bool {
+        while !self.tell_left_out() || self.entries.try_send(entry()).is_err() {
             if Instant::now() >= until {
                 return false;
             }
             thread::sleep(POLL);
         }
-        mark.recv_timeout(until.saturating_duration_since(Instant::now()))
-            .is_ok()
+        true
     }
 }
 
@@ -167,6 +181,22 @@ mod tests {
         // Four in the queue and one in the thread's hand, each a line or a note.
         assert!((3..=5).contains(&whole), "{lines:?}");
         assert_eq!(lines.last().map(String::as_str), Some("last"));
+    }
+
+    #[test]
+    fn the_last_words_wait_for_a_reader_who_is_late() {
+        let (queue, open, lines) = stalled(1);
+        for _ in 0..10 {
+            queue.push(b"line\n");
+        }
+        let reader = thread::spawn(move || {
+            thread::sleep(LAST_WORDS / 10);
+            drop(open);
+        });
+        queue.push_last(b"last\n");
+        assert!(queue.flush());
+        reader.join().unwrap();
+        assert_eq!(lines().last().map(String::as_str), Some("last"));
     }
 
     #[test]
