@@ -35,6 +35,7 @@ struct Group {
 enum Rung {
     #[default]
     Landlock,
+    Uids,
     Namespaces,
     Full,
 }
@@ -43,6 +44,7 @@ impl Rung {
     fn code(self) -> &'static str {
         match self {
             Self::Landlock => "Isolation::Landlock",
+            Self::Uids => "Isolation::Uids",
             Self::Namespaces => "Isolation::Namespaces",
             Self::Full => "Isolation::Full",
         }

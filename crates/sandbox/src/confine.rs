@@ -20,11 +20,12 @@ use crate::explain::Tally;
 use crate::idmap::INSIDE;
 use crate::limits::Limits;
 use crate::mount::{self, Source};
+use crate::omit::{Omit, omitted};
 use crate::seccomp::Filter;
 use crate::spec::WORKSPACE;
 use crate::support::Isolation;
 use crate::uids::Room;
-use crate::{landlock, sys};
+use crate::{alone, landlock, sys};
 
 /// Private address space beyond the memory limit, in bytes: Node 24 reserves
 /// 512 MiB for code that it never fills.
@@ -35,6 +36,9 @@ const NICE: i32 = 10;
 const UNACCOUNTED_OPEN_FILES: u64 = 256;
 /// The same where nobody can even count a box's sockets.
 const UNCOUNTED_OPEN_FILES: u64 = 64;
+
+/// Processes and threads of the server's user that boxes may not have.
+const KEPT_BACK: u64 = 64;
 
 /// What confinement needs to know.
 #[derive(Debug)]
@@ -62,8 +66,8 @@ pub(crate) enum Walls<'a> {
         /// server's own ids are mapped, because then the kernel forbids it.
         drop_groups: bool,
     },
-    /// A uid of its own.
-    Uids {
+    /// A uid of its own, or a Landlock domain alone.
+    InPlace {
         /// What the box sees of the host.
         sources: &'a [OwnedFd],
         /// Its directories and ids.
@@ -71,7 +75,7 @@ pub(crate) enum Walls<'a> {
     },
 }
 
-impl Confinement<'_> {
+impl<'a> Confinement<'a> {
     /// Whether a cgroup enforces memory and processes.
     pub(crate) fn has_cgroup(&self) -> bool {
         self.isolation == Isolation::Full
@@ -87,10 +91,10 @@ impl Confinement<'_> {
     }
 
     /// The box's directories, where it has no root of its own.
-    pub(crate) fn room(&self) -> Option<&Room> {
+    pub(crate) fn room(&self) -> Option<&'a Room> {
         match self.walls {
             Walls::Namespaces { .. } => None,
-            Walls::Uids { room, .. } => Some(room),
+            Walls::InPlace { room, .. } => Some(room),
         }
     }
 }
@@ -106,7 +110,8 @@ pub(crate) fn confine(with: &Confinement<'_>, tally: Option<&Tally>) -> Result<O
             sources,
             drop_groups,
         } => in_namespaces(with, sources, *drop_groups, tally),
-        Walls::Uids { sources, room } => in_place(with, sources, room, tally),
+        Walls::InPlace { room, .. } if !room.is_apart() => by_landlock_alone(with, room, tally),
+        Walls::InPlace { sources, room } => in_place(with, sources, room, tally),
     }
 }
 
@@ -156,12 +161,43 @@ fn in_place(
     rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivs)?;
     // No death signal: when the warden dies it is init that ends the programs.
     private()?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let workspace =
-        rustix::fs::open(room.seen(WORKSPACE), flags, Mode::empty()).at(Step::Workspace)?;
-    landlock::enforce_in_place(with.isolation, sources, room.writable())?;
+    let workspace = workspace(room)?;
+    landlock::enforce_in_place(with.isolation, sources, room.writable(), None)?;
     with.filter(tally)?;
     Ok(workspace)
+}
+
+/// With nothing but Landlock: the closer's rules hold for this fork of it, and a
+/// domain of its own keeps `kill(-1)` from the closer. Each program gets another,
+/// and a filter that asks ([`alone::become_program`]), so that there is no second
+/// listener for `tally`.
+fn by_landlock_alone(
+    with: &Confinement<'_>,
+    room: &Room,
+    tally: Option<&Tally>,
+) -> Result<OwnedFd, Error> {
+    nice()?;
+    rlimits(with)?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).at(Step::Identity)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // Without them there is no way back to one: exec gives none that its
+    // `no_new_privs` would not take, not even a file's own.
+    no_capabilities()?;
+    rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivs)?;
+    private()?;
+    let workspace = workspace(room)?;
+    landlock::scope()?;
+    alone::is_enclosed()?;
+    if let Some(tally) = tally {
+        tally.has_no_listener().at(Step::Explain)?;
+    }
+    with.filter.install().at(Step::Seccomp)?;
+    Ok(workspace)
+}
+
+fn workspace(room: &Room) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(room.seen(WORKSPACE), flags, Mode::empty()).at(Step::Workspace)
 }
 
 /// Nothing caps its CPU: at least the server comes first.
@@ -171,6 +207,9 @@ fn nice() -> Result<(), Error> {
 
 /// The box's own user. Its host side is nobody's (or, unprivileged, the server's).
 fn identity(drop_groups: bool) -> Result<(), Error> {
+    if omitted(Omit::Identity) {
+        return Ok(());
+    }
     if drop_groups {
         rustix::thread::set_thread_groups(&[]).at(Step::Identity)?;
     }
@@ -211,7 +250,17 @@ fn rlimits(with: &Confinement<'_>) -> Result<(), Error> {
         // looks of the memory watcher. RLIMIT_AS would kill Node, which
         // reserves far more than it uses.
         let init = u64::from(with.room().is_none());
-        wanted.push((Resource::Nproc, u64::from(limits.processes) + init));
+        let processes = match with.isolation {
+            // Counted with all that the server's user has: init counts instead,
+            // and this keeps a few back for the server.
+            Isolation::Landlock => rustix::process::getrlimit(Resource::Nproc)
+                .current
+                .map_or(u64::MAX, |all| all.saturating_sub(KEPT_BACK)),
+            _ => u64::from(limits.processes) + init,
+        };
+        if !omitted(Omit::Processes) {
+            wanted.push((Resource::Nproc, processes));
+        }
         wanted.push((Resource::Data, limits.memory + RESERVED));
     }
     for (resource, most) in wanted {
@@ -249,7 +298,7 @@ fn unprivileged_for_good() -> Result<(), Error> {
 }
 
 /// No capability in any set.
-fn no_capabilities() -> Result<(), Error> {
+pub(crate) fn no_capabilities() -> Result<(), Error> {
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),
@@ -262,5 +311,9 @@ fn no_capabilities() -> Result<(), Error> {
 /// each would undo it.
 fn private() -> Result<(), Error> {
     rustix::thread::set_name(c"init").at(Step::Private)?;
+    if omitted(Omit::Private) {
+        return rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+            .at(Step::Private);
+    }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Private)
 }

@@ -22,7 +22,7 @@ use rustix::time::Timespec;
 use crate::error::{At, Error, Step};
 use crate::seccomp::{self, Filter, Refusal, SLOTS};
 use crate::support::Isolation;
-use crate::sys;
+use crate::sys::{self, Verdict};
 
 /// Where the count of one entry ends.
 const MOST: u32 = 1_000_000;
@@ -33,6 +33,9 @@ const NOW: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
+
+/// In the place of an errno: this rung needs the one listener that there can be.
+const TAKEN: u32 = u32::MAX;
 
 // The memory file: words, little-endian. First whether there is a listener
 // (else the errno), and whether there is a filter around ours; then count and
@@ -90,6 +93,15 @@ impl Tally {
         }
     }
 
+    /// Tells the server that nobody can be asked, where another listener is
+    /// needed.
+    ///
+    /// # Errors
+    /// When the memory cannot be written.
+    pub(crate) fn has_no_listener(&self) -> io::Result<()> {
+        self.put(0, &[TAKEN])
+    }
+
     /// Readable when a call waits for its answer.
     pub(crate) fn listener(&self) -> Option<BorrowedFd<'_>> {
         self.listener.get().map(OwnedFd::as_fd)
@@ -109,13 +121,13 @@ impl Tally {
             if !fds[0].revents().contains(PollFlags::IN) {
                 return Ok(());
             }
-            let Some(asked) = unless_gone(sys::receive_asked(listener))? else {
+            let Some(asked) = sys::next_call(listener)? else {
                 continue;
             };
             let refusal = Refusal::of(asked.arch, asked.number);
             // Counted first: what goes on afterwards finds it there.
             self.count(refusal)?;
-            unless_gone(sys::refuse(listener, &asked, refusal.errno))?;
+            sys::answer(listener, &asked, Verdict::Refused(refusal.errno))?;
         }
         Ok(())
     }
@@ -139,14 +151,6 @@ impl Tally {
         } else {
             Err(io::ErrorKind::WriteZero.into())
         }
-    }
-}
-
-/// Whoever asked may have died, and waiting may be interrupted: both are nothing.
-fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
-        other => other.map(Some),
     }
 }
 
@@ -237,6 +241,9 @@ fn decode(bytes: &[u8]) -> Denials {
 }
 
 fn gap(failed: u32, around: u32) -> Option<String> {
+    if failed == TAKEN {
+        return Some("denied calls are not told at landlock: the one listener that the kernel allows decides about forks there".to_owned());
+    }
     if failed != 0 {
         let errno = i32::try_from(failed).unwrap_or(libc::EIO);
         let error = io::Error::from_raw_os_error(errno);
@@ -306,7 +313,8 @@ mod tests {
         check([0, 1], Some("container"));
         check([libc::EBUSY.unsigned_abs(), 1], Some("one listener"));
         check([libc::EINVAL.unsigned_abs(), 0], Some("5.0"));
-        check([u32::MAX, 0], Some("refused"));
+        check([TAKEN, 0], Some("landlock"));
+        check([77, 0], Some("refused"));
     }
 
     #[test]

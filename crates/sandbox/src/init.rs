@@ -18,8 +18,9 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use rustix::time::Timespec;
 
+use crate::alone::{self, Asked};
 use crate::command::{Command, File};
-use crate::confine::{Confinement, confine};
+use crate::confine::{Confinement, Walls, confine};
 use crate::error::{At, Error, Step};
 use crate::exit::{Exit, How};
 use crate::explain::Tally;
@@ -127,8 +128,8 @@ impl Init<'_> {
                     protocol::send(self.socket, &reply, &[]).at(Step::Init)?;
                 }
                 // While it waits for the attackers nobody answers what they ask.
-                Received::Frame(Frame::SelfTest, _) if self.tally.is_none() => {
-                    let findings = selftest::findings(self.with)?;
+                Received::Frame(Frame::SelfTest(targets), _) if self.tally.is_none() => {
+                    let findings = selftest::findings(self.with, &targets)?;
                     kill_rest();
                     protocol::send(self.socket, &Frame::SelfTested(findings), &[])
                         .at(Step::Init)?;
@@ -167,29 +168,29 @@ impl Init<'_> {
         if let Some(room) = self.with.room() {
             move_into(room, &mut command.env);
         }
-        let pid = self.spawn(&command, stdin.as_ref(), [&stdout.1, &stderr.1])?;
+        let (pid, asked) = self.spawn(&command, stdin.as_ref(), [&stdout.1, &stderr.1])?;
         drop((stdin, stdout.1, stderr.1));
         let ends = [stdout.0.as_fd(), stderr.0.as_fd()];
         protocol::send(self.socket, &Frame::Started, &ends).at(Step::Init)?;
         drop((stdout.0, stderr.0));
         let limits = self.with.limits;
-        let mut watcher = match self.with.isolation {
-            Isolation::Full => None,
-            Isolation::Namespaces => Some(watch::Watcher::of_memory(limits)),
+        let disk = || watch::Watcher::of_disk(limits, self.with.room());
+        let mut watchers = match self.with.isolation {
+            Isolation::Full => Vec::new(),
+            Isolation::Namespaces => vec![watch::Watcher::of_memory(limits)],
             // The warden watches the memory: it sees whose processes are whose.
-            Isolation::Uids | Isolation::Landlock => {
-                Some(watch::Watcher::of_disk(limits, self.with.room()))
-            }
+            Isolation::Uids => vec![disk()],
+            Isolation::Landlock => vec![watch::Watcher::of_descendants(limits), disk()],
         };
-        let status = self.wait_for(pid, watcher.as_mut()).at(Step::Wait)?;
+        let status = self.wait_for(pid, &mut watchers, asked).at(Step::Wait)?;
         let wall_time = started.elapsed();
         kill_rest();
-        let tripped = watcher.as_ref().and_then(watch::Watcher::tripped);
+        let tripped = watchers.iter().find_map(watch::Watcher::tripped);
         Ok(Exit {
             how: how(status),
             wall_time,
             cpu_time: sys::children_cpu_time().saturating_sub(cpu_before),
-            memory_peak: watcher.as_ref().map_or(0, watch::Watcher::peak),
+            memory_peak: watchers.first().map_or(0, watch::Watcher::peak),
             over_memory: tripped == Some(watch::What::Memory),
             over_disk: tripped == Some(watch::What::Disk),
         })
@@ -199,7 +200,8 @@ impl Init<'_> {
     fn wait_for(
         &self,
         pid: Pid,
-        mut watcher: Option<&mut watch::Watcher>,
+        watchers: &mut [watch::Watcher],
+        mut asked: Option<Asked<'_>>,
     ) -> io::Result<WaitStatus> {
         loop {
             while let Some((who, status)) = reap()? {
@@ -208,32 +210,37 @@ impl Init<'_> {
                 }
             }
             let listener = self.tally.as_ref().and_then(Tally::listener);
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::new(&self.lifeline, PollFlags::empty()),
-                // Not looked at where nobody listens.
-                PollFd::from_borrowed_fd(listener.unwrap_or(self.signals.as_fd()), PollFlags::IN),
             ];
-            let fds = &mut fds[..2 + usize::from(listener.is_some())];
-            let timeout = watcher.as_ref().map(|_| &watch::INTERVAL);
-            match rustix::event::poll(fds, timeout) {
+            // One of the two at most: a program has one listener.
+            let asks = asked.as_ref().and_then(Asked::fd).or(listener);
+            fds.extend(asks.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            let looks = (!watchers.is_empty()).then_some(watch::INTERVAL);
+            let due = asked.as_ref().and_then(Asked::due);
+            let due = due.and_then(|due| Timespec::try_from(due).ok());
+            let timeout = [looks, due].into_iter().flatten().min();
+            match rustix::event::poll(&mut fds, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            if !fds[1].revents().is_empty() {
+            let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+            if !ready[1].is_empty() {
                 // The warden is dead, and nobody else would ever end this box.
                 kill_rest();
                 sys::exit_now(0);
             }
-            if !fds[0].revents().is_empty() {
+            if !ready[0].is_empty() {
                 sys::drain_signals(&self.signals)?;
             }
             if let Some(tally) = &self.tally {
                 tally.answer()?;
             }
-            if let Some(watcher) = watcher.as_deref_mut() {
-                watcher.look();
+            if let Some(asked) = &mut asked {
+                asked.turn(ready.get(2).copied().unwrap_or(PollFlags::empty()))?;
             }
+            watchers.iter_mut().for_each(watch::Watcher::look);
         }
     }
 
@@ -243,7 +250,7 @@ impl Init<'_> {
         command: &Command,
         stdin: Option<&OwnedFd>,
         output: [&OwnedFd; 2],
-    ) -> Result<Pid, Error> {
+    ) -> Result<(Pid, Option<Asked<'_>>), Error> {
         let strings = |list: &[Vec<u8>]| -> Result<Vec<CString>, Error> {
             list.iter()
                 .map(|entry| CString::new(entry.as_slice()).at(Step::Command))
@@ -251,10 +258,10 @@ impl Init<'_> {
         };
         let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
         let (report, failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
-        let init = rustix::process::getpid();
+        let place = Place::new(self.with)?;
         let pid = match sys::fork().at(Step::Fork)? {
             Child::Me => {
-                let error = match self.prepare(init, stdin, output) {
+                let error = match self.prepare(place, stdin, output) {
                     Ok(()) => sys::exec(&argv, &env),
                     Err(error) => error,
                 };
@@ -266,6 +273,7 @@ impl Init<'_> {
             Child::Pid(pid, _) => pid,
         };
         drop(failed);
+        let asked = place.left().inspect_err(|_| kill_rest())?;
         let mut errno = [0u8; 4];
         let mut report = std::fs::File::from(report);
         match report.read_exact(&mut errno) {
@@ -279,20 +287,19 @@ impl Init<'_> {
                 return Err(Error::new(Step::Exec, error).with(name));
             }
         }
-        Pid::from_raw(pid)
-            .ok_or_else(|| Error::new(Step::Fork, io::Error::from(io::ErrorKind::InvalidData)))
+        let pid = Pid::from_raw(pid)
+            .ok_or_else(|| Error::new(Step::Fork, io::Error::from(io::ErrorKind::InvalidData)))?;
+        Ok((pid, asked))
     }
 
     /// Makes a child what its program will be.
-    fn prepare(&self, init: Pid, stdin: Option<&OwnedFd>, output: [&OwnedFd; 2]) -> io::Result<()> {
-        if let Some(room) = self.with.room() {
-            room.become_program()?;
-            // Until now nobody could kill it by uid. Whoever kills by uid has
-            // seen the end of init first.
-            if rustix::process::getppid() != Some(init) {
-                sys::exit_now(1);
-            }
-        }
+    fn prepare(
+        &self,
+        place: Place<'_>,
+        stdin: Option<&OwnedFd>,
+        output: [&OwnedFd; 2],
+    ) -> io::Result<()> {
+        place.take()?;
         rustix::process::setsid()?;
         if let Some(stdin) = stdin {
             rustix::stdio::dup2_stdin(stdin)?;
@@ -302,6 +309,67 @@ impl Init<'_> {
         rustix::process::fchdir(&self.workspace)?;
         sys::default_signals();
         Ok(())
+    }
+}
+
+/// Where programs stand, as far as that is not where their init does.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    with: &'a Confinement<'a>,
+    init: Pid,
+    /// Between init and a program that asks it.
+    asks: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl<'a> Place<'a> {
+    /// Made before the fork.
+    ///
+    /// # Errors
+    /// [`Step::Fork`].
+    pub(crate) fn new(with: &'a Confinement<'a>) -> Result<Self, Error> {
+        let asks = with.room().is_some_and(|room| !room.is_apart());
+        Ok(Self {
+            with,
+            init: rustix::process::getpid(),
+            asks: asks.then(protocol::pair).transpose().at(Step::Fork)?,
+        })
+    }
+
+    /// In the child: goes there, for good.
+    ///
+    /// # Errors
+    /// Whatever the kernel says; the process must then end.
+    pub(crate) fn take(self) -> io::Result<()> {
+        let Walls::InPlace { sources, room } = self.with.walls else {
+            return Ok(());
+        };
+        room.become_program()?;
+        // Until now nobody could kill it by uid. Whoever kills by uid has
+        // seen the end of init first.
+        if rustix::process::getppid() != Some(self.init) {
+            sys::exit_now(1);
+        }
+        if let Some((_, tell)) = self.asks
+            && let Err(error) = alone::become_program(room, sources, &tell)
+        {
+            // If that is not heard, the end is.
+            drop(protocol::send(&tell, &Frame::from(&error), &[]));
+            return Err(error.source);
+        }
+        Ok(())
+    }
+
+    /// In init: what the child's calls are answered by, where it asks.
+    ///
+    /// # Errors
+    /// [`Step::Frame`].
+    pub(crate) fn left(self) -> Result<Option<Asked<'a>>, Error> {
+        let (Some((heard, tell)), Some(room)) = (self.asks, self.with.room()) else {
+            return Ok(None);
+        };
+        // Else its end would not be heard.
+        drop(tell);
+        alone::asked_by(&heard, self.with, room)
     }
 }
 

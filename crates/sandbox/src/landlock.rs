@@ -11,6 +11,7 @@ use landlock::{
 };
 
 use crate::error::{Error, Step};
+use crate::omit::{Omit, omitted};
 use crate::spec::WORKSPACE;
 use crate::support::Isolation;
 
@@ -72,23 +73,32 @@ fn box_rules(isolation: Isolation) -> Vec<(&'static str, Rights)> {
 /// [`Step::Landlock`] when the kernel does not enforce the file rules (before
 /// 5.13, or not enabled at boot).
 pub(crate) fn enforce(isolation: Isolation) -> Result<(), Error> {
+    if omitted(Omit::Landlock) {
+        return Ok(());
+    }
     let mut rules = Vec::new();
     for (path, rights) in box_rules(isolation) {
         rules.push((PathFd::new(path).map_err(failed)?, rights));
     }
-    enforce_rules(&rules)
+    enforce_rules(&rules, isolation)
 }
 
 /// Enforces the rules of a box without a root of its own: of all that the
-/// machine has it may open what is lent to it and its own directories.
+/// machine has it may open what is lent to it, its own directories, and `also`
+/// to read.
 ///
 /// # Errors
-/// As [`enforce`].
+/// As [`enforce`]. At [`Isolation::Landlock`] the kernel must know all of the
+/// rules and the scoping of signals (6.12): nothing else holds those there.
 pub(crate) fn enforce_in_place(
     isolation: Isolation,
     sources: &[OwnedFd],
     writable: impl Iterator<Item = PathBuf>,
+    also: Option<&str>,
 ) -> Result<(), Error> {
+    if omitted(Omit::Landlock) {
+        return Ok(());
+    }
     let file = AccessFs::from_file(NEWEST);
     // Borrowed: the limit on open files holds already, and two for each source
     // would leave no room for an interpreter that lies in many places.
@@ -103,7 +113,8 @@ pub(crate) fn enforce_in_place(
     let mut opened = Vec::new();
     let by_path = writable.map(|path| (path, own()));
     let devices = DEVICES.map(|path| (PathBuf::from(path), device(path, isolation)));
-    for (path, rights) in by_path.chain(devices) {
+    let also = also.map(|path| (PathBuf::from(path), AccessFs::ReadFile | AccessFs::ReadDir));
+    for (path, rights) in by_path.chain(devices).chain(also) {
         let fd = rustix::fs::open(
             &path,
             rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
@@ -114,19 +125,40 @@ pub(crate) fn enforce_in_place(
         opened.push((fd, rights));
     }
     rules.extend(opened.iter().map(|(fd, rights)| (fd.as_fd(), *rights)));
-    enforce_rules(&rules)
+    enforce_rules(&rules, isolation)
 }
 
-fn enforce_rules(rules: &[(impl AsFd, Rights)]) -> Result<(), Error> {
+/// Makes of this process a domain of its own: it can signal only what it forks
+/// from now on, and nobody whom it forks can leave.
+///
+/// # Errors
+/// [`Step::Landlock`] when the kernel does not scope signals (before 6.12).
+pub(crate) fn scope() -> Result<(), Error> {
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .scope(Scope::from_all(NEWEST))
+        .and_then(Ruleset::create)
+        .map_err(unscoped)?;
+    ruleset.restrict_self().map(drop).map_err(unscoped)
+}
+
+fn enforce_rules(rules: &[(impl AsFd, Rights)], isolation: Isolation) -> Result<(), Error> {
+    // Where nothing else holds what later interfaces bring they are required, too.
+    let alone = isolation == Isolation::Landlock;
+    let (later, lacking): (_, fn(_) -> _) = if alone {
+        (CompatLevel::HardRequirement, unscoped)
+    } else {
+        (CompatLevel::BestEffort, failed)
+    };
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))
-        .map_err(failed)?
-        .set_compatibility(CompatLevel::BestEffort)
+        .map_err(lacking)?
+        .set_compatibility(later)
         .handle_access(AccessFs::from_all(NEWEST))
         .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
         .and_then(Ruleset::create)
-        .map_err(failed)?;
+        .map_err(lacking)?;
     for (path, rights) in rules {
         ruleset = ruleset
             .add_rule(PathBeneath::new(path, *rights))
@@ -140,6 +172,13 @@ fn enforce_rules(rules: &[(impl AsFd, Rights)]) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// Said of a kernel that has Landlock and not all that a server's own uid needs.
+pub(crate) const UNSCOPED: &str = "this kernel's Landlock does not scope signals";
+
+fn unscoped(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    failed(error).with(UNSCOPED)
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -160,7 +199,8 @@ mod tests {
         let (within, without) = (inside.clone(), outside.clone());
         let thread = std::thread::spawn(move || {
             let all = AccessFs::from_all(NEWEST);
-            enforce_rules(&[(PathFd::new(&within).unwrap(), all)]).unwrap();
+            let rules = [(PathFd::new(&within).unwrap(), all)];
+            enforce_rules(&rules, Isolation::Full).unwrap();
             let refused = |result: io::Result<()>| {
                 let error = result.expect_err("outside the rules");
                 assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");

@@ -21,7 +21,7 @@ use crate::error::{At, Error, Step};
 use crate::exit::Exit;
 use crate::explain::Explanation;
 use crate::limits::Usage;
-use crate::protocol::{self, Frame, Received};
+use crate::protocol::{self, Frame, Received, Targets};
 use crate::spec::Spec;
 use crate::support::Isolation;
 
@@ -87,6 +87,7 @@ impl Launcher {
         let child = command
             .arg0(WARDEN_NAME)
             .arg(rung.as_str())
+            .args(left_out())
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
@@ -175,6 +176,14 @@ impl Launcher {
         rustix::io::ioctl_fionbio(&monitor, true).at(Step::Warden)?;
         Ok(Sandbox { init, monitor })
     }
+}
+
+/// What a test leaves out; nothing in any other build.
+fn left_out() -> Option<&'static str> {
+    #[cfg(feature = "omit")]
+    return Some(crate::omit::chosen());
+    #[cfg(not(feature = "omit"))]
+    None
 }
 
 fn first_word(socket: &OwnedFd) -> Result<(String, bool, PathBuf), Error> {
@@ -367,7 +376,7 @@ impl Sandbox {
         protocol::send(&self.monitor, &Frame::Kill, &[]).at(Step::Warden)
     }
 
-    pub(crate) fn self_test(&self) -> Result<(), Error> {
-        protocol::send(&self.init, &Frame::SelfTest, &[]).at(Step::Init)
+    pub(crate) fn self_test(&self, targets: Targets) -> Result<(), Error> {
+        protocol::send(&self.init, &Frame::SelfTest(targets), &[]).at(Step::Init)
     }
 }

@@ -18,6 +18,7 @@
 //! [`Isolation`]; to *self-test* is to attack a box from inside and say what held.
 #![warn(missing_docs)]
 
+mod alone;
 mod cgroup;
 mod claim;
 mod command;
@@ -35,6 +36,7 @@ mod launcher;
 mod limits;
 mod mount;
 mod network;
+mod omit;
 mod probe;
 mod protocol;
 mod seccomp;
@@ -52,6 +54,8 @@ pub use exit::{Exit, How};
 pub use explain::{Denials, DeniedCall, Explanation};
 pub use launcher::{Event, Launcher, Report, Sandbox};
 pub use limits::{Limits, Usage};
+#[cfg(feature = "omit")]
+pub use omit::omit;
 pub use probe::{Refusal, launch, probe};
 pub use spec::{Mount, Spec, WORKSPACE};
 pub use support::{Isolation, Layer, Support};
@@ -85,6 +89,8 @@ pub fn enter() {
         .is_some_and(|name| name == launcher::WARDEN_NAME)
     {
         let rung = args.next().and_then(|arg| arg.to_str()?.parse().ok());
+        #[cfg(feature = "omit")]
+        omit::omit(args.next().unwrap_or_default().to_str().unwrap_or_default());
         let code = match (rung, std::io::stdin().as_fd().try_clone_to_owned()) {
             (Some(rung), Ok(socket)) => warden::run(socket, rung),
             _ => 1,

@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::error::{At, Error, Step};
+use crate::omit::{Omit, omitted};
 use crate::sys;
 
 /// Namespaces kept ready.
@@ -36,6 +37,9 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// Makes one, and leaves this (single-threaded) process in it.
     fn create() -> Result<Self, Error> {
+        if omitted(Omit::Network) {
+            return Self::of_this_process();
+        }
         sys::unshare(UnshareFlags::NEWNET).at(Step::NetworkNamespace)?;
         let socket = rustix::net::socket_with(
             AddressFamily::INET,
@@ -52,12 +56,19 @@ impl Namespace {
                 other => other.at(Step::NetworkNamespace)?,
             }
         }
+        Self::of_this_process()
+    }
+
+    fn of_this_process() -> Result<Self, Error> {
         let fd = fs::File::open("/proc/self/ns/net").at(Step::NetworkNamespace)?;
         Ok(Self { fd: fd.into() })
     }
 
     /// Joins it: what this process clones next is born there.
     pub(crate) fn join(&self) -> Result<(), Error> {
+        if omitted(Omit::Network) {
+            return Ok(());
+        }
         rustix::thread::move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
             .at(Step::NetworkNamespace)
     }

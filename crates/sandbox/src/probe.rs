@@ -2,9 +2,16 @@
 //! attacking it from inside, strongest rung first.
 
 use std::fmt;
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
 use std::ops::RangeInclusive;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -15,14 +22,12 @@ use crate::cure;
 use crate::error::{At as _, Error, Step};
 use crate::launcher::{Event, Launcher};
 use crate::limits::Limits;
+use crate::protocol::Targets;
 use crate::spec::{Mount, Spec};
 use crate::support::{Isolation, Layer, Support};
 
 /// How long one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The rungs this server can build, strongest first.
-const BUILT: [Isolation; 3] = [Isolation::Full, Isolation::Namespaces, Isolation::Uids];
 
 /// Starts a warden on the strongest of `rungs` that holds, weakest and
 /// strongest included.
@@ -67,6 +72,12 @@ impl fmt::Display for Refusal {
                 f.write_str("no sound sandbox can be set up here, and without one nothing is run")?
             }
         }
+        if let Some(found) = self.support.isolation {
+            write!(
+                f,
+                "\n  to accept that, at your own risk: --min-isolation {found}"
+            )?;
+        }
         for layer in self.support.layers.iter().filter(|layer| !layer.holds) {
             write!(f, "\n  {}: {}", layer.name, layer.detail)?;
             if !layer.cure.is_empty() {
@@ -85,7 +96,10 @@ pub fn probe() -> Support {
 
 fn choose(strongest: Isolation) -> (Option<Launcher>, Support) {
     let mut layers: Vec<Layer> = Vec::new();
-    for rung in BUILT.into_iter().filter(|rung| *rung <= strongest) {
+    for rung in Isolation::LADDER
+        .into_iter()
+        .filter(|rung| *rung <= strongest)
+    {
         match attempt(rung) {
             Ok((launcher, found)) if found.iter().all(|layer| layer.holds) => {
                 layers.retain(|layer| !layer.holds);
@@ -134,7 +148,9 @@ fn failed(error: &Error) -> Layer {
         name: cure::layer(error.step).to_owned(),
         holds: false,
         detail,
-        cure: cure::of(error.step, error.errno(), &cure::Host::detect()),
+        cure: cure::known(&error.detail)
+            .map(str::to_owned)
+            .unwrap_or_else(|| cure::of(error.step, error.errno(), &cure::Host::detect())),
     }
 }
 
@@ -144,11 +160,12 @@ fn attempt(rung: Isolation) -> Result<(Launcher, Vec<Layer>), Error> {
     let mut layers = vec![Layer {
         name: "uid".to_owned(),
         holds: true,
-        detail: if launcher.own_uids() {
-            "each box has a host uid of its own".to_owned()
-        } else {
-            "boxes share the server's uid, apart by user namespace".to_owned()
-        },
+        detail: match rung {
+            _ if launcher.own_uids() => "each box has a host uid of its own",
+            Isolation::Landlock => "boxes share the server's uid, apart by Landlock alone",
+            _ => "boxes share the server's uid, apart by user namespace",
+        }
+        .to_owned(),
         cure: String::new(),
     }];
     if rung == Isolation::Full {
@@ -174,6 +191,7 @@ fn attempt(rung: Isolation) -> Result<(Launcher, Vec<Layer>), Error> {
 
 /// Makes a box and attacks it.
 fn attacked(launcher: &Launcher) -> Result<Vec<(String, bool, String)>, Error> {
+    let bait = Bait::laid().at(Step::SelfTest)?;
     let spec = Spec {
         mounts: Path::new("/usr")
             .is_dir()
@@ -200,9 +218,12 @@ fn attacked(launcher: &Launcher) -> Result<Vec<(String, bool, String)>, Error> {
         match sandbox.event() {
             Ok(Some(Event::Ready { workspace })) => {
                 can_collect(&workspace)?;
-                sandbox.self_test()?;
+                sandbox.self_test(bait.targets(launcher))?;
             }
-            Ok(Some(Event::SelfTested(findings))) => return Ok(findings),
+            Ok(Some(Event::SelfTested(mut findings))) => {
+                findings.push(bait.untouched());
+                return Ok(findings);
+            }
             Ok(_) => {}
             // Init is gone: the warden's word on it follows.
             Err(error) if error.step == Step::Init => {
@@ -211,6 +232,83 @@ fn attacked(launcher: &Launcher) -> Result<Vec<(String, bool, String)>, Error> {
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// What the attacks of a probe aim at: it is the server's, and everybody of
+/// this machine may read or call it. What comes of an attack is seen from here,
+/// too, not only by the attacker.
+#[derive(Debug)]
+struct Bait {
+    canary: PathBuf,
+    port: TcpListener,
+    socket: UnixListener,
+    name: String,
+}
+
+/// Where the canary may be: the first place that can be written to.
+const PLACES: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+const SONG: &[u8] = b"canary";
+
+impl Bait {
+    fn laid() -> std::io::Result<Self> {
+        static LAID: AtomicU32 = AtomicU32::new(0);
+        let number = LAID.fetch_add(1, Ordering::Relaxed);
+        let name = format!("codex-server-canary-{}-{number}", std::process::id());
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        port.set_nonblocking(true)?;
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name)?;
+        let socket = UnixListener::bind_addr(&address)?;
+        socket.set_nonblocking(true)?;
+        let place = |place: &str| {
+            let path = Path::new(place).join(&name);
+            let mut file = fs::File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o666)
+                .open(&path)
+                .ok()?;
+            file.write_all(SONG).ok()?;
+            Some(path)
+        };
+        let canary = PLACES.into_iter().find_map(place).unwrap_or_default();
+        Ok(Self {
+            canary,
+            port,
+            socket,
+            name,
+        })
+    }
+
+    fn targets(&self, launcher: &Launcher) -> Targets {
+        let port = self.port.local_addr().map_or(0, |address| address.port());
+        Targets {
+            server: std::process::id(),
+            warden: launcher.warden_id(),
+            canary: self.canary.clone(),
+            port: u32::from(port),
+            name: self.name.clone(),
+        }
+    }
+
+    /// Whether nobody called, and the canary is as it was.
+    fn untouched(&self) -> (String, bool, String) {
+        let called = self.port.accept().is_ok() || self.socket.accept().is_ok();
+        let sings = self.canary.as_os_str().is_empty()
+            || fs::read(&self.canary).is_ok_and(|song| song == SONG);
+        let met = match (called, sings) {
+            (true, _) => "somebody in the box reached a listener of the host",
+            (_, false) => "somebody in the box changed a file of the host",
+            _ => "no listener was reached, no file changed",
+        };
+        ("host".to_owned(), !called && sings, met.to_owned())
+    }
+}
+
+impl Drop for Bait {
+    fn drop(&mut self) {
+        // Empty when there was no place for one.
+        fs::remove_file(&self.canary).ok();
     }
 }
 

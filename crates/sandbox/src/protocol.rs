@@ -16,6 +16,8 @@
 //! | init → server | `Started` | stdout, stderr |
 //! | init → server | `Exited`, `Failed` | |
 //! | server → init, init → server | `SelfTest`, `SelfTested` | |
+//! | closer → warden | `Born` once, `Failed` | |
+//! | program-to-be → init | `Ready` | where its calls are answered |
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -65,8 +67,26 @@ pub(crate) enum Frame {
     Exec,
     Started,
     Exited(Exit),
-    SelfTest,
+    SelfTest(Targets),
     SelfTested(Vec<(String, bool, String)>),
+    /// The number of a box's init.
+    Born(i32),
+}
+
+/// What the probe's attacks aim at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Targets {
+    /// The server's number.
+    pub(crate) server: u32,
+    /// The warden's.
+    pub(crate) warden: u32,
+    /// A file of the host that everybody may read; empty when there was no place
+    /// for one.
+    pub(crate) canary: PathBuf,
+    /// Where the server listens on the host's loopback.
+    pub(crate) port: u32,
+    /// Where it listens by name (an abstract unix socket).
+    pub(crate) name: String,
 }
 
 impl From<&Error> for Frame {
@@ -126,7 +146,14 @@ impl Frame {
                 encode_exit(exit, &mut out);
             }
             Self::Explained => out.u8(13),
-            Self::SelfTest => out.u8(11),
+            Self::SelfTest(targets) => {
+                out.u8(11);
+                out.u32(targets.server);
+                out.u32(targets.warden);
+                out.bytes(targets.canary.as_os_str().as_bytes());
+                out.u32(targets.port);
+                out.bytes(targets.name.as_bytes());
+            }
             Self::SelfTested(findings) => {
                 out.u8(12);
                 out.u32(u32::try_from(findings.len()).unwrap_or(u32::MAX));
@@ -135,6 +162,10 @@ impl Frame {
                     out.u8(u8::from(*holds));
                     out.bytes(detail.as_bytes());
                 }
+            }
+            Self::Born(pid) => {
+                out.u8(14);
+                out.i32(*pid);
             }
         }
         out.finish()
@@ -162,7 +193,13 @@ impl Frame {
             8 => Self::Exec,
             9 => Self::Started,
             10 => Self::Exited(decode_exit(&mut input)?),
-            11 => Self::SelfTest,
+            11 => Self::SelfTest(Targets {
+                server: input.u32()?,
+                warden: input.u32()?,
+                canary: input.path()?,
+                port: input.u32()?,
+                name: input.text()?,
+            }),
             12 => {
                 let mut findings = Vec::new();
                 for _ in 0..input.u32()? {
@@ -171,6 +208,7 @@ impl Frame {
                 Self::SelfTested(findings)
             }
             13 => Self::Explained,
+            14 => Self::Born(input.i32()?),
             _ => return Err(malformed()),
         };
         input.end()?;
@@ -531,7 +569,14 @@ mod tests {
             Frame::Started,
             Frame::Exited(exit(How::Exited(3))),
             Frame::Exited(exit(How::Signalled(9))),
-            Frame::SelfTest,
+            Frame::SelfTest(Targets {
+                server: 7,
+                warden: 8,
+                canary: "/tmp/canary".into(),
+                port: 65_535,
+                name: "name".to_owned(),
+            }),
+            Frame::Born(77),
             Frame::SelfTested(vec![("root".to_owned(), true, "read-only".to_owned())]),
         ]
     }

@@ -20,6 +20,7 @@ mod proof;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::omit::{Omit, omitted};
 use crate::support::Isolation;
 use crate::sys;
 
@@ -160,15 +161,51 @@ impl Filter {
         Self::for_architecture(NATIVE, at, Denial::Asked)
     }
 
-    fn for_architecture(architecture: Architecture, at: Isolation, denial: Denial) -> Self {
+    /// The same as [`Filter::new`], with some calls allowed whatever the policy
+    /// says: for an init that has more to do than its programs may, who then get
+    /// a whole filter of their own.
+    pub(crate) fn with(at: Isolation, also: &[libc::c_long]) -> Self {
+        let mut table = NATIVE.table.to_vec();
+        for (number, rule) in &mut table {
+            if also.contains(&libc::c_long::from(*number)) {
+                *rule = Rule::Allow(Isolation::Landlock);
+            }
+        }
+        Self::of(NATIVE.audit, &table, at, Denial::Errno)
+    }
+
+    /// Lets whoever listens decide a few calls, and allows all others: to be
+    /// installed beside a whole filter, whose refusals hold as well.
+    pub(crate) fn deciding(calls: &[libc::c_long]) -> Self {
         let mut out = vec![
             load(ARCH),
-            branch(JUMP_IF_EQUAL, architecture.audit, 1, 0),
+            // The whole filter refuses other architectures.
+            branch(JUMP_IF_EQUAL, NATIVE.audit, 1, 0),
+            ret(RET_ALLOW),
+            load(NUMBER),
+        ];
+        for (index, call) in calls.iter().enumerate() {
+            let number = u32::try_from(*call).expect("numbers of calls are small");
+            let to_last = u8::try_from(calls.len() - index).expect("the calls are few");
+            out.push(branch(JUMP_IF_EQUAL, number, to_last, 0));
+        }
+        out.push(ret(RET_ALLOW));
+        out.push(ret(RET_USER_NOTIF));
+        Self { instructions: out }
+    }
+
+    fn for_architecture(architecture: Architecture, at: Isolation, denial: Denial) -> Self {
+        Self::of(architecture.audit, architecture.table, at, denial)
+    }
+
+    fn of(audit: u32, table: &[(u32, Rule)], at: Isolation, denial: Denial) -> Self {
+        let mut out = vec![
+            load(ARCH),
+            branch(JUMP_IF_EQUAL, audit, 1, 0),
             denial.with(libc::ENOSYS),
             load(NUMBER),
         ];
-        let ranges = ranges(architecture.table, at, denial);
-        tree(&ranges, at, denial, &mut out);
+        tree(&ranges(table, at, denial), at, denial, &mut out);
         Self { instructions: out }
     }
 
@@ -177,6 +214,9 @@ impl Filter {
     /// # Errors
     /// `EACCES` without `no_new_privs`, `EINVAL` for a malformed filter.
     pub(crate) fn install(&self) -> io::Result<()> {
+        if omitted(Omit::Seccomp) {
+            return Ok(());
+        }
         sys::seccomp_install(&self.instructions)
     }
 
@@ -594,12 +634,69 @@ mod tests {
             ("io class of another", "ioprio_set", [1, 77, 0, 0, 0, 0], false),
     ];
 
+    #[rustfmt::skip]
+    const WITH_THE_SERVERS_UID: &[Case] = &[
+            ("own limits", "prlimit64", [0, 7, 0, 0, 0, 0], true),
+            ("limits by number", "prlimit64", [77, 7, 0, 0, 0, 0], false),
+            ("F_SETOWN", "fcntl", [0, 8, 77, 0, 0, 0], false),
+            ("F_SETOWN_EX", "fcntl", [0, 15, 77, 0, 0, 0], false),
+            ("F_SETPIPE_SZ", "fcntl", [0, 1031, 1 << 20, 0, 0, 0], false),
+            ("F_DUPFD", "fcntl", [0, 0, 3, 0, 0, 0], true),
+            ("FIONREAD", "ioctl", [0, 0x541b, 0, 0, 0, 0], true),
+            ("FIOSETOWN", "ioctl", [0, 0x8901, 0, 0, 0, 0], false),
+            ("FS_IOC_SETFLAGS", "ioctl", [0, 0x4008_6602, 0, 0, 0, 0], false),
+            ("TIOCSTI", "ioctl", [0, 0x5412, 0, 0, 0, 0], false),
+            ("sendmsg", "sendmsg", [0; 6], false),
+            ("sendto", "sendto", [0; 6], true),
+            ("fchown", "fchown", [0; 6], false),
+            ("file_setattr", "file_setattr", [0; 6], false),
+            // Init decides.
+            ("fchmod", "fchmod", [0; 6], true),
+    ];
+
+    #[test]
+    fn what_inits_own_filter_allows_is_refused_by_the_programs() {
+        let own = [libc::SYS_seccomp, libc::SYS_sendmsg, libc::SYS_ioctl];
+        let init = Filter::with(Isolation::Landlock, &own);
+        let program = Filter::new(Isolation::Landlock);
+        for number in own.map(|number| u32::try_from(number).unwrap()) {
+            let args = [0, 0x8901, 0, 0, 0, 0];
+            assert_eq!(simulate(&init, NATIVE.audit, number, args), RET_ALLOW);
+            assert_ne!(simulate(&program, NATIVE.audit, number, args), RET_ALLOW);
+        }
+        // And nothing else.
+        for number in (0..600).filter(|number| !own.contains(&libc::c_long::from(*number))) {
+            assert_eq!(
+                simulate(&init, NATIVE.audit, number, [9; 6]),
+                simulate(&program, NATIVE.audit, number, [9; 6])
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_it_names_is_asked() {
+        let filter = Filter::deciding(&[libc::SYS_clone, libc::SYS_fchmod]);
+        for (on, _) in ALL {
+            for number in 0..600 {
+                let asks = on.audit == NATIVE.audit
+                    && [libc::SYS_clone, libc::SYS_fchmod].contains(&libc::c_long::from(number));
+                let expected = if asks {
+                    libc::SECCOMP_RET_USER_NOTIF
+                } else {
+                    RET_ALLOW
+                };
+                assert_eq!(simulate(&filter, on.audit, number, [0; 6]), expected);
+            }
+        }
+    }
+
     #[test]
     fn named_cases() {
         check(Isolation::Full, CASES);
         check(Isolation::Namespaces, WITHOUT_CGROUP);
         check(Isolation::Uids, WITHOUT_NAMESPACES);
         check(Isolation::Landlock, WITHOUT_NAMESPACES);
+        check(Isolation::Landlock, WITH_THE_SERVERS_UID);
     }
 
     /// Depth, not length, is what a call pays.

@@ -9,15 +9,19 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::{WaitOptions, getpid, getppid, getuid};
+use rustix::process::{DumpableBehavior, Pid, WaitOptions, getpid, getppid, getuid};
 use rustix::thread::UnshareFlags;
+use rustix::time::Timespec;
 
+use crate::alone::Asked;
 use crate::confine::Confinement;
 use crate::error::{At, Error, Step};
 use crate::idmap::INSIDE;
+use crate::init::Place;
 use crate::limits::Limits;
-use crate::protocol::Frame;
+use crate::protocol::{Frame, Targets};
 use crate::support::Isolation;
 use crate::sys::{self, Child};
 use crate::uids::Room;
@@ -35,33 +39,36 @@ const MAX_REPORT: u64 = 16 * 1024;
 ///
 /// # Errors
 /// [`Step::SelfTest`] when it could not be run.
-pub(crate) fn findings(with: &Confinement<'_>) -> Result<Vec<Finding>, Error> {
-    let room = with.room();
-    let mut all = report(room, || match room {
-        None => in_namespaces(),
-        Some(room) => in_place(room),
+pub(crate) fn findings(with: &Confinement<'_>, targets: &Targets) -> Result<Vec<Finding>, Error> {
+    let mut all = report(with, || match with.room() {
+        None => in_namespaces(targets),
+        Some(room) => in_place(room, targets),
     })?;
-    all.extend(report(room, || vec![processes(with.limits)])?);
+    all.extend(report(with, || vec![processes(with.limits)])?);
     crate::init::kill_rest();
     all.push(memory(with).at(Step::SelfTest)?);
     Ok(all)
 }
 
 /// Makes a fork of init what a program is.
-fn stand_where_programs_do(room: Option<&Room>) {
-    if room.is_some_and(|room| room.become_program().is_err()) {
+fn stand_where_programs_do(place: Place<'_>) {
+    let taken = place.take();
+    // As exec would leave it: a program's own files in /proc are its own.
+    let dumpable = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+    if taken.is_err() || dumpable.is_err() {
         sys::exit_now(1);
     }
 }
 
 fn report(
-    room: Option<&Room>,
+    with: &Confinement<'_>,
     attacker: impl FnOnce() -> Vec<Finding>,
 ) -> Result<Vec<Finding>, Error> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::SelfTest)?;
+    let place = Place::new(with)?;
     match sys::fork().at(Step::SelfTest)? {
         Child::Me => {
-            stand_where_programs_do(room);
+            stand_where_programs_do(place);
             let frame = Frame::SelfTested(attacker()).encode();
             // A short or missing report fails to decode on the other side.
             rustix::io::write(&write, &frame).ok();
@@ -69,7 +76,8 @@ fn report(
         }
         Child::Pid(..) => drop(write),
     }
-    match Frame::decode(&read_all(read).at(Step::SelfTest)?)? {
+    let asked = place.left()?;
+    match Frame::decode(&read_all(read, asked).at(Step::SelfTest)?)? {
         Frame::SelfTested(findings) => Ok(findings),
         _ => Err(Error::new(
             Step::SelfTest,
@@ -78,8 +86,25 @@ fn report(
     }
 }
 
-fn read_all(from: OwnedFd) -> io::Result<Vec<u8>> {
+/// Reads a report, and answers the calls that the attacker asks leave for.
+fn read_all(from: OwnedFd, mut asked: Option<Asked<'_>>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    while let Some(asked) = &mut asked {
+        let mut fds = vec![PollFd::new(&from, PollFlags::IN)];
+        fds.extend(
+            asked
+                .fd()
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+        );
+        let due = asked.due().and_then(|due| Timespec::try_from(due).ok());
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, due.as_ref()))?;
+        let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        asked.turn(ready.get(1).copied().unwrap_or(PollFlags::empty()))?;
+        // It reports once, at its end.
+        if !ready[0].is_empty() {
+            break;
+        }
+    }
     fs::File::from(from)
         .take(MAX_REPORT)
         .read_to_end(&mut bytes)?;
@@ -98,7 +123,7 @@ fn found(name: &str, holds: bool, detail: String) -> Finding {
 }
 
 /// What must hold on every rung.
-fn everywhere(uid: u32) -> Vec<Finding> {
+fn everywhere(uid: u32, targets: &Targets) -> Vec<Finding> {
     let capabilities = rustix::thread::capabilities(None)
         .map(|sets| sets.permitted.is_empty() && sets.effective.is_empty());
     vec![
@@ -112,7 +137,12 @@ fn everywhere(uid: u32) -> Vec<Finding> {
             rustix::thread::no_new_privs().unwrap_or(false),
             "set".to_owned(),
         ),
-        refused("host files", fs::read("/etc/shadow").map(drop)),
+        refused(
+            "host files",
+            fs::read(&targets.canary)
+                .or_else(|_| fs::read("/etc/shadow"))
+                .map(drop),
+        ),
         refused(
             "kernel settings",
             fs::write("/proc/sys/kernel/core_pattern", "x"),
@@ -122,14 +152,41 @@ fn everywhere(uid: u32) -> Vec<Finding> {
             "mount",
             rustix::mount::mount_bind("/", "/tmp").map_err(io::Error::from),
         ),
-        refused("seccomp", socket(38)), // AF_ALG
-        refused("network", outside()),
+        seccomp(),
+        refused(
+            "network",
+            reach(targets)
+                .or_else(|_| reach_by_name(targets))
+                .or_else(|_| outside()),
+        ),
     ]
 }
 
-fn in_namespaces() -> Vec<Finding> {
+/// Calls that a kernel without a filter grants to everybody, or refuses in
+/// other words.
+fn seccomp() -> Finding {
+    let tried = [
+        ("inotify", inotify(), libc::EPERM),
+        ("AF_ALG", socket(38), libc::EPERM),
+        ("unshare", sys::unshare(UnshareFlags::FS), libc::EPERM),
+    ];
+    let wrong = tried.iter().find(|(_, met, wanted)| {
+        met.as_ref().err().and_then(io::Error::raw_os_error) != Some(*wanted)
+    });
+    match wrong {
+        None => found("seccomp", true, "dangerous calls are refused".to_owned()),
+        Some((call, met, _)) => found("seccomp", false, format!("{call}: {met:?}")),
+    }
+}
+
+fn inotify() -> io::Result<()> {
+    rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC)?;
+    Ok(())
+}
+
+fn in_namespaces(targets: &Targets) -> Vec<Finding> {
     let interfaces = interfaces();
-    let mut all = everywhere(INSIDE);
+    let mut all = everywhere(INSIDE, targets);
     all.extend([
         found(
             "pid namespace",
@@ -138,6 +195,8 @@ fn in_namespaces() -> Vec<Finding> {
             format!("process {}", getpid().as_raw_nonzero()),
         ),
         refused("read-only root", fs::write("/attack", "")),
+        // The mounts would allow it, and so would the kernel: more is everybody's.
+        refused("landlock", fs::write("/proc/self/oom_score_adj", "1000")),
         refused("init's root", fs::read_dir("/proc/1/root").map(drop)),
         refused("init's memory", fs::File::open("/proc/1/mem").map(drop)),
         found(
@@ -157,29 +216,49 @@ fn in_namespaces() -> Vec<Finding> {
 
 /// Without namespaces the attacker sees the names of much, and must get
 /// nowhere with them.
-fn in_place(room: &Room) -> Vec<Finding> {
-    let init = getppid();
+fn in_place(room: &Room, targets: &Targets) -> Vec<Finding> {
+    let init = getppid().map_or(1, |init| init.as_raw_nonzero().get().unsigned_abs());
     let above = room.seen("..");
-    let mut all = everywhere(room.uid);
+    let mut all = everywhere(room.uid, targets);
+    for (whose, pid) in [
+        ("init", init),
+        ("the server", targets.server),
+        ("the warden", targets.warden),
+    ] {
+        all.extend([
+            refused(&format!("signals to {whose}"), signal(pid)),
+            refused(&format!("memory of {whose}"), look_into(pid)),
+        ]);
+    }
+    let times = rustix::fs::Timestamps {
+        last_access: Timespec::default(),
+        last_modification: Timespec::default(),
+    };
     all.extend([
         refused(
-            "signals to init",
-            init.map_or(Ok(()), |init| Ok(rustix::process::test_kill_process(init)?)),
+            "modes of host files",
+            rustix::fs::chmod(&targets.canary, rustix::fs::Mode::RWXU).map_err(io::Error::from),
         ),
         refused(
-            "init's files",
-            fs::read(format!(
-                "/proc/{}/environ",
-                init.map_or(1, |init| init.as_raw_nonzero().get())
-            ))
-            .map(drop),
+            "times of host files",
+            rustix::fs::utimensat(
+                rustix::fs::CWD,
+                &targets.canary,
+                &times,
+                rustix::fs::AtFlags::empty(),
+            )
+            .map_err(io::Error::from),
+        ),
+        refused(
+            "the server's limits",
+            Pid::from_raw(targets.server.cast_signed()).map_or(Ok(()), unlimit),
         ),
         refused("other processes", fs::read_dir("/proc").map(drop)),
         refused("listing the root", fs::read_dir("/").map(drop)),
         refused("other boxes", fs::read_dir(above).map(drop)),
         refused("writing elsewhere", fs::write("/tmp/self-test", "")),
         refused(
-            "becoming init",
+            "another uid",
             rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(room.uid + 1))
                 .map_err(io::Error::from),
         ),
@@ -199,6 +278,46 @@ fn in_place(room: &Room) -> Vec<Finding> {
         writable(room.seen("/workspace/self-test")),
     ]);
     all
+}
+
+fn signal(pid: u32) -> io::Result<()> {
+    match Pid::from_raw(pid.cast_signed()) {
+        Some(pid) => Ok(rustix::process::test_kill_process(pid)?),
+        None => Ok(()),
+    }
+}
+
+/// By any of the ways into another process.
+fn look_into(pid: u32) -> io::Result<()> {
+    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).map(drop);
+    sys::seize(pid)
+        .or_else(|_| read("environ"))
+        .or_else(|_| read("maps"))
+        .or_else(|_| fs::File::open(format!("/proc/{pid}/mem")).map(drop))
+        .or_else(|_| fs::read_link(format!("/proc/{pid}/exe")).map(drop))
+        .or_else(|_| fs::read_dir(format!("/proc/{pid}/root")).map(drop))
+}
+
+fn unlimit(pid: Pid) -> io::Result<()> {
+    let none = rustix::process::Rlimit {
+        current: None,
+        maximum: None,
+    };
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Core, none)?;
+    Ok(())
+}
+
+/// The server's own listeners, which nobody in a box may reach.
+fn reach(targets: &Targets) -> io::Result<()> {
+    let port = u16::try_from(targets.port).map_err(io::Error::other)?;
+    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&server, Duration::from_millis(200)).map(drop)
+}
+
+fn reach_by_name(targets: &Targets) -> io::Result<()> {
+    use std::os::linux::net::SocketAddrExt as _;
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(&targets.name)?;
+    std::os::unix::net::UnixStream::connect_addr(&name).map(drop)
 }
 
 fn writable(path: std::path::PathBuf) -> Finding {
@@ -271,9 +390,10 @@ fn memory(with: &Confinement<'_>) -> io::Result<Finding> {
     let limits = with.limits;
     let name = "memory limit".to_owned();
     let too_much = usize::try_from(limits.memory.saturating_mul(2)).unwrap_or(usize::MAX);
+    let place = Place::new(with).map_err(|error| error.source)?;
     let pid = match sys::fork()? {
         Child::Me => {
-            stand_where_programs_do(with.room());
+            stand_where_programs_do(place);
             if sys::touch(too_much).is_ok() {
                 linger()
             }
@@ -281,8 +401,13 @@ fn memory(with: &Confinement<'_>) -> io::Result<Finding> {
         }
         Child::Pid(pid, _) => pid,
     };
-    let here = with.isolation == Isolation::Namespaces;
-    let mut watcher = here.then(|| Watcher::of_memory(limits));
+    // It asks for nothing; but that is known by hearing it.
+    let _asked = place.left().map_err(|error| error.source)?;
+    let mut watcher = match with.isolation {
+        Isolation::Namespaces => Some(Watcher::of_memory(limits)),
+        Isolation::Landlock => Some(Watcher::of_descendants(limits)),
+        Isolation::Full | Isolation::Uids => None,
+    };
     let until = Instant::now() + MEMORY_TIMEOUT;
     while Instant::now() < until {
         if let Some(watcher) = &mut watcher {

@@ -4,20 +4,22 @@
 //! block says why that holds. Nothing here decides anything.
 #![expect(unsafe_code, reason = "raw system calls, each with its safety note")]
 
+mod listen;
 mod memory;
 mod mount;
-mod notify;
 mod process;
 #[cfg(test)]
 pub(crate) mod raw;
 mod signal;
 
+pub(crate) use listen::{
+    Call, Verdict, answer, is_filtered, is_waiting, next_call, seccomp_listen,
+};
 pub(crate) use memory::{fixed_memory, read_whole, sealed_memory, touch};
 pub(crate) use mount::{Attributes, loopback_up, set_mount_attributes};
-pub(crate) use notify::{is_filtered, receive_asked, refuse, seccomp_listen};
 pub(crate) use process::{
-    Child, CloneFlags, children_cpu_time, clone_box, close_range, exec, exit_now, fork,
-    seccomp_install, unshare,
+    Child, CloneFlags, children_cpu_time, clone_box, close_all_but, close_range, exec, exit_now,
+    fork, seccomp_install, seize, unshare,
 };
 pub(crate) use signal::{
     child_signals, default_signals, drain_signals, ignore_signals, send_signal_to_all,

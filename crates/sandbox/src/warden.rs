@@ -19,8 +19,10 @@ use rustix::net::Shutdown;
 use rustix::process::WaitOptions;
 use rustix::time::Timespec;
 
+use crate::alone;
 use crate::cgroup::{Cgroup, Cgroups};
 use crate::error::{Error, Step};
+use crate::omit::{Omit, omitted};
 use crate::protocol::{self, Frame, Received};
 use crate::seccomp::Filter;
 use crate::support::Isolation;
@@ -78,10 +80,7 @@ impl Warden {
                 let hello = Frame::Hello {
                     cgroup: cgroups.as_ref().map(Cgroups::describe).unwrap_or_default(),
                     own_uids: ground.own_uids(),
-                    shared: match &ground {
-                        Ground::Namespaces { .. } => std::path::PathBuf::new(),
-                        Ground::Uids(uids) => uids.shared(),
-                    },
+                    shared: ground.shared(),
                 };
                 if let Err(error) = protocol::send(&socket, &hello, &[]) {
                     return Err((socket, Error::new(Step::Warden, error)));
@@ -91,7 +90,10 @@ impl Warden {
                     isolation: rung,
                     free: (0..ground.slots()).rev().collect(),
                     ground,
-                    filter: Filter::new(rung),
+                    filter: match rung {
+                        Isolation::Landlock => alone::filter(),
+                        _ => Filter::new(rung),
+                    },
                     cgroups,
                     boxes: Vec::new(),
                     unremoved: Vec::new(),
@@ -132,8 +134,12 @@ impl Warden {
                 self.advance(index);
             }
         }
-        for each in &mut self.boxes {
-            each.go_on();
+        for index in (0..self.boxes.len()).rev() {
+            self.boxes[index].go_on();
+            // Whoever lost its closer waits for more than the next one's word.
+            if self.boxes[index].phase == Phase::Killing && self.boxes[index].closers > 0 {
+                self.advance(index);
+            }
         }
         self.kill_overdue();
         self.look();
@@ -191,7 +197,7 @@ impl Warden {
             .min();
         let due = match &self.ground {
             Ground::Namespaces { networks, .. } => networks.refill_due(),
-            Ground::Uids(_) => self.boxes.iter().filter_map(|each| self.due(each)).min(),
+            _ => self.boxes.iter().filter_map(|each| self.due(each)).min(),
         };
         let wait = [removal, overdue, due].into_iter().flatten().min()?;
         Timespec::try_from(wait).ok()
@@ -262,14 +268,14 @@ impl Warden {
 
     /// Looks at what boxes without namespaces use, if it is time.
     fn look(&mut self) {
-        let Ground::Uids(ids) = &self.ground else {
+        if !self.ground.is_in_place() {
             return;
-        };
+        }
         if self.looked.elapsed() < LOOK {
             return;
         }
         self.looked = Instant::now();
-        let full = ids.disk_is_nearly_full();
+        let full = self.ground.disk_is_nearly_full();
         let mut alive: Vec<&mut LiveBox> = self
             .boxes
             .iter_mut()
@@ -284,6 +290,10 @@ impl Warden {
             for each in alive {
                 each.kill();
             }
+            return;
+        }
+        if matches!(self.ground, Ground::Alone(_)) || omitted(Omit::Memory) {
+            // Their inits look at their memory.
             return;
         }
         let uids: Vec<u32> = alive
@@ -309,7 +319,7 @@ impl Warden {
     /// Without a pid namespace the orphans of a dead box come here, and are
     /// reaped among all other children.
     fn reap_orphans(&mut self) {
-        if !matches!(self.ground, Ground::Uids(_)) {
+        if !self.ground.is_in_place() {
             return;
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
@@ -343,6 +353,11 @@ impl Warden {
                 if !each.is_closed() {
                     return;
                 }
+                let lost = each.closers > 0 && matches!(self.ground, Ground::Alone(_));
+                if lost && self.has_strays() {
+                    return;
+                }
+                let each = &mut self.boxes[index];
                 tell_end(each);
                 each.phase = Phase::Kept;
                 // The server hears that nothing more comes, and lets go.
@@ -359,6 +374,21 @@ impl Warden {
                 None => {}
             },
         }
+    }
+
+    /// Kills programs that came here because their closer and init are dead.
+    /// Says whether there were any.
+    fn has_strays(&mut self) -> bool {
+        let known: Vec<i32> = self
+            .boxes
+            .iter_mut()
+            .flat_map(LiveBox::children)
+            .map(|child| child.pid)
+            .collect();
+        alone::kill_strays(|pid| known.contains(&pid)).unwrap_or_else(|error| {
+            log(&Error::new(Step::Kill, error));
+            true
+        })
     }
 
     fn release(&mut self, cgroup: Option<Cgroup>) {

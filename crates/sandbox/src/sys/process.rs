@@ -129,6 +129,21 @@ pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
+/// Closes all descriptors from 3 on but `kept`, under the same promise.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.9.
+pub(crate) fn close_all_but<'a>(kept: impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
+    kept.sort_unstable();
+    let mut from = 3;
+    for fd in kept {
+        close_range(from, fd.saturating_sub(1))?;
+        from = from.max(fd.saturating_add(1));
+    }
+    close_range(from, u32::MAX)
+}
+
 /// Installs a classic-BPF system-call filter on this thread.
 ///
 /// # Errors
@@ -156,6 +171,19 @@ pub(super) fn seccomp(
             &raw const program,
         )
     })
+}
+
+/// Tries to become a process's tracer, and lets go of it again: for a self-test.
+///
+/// # Errors
+/// `EPERM` or `ESRCH`, if all is well.
+pub(crate) fn seize(pid: u32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_SEIZE takes no address, and stops nobody.
+    check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) })?;
+    // SAFETY: as above; what was not seized is not let go of.
+    check(unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, none, none) }).map(drop)
 }
 
 /// User and system time of all children that were waited for.

@@ -3,7 +3,7 @@
 //! What fails on the way leaves no process, no directory and no cgroup.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use rustix::process::Signal;
@@ -15,10 +15,12 @@ use crate::cgroup::Cgroup;
 use crate::confine::{Confinement, Walls};
 use crate::error::{At, Error, Step};
 use crate::idmap::HostIds;
+use crate::limits::Limits;
+use crate::omit::{Omit, omitted};
 use crate::spec::Spec;
 use crate::sys::{self, Child, CloneFlags};
 use crate::uids::{self, Awaited, Closer, Room};
-use crate::{init, mount};
+use crate::{alone, init, mount};
 
 /// Added to a box's badness: the kernel should take it before the server.
 const OOM_SCORE: &str = "500";
@@ -46,7 +48,7 @@ impl Warden {
         self.made += 1;
         let made = match &self.ground {
             Ground::Namespaces { .. } => self.create_in_namespaces(slot, spec, explain, socket),
-            Ground::Uids(_) => self.create_in_place(slot, spec, explain, socket),
+            Ground::Uids(_) | Ground::Alone(_) => self.create_in_place(slot, spec, explain, socket),
         };
         match made {
             Ok(made) => {
@@ -94,7 +96,7 @@ impl Warden {
         let cgroup = self
             .cgroups
             .as_ref()
-            .map(|cgroups| cgroups.create(self.made, &spec.limits))
+            .map(|cgroups| cgroups.create(self.made, &counted(&spec.limits)))
             .transpose()?;
         let with = Confinement {
             isolation: self.isolation,
@@ -130,14 +132,15 @@ impl Warden {
         explain: bool,
         socket: &OwnedFd,
     ) -> Result<Made, Error> {
-        let Ground::Uids(ids) = &self.ground else {
-            unreachable!("create() looked");
-        };
         let sources = uids::open(&spec.mounts)?;
-        let room = ids.room(slot, &spec.mounts)?;
+        let room = match &self.ground {
+            Ground::Uids(ids) => ids.room(slot, &spec.mounts)?,
+            Ground::Alone(alone) => alone.room(slot, &spec.mounts)?,
+            Ground::Namespaces { .. } => unreachable!("create() looked"),
+        };
         let with = Confinement {
             isolation: self.isolation,
-            walls: Walls::Uids {
+            walls: Walls::InPlace {
                 sources: &sources,
                 room: &room,
             },
@@ -145,13 +148,16 @@ impl Warden {
             filter: &self.filter,
             explain,
         };
-        // First, so that there is one whatever the programs take.
-        let closer = Closer::start(&room);
-        let started = closer.and_then(|closer| {
-            let needed = sources.iter().collect();
-            let (init, lifeline) = start(&with, needed, socket, None, |_| Ok(()))?;
-            Ok((init, lifeline, closer))
-        });
+        let started = if room.is_apart() {
+            // First, so that there is one whatever the programs take.
+            Closer::start(&room).and_then(|closer| {
+                let needed = sources.iter().collect();
+                let (init, lifeline) = start(&with, needed, socket, None, |_| Ok(()))?;
+                Ok((init, lifeline, closer))
+            })
+        } else {
+            alone::start(&with, &room, &sources, socket)
+        };
         match started {
             Ok((init, lifeline, closer)) => Ok(Made {
                 init,
@@ -169,6 +175,18 @@ impl Warden {
             }
         }
     }
+}
+
+/// What a box's cgroup is to hold.
+fn counted(limits: &Limits) -> Limits {
+    let mut counted = *limits;
+    if omitted(Omit::Memory) {
+        counted.memory = 1 << 40;
+    }
+    if omitted(Omit::Processes) {
+        counted.processes = 10_000;
+    }
+    counted
 }
 
 /// A box before its monitor is known.
@@ -199,7 +217,7 @@ fn start(
             sys::clone_box(flags, cgroup.and_then(Cgroup::clone_into))
         }
         // clone3 is refused in plain containers.
-        Walls::Uids { .. } => sys::fork(),
+        Walls::InPlace { .. } => sys::fork(),
     };
     let init = match child.at(Step::Clone)? {
         Child::Me => become_init(with, needed, socket, tasks, go),
@@ -236,20 +254,10 @@ fn become_init(
     tasks: Vec<OwnedFd>,
     go: OwnedFd,
 ) -> ! {
-    let mut needed: Vec<u32> = needed
-        .into_iter()
-        .chain(&tasks)
-        .chain([socket, &go])
-        .map(|fd| fd.as_raw_fd().unsigned_abs())
-        .collect();
-    needed.sort_unstable();
-    let mut from = 3;
-    for fd in needed.into_iter().chain([u32::MAX]) {
-        // 0, 1 and 2 are replaced once the box is confined.
-        if sys::close_range(from.min(fd), fd.saturating_sub(1)).is_err() && from < fd {
-            sys::exit_now(3);
-        }
-        from = fd.saturating_add(1);
+    // 0, 1 and 2 are replaced once the box is confined.
+    let kept = needed.into_iter().chain(&tasks).chain([socket, &go]);
+    if sys::close_all_but(kept).is_err() {
+        sys::exit_now(3);
     }
     init::run(with, socket, tasks, go)
 }

@@ -8,7 +8,13 @@ use sandbox::{Denials, DeniedCall, Event, Explanation, How, Isolation};
 use crate::support::{Finished, Running, event, limits, mounts, python, run, run_in, secs};
 use crate::{Here, Test};
 
-pub(crate) const EVERYWHERE: &[Test] = &[
+pub(crate) const EVERYWHERE: &[Test] = &[("explained_is_nothing_that_nobody_asked_for", not_asked)];
+
+/// Where the one listener decides about forks.
+pub(crate) const ALONE: &[Test] = &[("explained_box_says_what_it_cannot_tell", untold)];
+
+/// Where there is a listener.
+pub(crate) const LISTENED: &[Test] = &[
     ("explained_calls_are_named_with_their_reasons", named),
     ("explained_errnos_are_the_usual_ones", same_errnos),
     ("explained_box_that_is_killed_still_tells", killed),
@@ -16,7 +22,6 @@ pub(crate) const EVERYWHERE: &[Test] = &[
     ("explained_flood_ends_with_its_box", flood),
     ("explained_calls_are_not_interrupted", signals),
     ("explained_are_threads_and_children_too", everybody),
-    ("explained_is_nothing_that_nobody_asked_for", not_asked),
     ("explained_box_runs_a_second_program", second),
 ];
 
@@ -65,6 +70,15 @@ fn counted(denials: &Denials, name: &str) -> u32 {
 fn succeeded(done: &Finished) {
     let how = done.exit.expect("it ended").how;
     assert_eq!(how, How::Exited(0), "{} {}", done.stdout, done.stderr);
+}
+
+fn untold(here: &Here) {
+    let (done, denials) = explain(here, "print(call(BPF, 0, 0, 0) == 1)", WALL);
+    succeeded(&done);
+    assert_eq!(done.stdout, "True\n");
+    assert_eq!(denials.calls, []);
+    let gap = denials.gap.expect("something is missing");
+    assert!(gap.contains("not told at landlock"), "{gap}");
 }
 
 fn named(here: &Here) {

@@ -2,15 +2,17 @@
 //!
 //! This binary owns `main`, because the warden is a re-execution of it. Run as
 //! root, it tests the rung `full` and then runs itself again: at `uids`, and as
-//! an ordinary user, who gets `namespaces`.
+//! an ordinary user at `namespaces` and at `landlock`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod alone;
 mod attacks;
 mod explained;
 mod in_place;
 mod lifecycle;
 mod limits;
+mod probe;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
@@ -26,21 +28,27 @@ pub(crate) struct Here {
     pub(crate) isolation: Isolation,
 }
 
-/// Starts the warden of the rung that is tested.
-pub(crate) fn launch() -> (Launcher, sandbox::Support) {
-    let rungs = match std::env::var(RUNG) {
+/// The rungs that are tested.
+pub(crate) fn rungs() -> std::ops::RangeInclusive<Isolation> {
+    match std::env::var(RUNG) {
         Ok(rung) => {
             let rung = rung.parse().unwrap();
             rung..=rung
         }
+        Err(_) if rustix::process::geteuid().is_root() => Isolation::Full..=Isolation::Full,
         Err(_) => Isolation::Namespaces..=Isolation::Full,
-    };
-    sandbox::launch(rungs).unwrap_or_else(|refusal| panic!("{refusal}"))
+    }
+}
+
+/// Starts the warden of the rung that is tested.
+pub(crate) fn launch() -> (Launcher, sandbox::Support) {
+    sandbox::launch(rungs()).unwrap_or_else(|refusal| panic!("{refusal}"))
 }
 
 fn main() {
     sandbox::enter();
     let arguments = Arguments::from_args();
+    probe::omit();
     if std::env::var_os(lifecycle::VICTIM).is_some() {
         lifecycle::be_a_victim();
     }
@@ -59,16 +67,19 @@ fn main() {
         explained::EVERYWHERE,
         lifecycle::EVERYWHERE,
         limits::EVERYWHERE,
+        probe::EVERYWHERE,
     ]
     .concat();
     tests.extend(match isolation {
         Isolation::Full | Isolation::Namespaces => [
             attacks::IN_NAMESPACES,
+            explained::LISTENED,
             lifecycle::IN_NAMESPACES,
             limits::IN_NAMESPACES,
         ]
         .concat(),
-        Isolation::Uids | Isolation::Landlock => in_place::TESTS.to_vec(),
+        Isolation::Uids => [in_place::TESTS, in_place::BY_UID, explained::LISTENED].concat(),
+        Isolation::Landlock => [in_place::TESTS, alone::TESTS, explained::ALONE].concat(),
     });
     if isolation == Isolation::Full {
         tests.extend(limits::WITH_CGROUP);
@@ -83,7 +94,11 @@ fn main() {
             Ok(())
         }));
         trials.push(Trial::test("everything_as_an_ordinary_user", || {
-            support::again_as_an_ordinary_user();
+            support::again_as_an_ordinary_user(None);
+            Ok(())
+        }));
+        trials.push(Trial::test("everything_at_landlock", || {
+            support::again_as_an_ordinary_user(Some(Isolation::Landlock));
             Ok(())
         }));
     }

@@ -220,17 +220,22 @@ pub(crate) fn again_at(rung: sandbox::Isolation) {
 
 /// Runs all tests of this binary again as a user with no rights and no cgroup.
 #[expect(clippy::disallowed_methods, reason = "tests start processes")]
-pub(crate) fn again_as_an_ordinary_user() {
+pub(crate) fn again_as_an_ordinary_user(rung: Option<sandbox::Isolation>) {
     // The build directory may be out of that user's reach.
     let directory = tempfile::tempdir().unwrap();
     let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     std::fs::set_permissions(directory.path(), open).unwrap();
     let binary = directory.path().join("it");
     std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+    // Each a user of its own: what is counted by user must not meet.
+    let user = if rung.is_some() { 48_485 } else { 48_484 };
+    let ids = [format!("--reuid={user}"), format!("--regid={user}")];
     let status = std::process::Command::new("setpriv")
-        .args(["--reuid=48484", "--regid=48484", "--clear-groups", "--"])
+        .args(ids)
+        .args(["--clear-groups", "--"])
         .arg(&binary)
         .args(threads())
+        .envs(rung.map(|rung| (crate::RUNG, rung.as_str())))
         .current_dir("/")
         .status()
         .expect("setpriv is part of every Debian");

@@ -16,13 +16,13 @@ pub(super) const RUNS: &[Key] = &[
                 s.config.min_isolation = rung;
             }
         }),
-        "The least isolation that will do; the server refuses to start below it (landlock is reserved and not built yet)",
+        "The least isolation that will do; the server refuses to start below it (landlock is never taken unless it is named here)",
     ),
     key(
         "max_isolation",
         Reach::Engine,
         "full",
-        Kind::Word(&["full", "namespaces", "uids"], |s, v| {
+        Kind::Word(&["full", "namespaces", "uids", "landlock"], |s, v| {
             if let Ok(rung) = v.parse::<Isolation>() {
                 s.config.max_isolation = rung;
             }
