@@ -20,7 +20,7 @@ use self::attack::Attack;
 use crate::{build, process};
 
 /// The rungs that are built, strongest first.
-const RUNGS: [&str; 3] = ["full", "namespaces", "uids"];
+const RUNGS: [&str; 4] = ["full", "namespaces", "uids", "landlock"];
 
 /// Keeps the attacks out of the sandbox's tests, where this command follows.
 pub(crate) const APART: &str = "ESCAPE_TEST_APART";

@@ -4,6 +4,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,6 +33,8 @@ pub(crate) const CLEAN_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 #[derive(Debug)]
 pub(crate) struct Home {
     directory: TempDir,
+    /// Whose it is, where that is another user.
+    user: Option<u32>,
 }
 
 impl Home {
@@ -40,11 +44,29 @@ impl Home {
             .prefix("codex-check-")
             .tempdir()
             .context("failed to make a directory for the server")?;
-        let home = Self { directory };
+        let home = Self {
+            directory,
+            user: None,
+        };
         for part in [home.data(), home.tmp()] {
             fs::create_dir(&part).with_context(|| format!("failed to make {}", part.display()))?;
         }
         Ok(home)
+    }
+
+    /// Gives it to another user, who then runs its commands. Gives a copy of the
+    /// binary in it: the build directory may be closed to others.
+    pub(crate) fn hand_over(&mut self, user: u32, binary: &Path) -> Result<PathBuf> {
+        let copy = self.path().join("codex-server");
+        fs::copy(binary, &copy).context("failed to copy the binary")?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))
+            .context("failed to open the binary to all")?;
+        for path in [self.path().to_owned(), self.data(), self.tmp()] {
+            chown(&path, Some(user), Some(user))
+                .with_context(|| format!("failed to give {} away", path.display()))?;
+        }
+        self.user = Some(user);
+        Ok(copy)
     }
 
     /// All of it.
@@ -71,6 +93,9 @@ impl Home {
             .env("HOME", self.path())
             .env("CODEX_HOME", self.data())
             .env("TMPDIR", self.tmp());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user).current_dir(self.path());
+        }
         command
     }
 

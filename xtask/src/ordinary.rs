@@ -2,15 +2,12 @@
 //! languages must run in namespaces.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::container::attack::{self, Target};
-use crate::live::{self, Home, Server};
-use crate::process;
+use crate::live::{Home, Server};
 
 /// A user that no system gives to anybody.
 const UID: u32 = 64_123;
@@ -18,21 +15,10 @@ const UID: u32 = 64_123;
 /// Starts the server as that user and puts its claims to the test.
 pub(crate) fn ordinary(binary: &Path) -> Result<()> {
     check_kernel()?;
-    let home = Home::new()?;
-    // The build directory may be closed to others; a copy in the home is not.
-    let copy = hand_over(&home, binary)?;
-    let mut create = home.command(&copy);
-    create
-        .uid(UID)
-        .gid(UID)
-        .current_dir(home.path())
-        .args(["token", "create", "check"]);
-    let token = live::token_of(&process::capture(
-        "create a token as an ordinary user",
-        &mut create,
-    )?)?;
+    let mut home = Home::new()?;
+    let copy = home.hand_over(UID, binary)?;
+    let token = home.token(&copy)?;
     let mut serve = home.command(&copy);
-    serve.uid(UID).gid(UID).current_dir(home.path());
     serve.args(["serve", "--host", "127.0.0.1", "--port", "0"]);
     let server = Server::spawn(&mut serve, Some(token.clone()))?;
     let target = Target {
@@ -52,19 +38,6 @@ pub(crate) fn ordinary(binary: &Path) -> Result<()> {
         "the server ended with {status} after SIGTERM"
     );
     Ok(())
-}
-
-/// Gives the home to the user and puts the binary into it.
-fn hand_over(home: &Home, binary: &Path) -> Result<PathBuf> {
-    let copy = home.path().join("codex-server");
-    fs::copy(binary, &copy).context("failed to copy the binary")?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))
-        .context("failed to open the binary to all")?;
-    for path in [home.path().to_owned(), home.data(), home.tmp()] {
-        chown(&path, Some(UID), Some(UID))
-            .with_context(|| format!("failed to give {} away", path.display()))?;
-    }
-    Ok(copy)
 }
 
 /// Switches by which distributions forbid what this check needs, with the

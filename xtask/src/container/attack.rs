@@ -26,8 +26,8 @@ const LADDER: [&str; 4] = ["landlock", "uids", "namespaces", "full"];
 
 /// Python that prints one line for each thing it could do and should not.
 ///
-/// Where processes are not hidden from each other (`uids`), the server is
-/// process 1 of the container.
+/// Where processes are not hidden from each other (`uids`, `landlock`), the
+/// server is process 1 of the container.
 const PROBE: &str = r#"
 import glob, os, signal, socket
 
@@ -97,6 +97,8 @@ def became_root():
 
 tried("state", lambda: [open(path, "rb").read(1) for path in glob.glob("STATE_DIR/*") if os.path.isfile(path)])
 tried("state listing", lambda: os.listdir("STATE_DIR"))
+tried("state mode", lambda: os.chmod("STATE_DIR", 0o700) or "changed")
+tried("state times", lambda: os.utime("STATE_DIR", (1, 1)) or "changed")
 tried("shadow", lambda: open("/etc/shadow").read(1))
 tried("environment", others)
 tried("signal", signals)
@@ -121,7 +123,14 @@ pub(crate) fn all(server: &Target, least: &str) -> Result<String> {
         .replace("SERVER_HOST", &server.address.ip().to_string())
         .replace("SERVER_PORT", &server.address.port().to_string())
         .replace("STATE_DIR", &server.state.to_string_lossy())
-        .replace("SERVER_PID", if rung == "uids" { "1" } else { "0" });
+        .replace(
+            "SERVER_PID",
+            if ["uids", "landlock"].contains(&rung.as_str()) {
+                "1"
+            } else {
+                "0"
+            },
+        );
     let answer = client.execute("python", &code)?.json()?;
     let output = answer["output"].as_str().unwrap_or_default();
     ensure!(

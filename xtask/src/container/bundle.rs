@@ -2,7 +2,7 @@
 //! where there is no Docker.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +12,24 @@ use anyhow::{Context, Result};
 use super::spec::{self, Program, Security};
 use crate::live::Home;
 use crate::process;
+
+/// As whom the server is started, and with what besides its address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) uid: u32,
+    pub(crate) arguments: &'static [&'static str],
+}
+
+/// Gives a directory and the files in it to a user.
+fn give(directory: &Path, uid: u32) -> Result<()> {
+    let files = fs::read_dir(directory).context("failed to list the data directory")?;
+    let files = files.flatten().map(|entry| entry.path());
+    for path in files.chain([directory.to_owned()]) {
+        lchown(&path, Some(uid), Some(uid))
+            .with_context(|| format!("failed to give {} away", path.display()))?;
+    }
+    Ok(())
+}
 
 /// An OCI bundle below a home.
 #[derive(Debug)]
@@ -23,7 +41,12 @@ pub(crate) struct Bundle {
 
 impl Bundle {
     /// A root of its own with the host's `/usr`.
-    pub(crate) fn of_host(home: &Home, binary: &Path, security: Security) -> Result<Self> {
+    pub(crate) fn of_host(
+        home: &Home,
+        binary: &Path,
+        start: &Start,
+        security: Security,
+    ) -> Result<Self> {
         let root = home.path().join("bundle/rootfs");
         for part in [
             "usr", "etc", "proc", "sys", "dev", "tmp", "root", "data", "run", "var/tmp", "codex",
@@ -51,11 +74,13 @@ impl Bundle {
             "--port",
             "0",
         ];
+        let arguments = arguments.iter().chain(start.arguments);
+        give(&home.data(), start.uid)?;
         let program = Program {
             root,
             host_usr: true,
-            arguments: arguments.map(str::to_owned).to_vec(),
-            uid: 0,
+            arguments: arguments.copied().map(str::to_owned).collect(),
+            uid: start.uid,
             data: home.data(),
         };
         Self::new(home, &program, security)

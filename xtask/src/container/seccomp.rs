@@ -46,6 +46,24 @@ pub(crate) fn profile() -> Value {
     })
 }
 
+/// The same without the calls whose names begin so: they fail as on a kernel
+/// that has never heard of them.
+pub(crate) fn profile_without(prefix: &str) -> Value {
+    let mut profile = profile();
+    let kept = allowed()
+        .into_iter()
+        .filter(|name| !name.starts_with(prefix));
+    profile["syscalls"][0]["names"] = kept.collect();
+    if let Some(rules) = profile["syscalls"].as_array_mut() {
+        let missing: Vec<&str> = allowed()
+            .into_iter()
+            .filter(|name| name.starts_with(prefix))
+            .collect();
+        rules.push(json!({"names": missing, "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
+    }
+    profile
+}
+
 /// Allows a call when its first argument compares so; for a masked compare
 /// `value` is the mask and `masked` what must remain.
 fn when(name: &str, compare: &str, value: u64, masked: u64) -> Value {
@@ -105,6 +123,16 @@ mod tests {
         ] {
             assert!(allowed.contains(&name), "{name} is not allowed");
         }
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_implemented() {
+        let profile = profile_without("landlock_");
+        let rules = profile["syscalls"].as_array().expect("rules");
+        assert!(!rules[0].to_string().contains("landlock_"));
+        let last = rules.last().expect("rules");
+        assert!(last.to_string().contains("landlock_create_ruleset"));
+        assert_eq!(last["errnoRet"], ENOSYS);
     }
 
     #[test]

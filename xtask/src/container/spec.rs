@@ -67,6 +67,8 @@ pub(crate) enum Security {
     Default,
     /// The same with `--cap-drop ALL`: root in name only.
     Dropped,
+    /// As `Default`, on a kernel without Landlock.
+    WithoutLandlock,
     /// As `Cured`, with `--security-opt writable-cgroups=true`.
     Writable,
     /// As the server's cure says: `--security-opt seccomp=unconfined
@@ -82,6 +84,9 @@ pub(crate) fn config(program: &Program, security: Security) -> Value {
     let mut config = default(program, security == Security::Writable);
     match security {
         Security::Default => {}
+        Security::WithoutLandlock => {
+            config["linux"]["seccomp"] = seccomp::profile_without("landlock_");
+        }
         Security::Dropped => config["process"]["capabilities"] = json!({}),
         Security::Cured | Security::Writable => {
             if let Some(linux) = config["linux"].as_object_mut() {
