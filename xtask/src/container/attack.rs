@@ -189,7 +189,10 @@ fn breaches(output: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::live::Home;
 
     #[test]
     fn rungs_are_ordered_and_unknown_ones_are_below_all() {
@@ -204,22 +207,30 @@ mod tests {
         assert!(breaches("probed as 1000\n").is_empty());
     }
 
+    /// Never as root, who could do to this machine what it tries.
     #[test]
     fn the_probe_finds_breaches_where_nothing_confines_it() {
+        let mut home = Home::new().expect("there is room");
+        let root = rustix::process::geteuid().is_root();
+        if root {
+            home.hand_over(64_124, Path::new("/bin/true"))
+                .expect("root may");
+        }
         let code = PROBE
             .replace("SERVER_HOST", "127.0.0.1")
             .replace("SERVER_PORT", "1")
             .replace("SERVER_PID", "0")
-            .replace("STATE_DIR", "/etc");
-        let mut python = crate::process::command(crate::venv::PYTHON);
+            .replace("STATE_DIR", &home.data().to_string_lossy());
+        let mut python = home.command(Path::new(crate::venv::PYTHON));
         python.env("CODEX_MARK", "1").args(["-c", &code]);
         let output = crate::process::capture("run the probe", &mut python).expect("it runs");
         assert!(output.contains("probed as"), "{output}");
-        assert!(
-            breaches(&output)
-                .iter()
-                .any(|breach| breach.starts_with("no_new_privs")),
-            "{output}"
-        );
+        let found = breaches(&output);
+        for name in ["no_new_privs", "state mode", "state times"] {
+            assert!(
+                found.iter().any(|breach| breach.starts_with(name)),
+                "{output}"
+            );
+        }
     }
 }
