@@ -29,8 +29,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(not_a_duration()),
     };
     let seconds = number.parse::<f64>().map_err(|_| not_a_duration())? * scale;
-    // Microseconds are exact enough, and 0.1 s stays 100 ms.
-    Duration::try_from_secs_f64((seconds * 1e6).round() / 1e6).map_err(|_| not_a_duration())
+    let near = Duration::try_from_secs_f64(seconds).map_err(|_| not_a_duration())?;
+    // Microseconds are exact enough, and 0.1 s stays 100 ms. Rounded as a whole
+    // number: as a fraction, much of it seconds, it would be rounded once more.
+    let micros = (near.subsec_nanos() + 500) / 1000;
+    Duration::from_secs(near.as_secs())
+        .checked_add(Duration::from_micros(micros.into()))
+        .ok_or_else(not_a_duration)
 }
 
 fn not_a_duration() -> String {
@@ -231,6 +236,7 @@ mod tests {
         check("500ms", Some(500));
         check("2m", Some(120_000));
         check("1h", Some(3_600_000));
+        check("9788307.7", Some(9_788_307_700));
         for wrong in [
             "",
             "s",
