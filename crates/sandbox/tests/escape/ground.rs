@@ -210,7 +210,9 @@ for place in (".", "/tmp", os.environ.get("TMPDIR", "/tmp"), "/dev/shm"):
     try: open(place + "/tenants-secret", "w").write(open("secret").read())
     except OSError: pass
 lock = open(os.path.realpath("/usr/bin/python3"))
-fcntl.flock(lock, fcntl.LOCK_EX)
+# Another run of these tests may have it, which is as well.
+try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError: pass
 listeners = []
 for family, address in [(socket.AF_INET, ("127.0.0.1", LISTEN)), (socket.AF_UNIX, "\0tenant"), (socket.AF_UNIX, "/tmp/tenant.sock")]:
     try:
