@@ -23,17 +23,17 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use crate::claim::{self, Lock, PLACES};
-use crate::confine::Confinement;
 use crate::error::{At, Error, Step};
 use crate::landlock;
 use crate::omit::{Omit, omitted};
-use crate::protocol::{self, Frame, Received};
 use crate::seccomp::Filter;
 use crate::spec::Mount;
 use crate::support::Isolation;
 use crate::uids::{self, Closer, Room};
 pub(crate) use ask::Asked;
-pub(crate) use closer::{enclose, end_everybody, filter, is_enclosed, start};
+#[cfg(test)]
+pub(crate) use ask::decided;
+pub(crate) use closer::{enclose, end_everybody, is_enclosed, only_close, start};
 pub(crate) use descent::of as descendants_of;
 
 /// Said to root.
@@ -160,57 +160,17 @@ impl Drop for Alone {
     }
 }
 
-/// Makes a fork of init one of its programs, for good: in a domain and under
-/// filters of its own. Tells init by `tell` where its calls are to be answered.
+/// Makes a fork of init one of its programs, for good: in a domain of its own,
+/// and with no call that is init's.
 ///
 /// # Errors
 /// The step that failed; the process must then end.
-pub(crate) fn become_program(
-    room: &Room,
-    sources: &[OwnedFd],
-    tell: &OwnedFd,
-) -> Result<(), Error> {
-    use std::os::fd::AsFd as _;
+pub(crate) fn become_program(room: &Room, sources: &[OwnedFd]) -> Result<(), Error> {
     if !omitted(Omit::Domain) {
         landlock::enforce_in_place(Isolation::Landlock, sources, room.writable(), None)?;
         is_enclosed()?;
     }
-    let listener = ask::filter().listen().at(Step::Seccomp);
-    let listener = listener.map_err(|error| match error.errno() {
-        libc::EBUSY => error.with(HEARD),
-        _ => error,
-    })?;
-    protocol::send(tell, &Frame::Ready, &[listener.as_fd()]).at(Step::Seccomp)?;
-    Filter::new(Isolation::Landlock).install().at(Step::Seccomp)
-}
-
-/// What a fork that is becoming a program sent to `heard`; `None` when it ended
-/// before, which it tells elsewhere.
-///
-/// # Errors
-/// [`Step::Frame`].
-pub(crate) fn asked_by<'a>(
-    heard: &OwnedFd,
-    with: &Confinement<'a>,
-    room: &'a Room,
-) -> Result<Option<Asked<'a>>, Error> {
-    match protocol::receive(heard, true)? {
-        Received::Frame(Frame::Ready, fds) => {
-            let [listener] = <[OwnedFd; 1]>::try_from(fds)
-                .map_err(|_| Error::new(Step::Frame, io::ErrorKind::InvalidData))?;
-            Ok(Some(Asked::new(listener, room, with.limits)))
-        }
-        Received::Frame(
-            Frame::Failed {
-                step,
-                errno,
-                detail,
-            },
-            _,
-        ) => Err(crate::launcher::failed(step, errno, detail)),
-        Received::Closed => Ok(None),
-        _ => Err(Error::new(Step::Frame, io::ErrorKind::InvalidData)),
-    }
+    Filter::of_programs().install().at(Step::Seccomp)
 }
 
 /// Kills the children of this process that `is_known` does not know: orphans of

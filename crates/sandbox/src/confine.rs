@@ -99,19 +99,39 @@ impl<'a> Confinement<'a> {
     }
 }
 
-/// Confines this process for good. Gives the workspace directory. `tally` is
-/// there if what the filter denies is to be told.
+/// What a confined init has.
+#[derive(Debug)]
+pub(crate) struct Confined {
+    /// The workspace directory.
+    pub(crate) workspace: OwnedFd,
+    /// Where programs ask what init decides for them, at `landlock`.
+    pub(crate) listener: Option<OwnedFd>,
+}
+
+impl From<OwnedFd> for Confined {
+    fn from(workspace: OwnedFd) -> Self {
+        Self {
+            workspace,
+            listener: None,
+        }
+    }
+}
+
+/// Confines this process for good. `tally` is there if what the filter denies is
+/// to be told.
 ///
 /// # Errors
 /// The step that failed.
-pub(crate) fn confine(with: &Confinement<'_>, tally: Option<&Tally>) -> Result<OwnedFd, Error> {
+pub(crate) fn confine(with: &Confinement<'_>, tally: Option<&Tally>) -> Result<Confined, Error> {
     match &with.walls {
         Walls::Namespaces {
             sources,
             drop_groups,
-        } => in_namespaces(with, sources, *drop_groups, tally),
-        Walls::InPlace { room, .. } if !room.is_apart() => by_landlock_alone(with, room, tally),
-        Walls::InPlace { sources, room } => in_place(with, sources, room, tally),
+        } => in_namespaces(with, sources, *drop_groups, tally).map(Confined::from),
+        Walls::InPlace { room, .. } if !room.is_apart() => by_landlock_alone(with, room),
+        Walls::InPlace { sources, room } => {
+            in_place(with, sources, room, tally).map(Confined::from)
+        }
     }
 }
 
@@ -168,14 +188,10 @@ fn in_place(
 }
 
 /// With nothing but Landlock: the closer's rules hold for this fork of it, and a
-/// domain of its own keeps `kill(-1)` from the closer. Each program gets another,
-/// and a filter that asks ([`alone::become_program`]), so that there is no second
-/// listener for `tally`.
-fn by_landlock_alone(
-    with: &Confinement<'_>,
-    room: &Room,
-    tally: Option<&Tally>,
-) -> Result<OwnedFd, Error> {
+/// domain of its own keeps `kill(-1)` from the closer. Its filter holds for each
+/// program, which gets another domain and may not do what is init's
+/// ([`alone::become_program`]).
+fn by_landlock_alone(with: &Confinement<'_>, room: &Room) -> Result<Confined, Error> {
     nice()?;
     rlimits(with)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).at(Step::Identity)?;
@@ -188,11 +204,21 @@ fn by_landlock_alone(
     let workspace = workspace(room)?;
     landlock::scope()?;
     alone::is_enclosed()?;
-    if let Some(tally) = tally {
-        tally.has_no_listener().at(Step::Explain)?;
-    }
-    with.filter.install().at(Step::Seccomp)?;
-    Ok(workspace)
+    let listener = if with.explain {
+        Filter::of_inits(true).listen()
+    } else {
+        with.filter.listen()
+    };
+    let listener = listener
+        .at(Step::Seccomp)
+        .map_err(|error| match error.errno() {
+            libc::EBUSY => error.with(alone::HEARD),
+            _ => error,
+        })?;
+    Ok(Confined {
+        workspace,
+        listener: Some(listener),
+    })
 }
 
 fn workspace(room: &Room) -> Result<OwnedFd, Error> {

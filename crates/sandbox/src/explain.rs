@@ -5,7 +5,9 @@
 //! flood of denied calls is paid for by the box; no program can signal or read
 //! it; and with it the whole box ends. Whatever is asked gets the errno that
 //! the kernel would have given, and nothing is ever let through. Only the
-//! call's number is looked at, never what its arguments point to.
+//! call's number is looked at, never what its arguments point to. At `landlock`
+//! the listener is the one by which programs ask for more than that
+//! ([`crate::alone`]), for the kernel allows one.
 //!
 //! The counts are in a memory file of fixed size that the server reads, so they
 //! survive a box that is killed. Init itself must make no call that it denies:
@@ -27,15 +29,12 @@ use crate::sys::{self, Verdict};
 /// Where the count of one entry ends.
 const MOST: u32 = 1_000_000;
 /// Calls answered before init looks at anything else.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 /// A poll that does not wait.
 const NOW: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
-
-/// In the place of an errno: this rung needs the one listener that there can be.
-const TAKEN: u32 = u32::MAX;
 
 // The memory file: words, little-endian. First whether there is a listener
 // (else the errno), and whether there is a filter around ours; then count and
@@ -93,15 +92,6 @@ impl Tally {
         }
     }
 
-    /// Tells the server that nobody can be asked, where another listener is
-    /// needed.
-    ///
-    /// # Errors
-    /// When the memory cannot be written.
-    pub(crate) fn has_no_listener(&self) -> io::Result<()> {
-        self.put(0, &[TAKEN])
-    }
-
     /// Readable when a call waits for its answer.
     pub(crate) fn listener(&self) -> Option<BorrowedFd<'_>> {
         self.listener.get().map(OwnedFd::as_fd)
@@ -116,9 +106,7 @@ impl Tally {
             return Ok(());
         };
         for _ in 0..BATCH {
-            let mut fds = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
-            rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&NOW)))?;
-            if !fds[0].revents().contains(PollFlags::IN) {
+            if !is_readable(listener)? {
                 return Ok(());
             }
             let Some(asked) = sys::next_call(listener)? else {
@@ -132,7 +120,11 @@ impl Tally {
         Ok(())
     }
 
-    fn count(&self, refusal: Refusal) -> io::Result<()> {
+    /// Counts a call that is refused.
+    ///
+    /// # Errors
+    /// When the memory file cannot be written; the box must then end.
+    pub(crate) fn count(&self, refusal: Refusal) -> io::Result<()> {
         let mut counts = self.counts.borrow_mut();
         let count = &mut counts[refusal.slot];
         if *count < MOST {
@@ -152,6 +144,16 @@ impl Tally {
             Err(io::ErrorKind::WriteZero.into())
         }
     }
+}
+
+/// Whether a call waits at a listener.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub(crate) fn is_readable(listener: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&NOW)))?;
+    Ok(fds[0].revents().contains(PollFlags::IN))
 }
 
 /// A system call that a box was denied.
@@ -241,9 +243,6 @@ fn decode(bytes: &[u8]) -> Denials {
 }
 
 fn gap(failed: u32, around: u32) -> Option<String> {
-    if failed == TAKEN {
-        return Some("denied calls are not told at landlock: the one listener that the kernel allows decides about forks there".to_owned());
-    }
     if failed != 0 {
         let errno = i32::try_from(failed).unwrap_or(libc::EIO);
         let error = io::Error::from_raw_os_error(errno);
@@ -313,8 +312,7 @@ mod tests {
         check([0, 1], Some("container"));
         check([libc::EBUSY.unsigned_abs(), 1], Some("one listener"));
         check([libc::EINVAL.unsigned_abs(), 0], Some("5.0"));
-        check([TAKEN, 0], Some("landlock"));
-        check([77, 0], Some("refused"));
+        check([u32::MAX, 0], Some("refused"));
     }
 
     #[test]

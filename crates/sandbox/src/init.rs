@@ -20,7 +20,7 @@ use rustix::time::Timespec;
 
 use crate::alone::{self, Asked};
 use crate::command::{Command, File};
-use crate::confine::{Confinement, Walls, confine};
+use crate::confine::{Confined, Confinement, Walls, confine};
 use crate::error::{At, Error, Step};
 use crate::exit::{Exit, How};
 use crate::explain::Tally;
@@ -73,7 +73,10 @@ fn start(
         ));
     }
     let tally = with.explain.then(Tally::new).transpose()?;
-    let workspace = confine(with, tally.as_ref())?;
+    let Confined {
+        workspace,
+        listener,
+    } = confine(with, tally.as_ref())?;
     standard_streams()?;
     // Had the warden died before the death signal was set, nobody would tell.
     if hung_up(&go).at(Step::DeathSignal)? {
@@ -91,6 +94,7 @@ fn start(
         lifeline: go,
         signals,
         tally,
+        listener,
     }
     .serve()
 }
@@ -114,6 +118,8 @@ struct Init<'a> {
     signals: OwnedFd,
     /// Answers and counts denied calls, where that was asked for.
     tally: Option<Tally>,
+    /// Where programs ask what it decides, and then what they are denied as well.
+    listener: Option<OwnedFd>,
 }
 
 impl Init<'_> {
@@ -127,9 +133,10 @@ impl Init<'_> {
                     };
                     protocol::send(self.socket, &reply, &[]).at(Step::Init)?;
                 }
-                // While it waits for the attackers nobody answers what they ask.
+                // While it waits for the attackers nobody counts what they are denied.
                 Received::Frame(Frame::SelfTest(targets), _) if self.tally.is_none() => {
-                    let findings = selftest::findings(self.with, &targets)?;
+                    let listener = self.listener.as_ref().map(OwnedFd::as_fd);
+                    let findings = selftest::findings(self.with, listener, &targets)?;
                     kill_rest();
                     protocol::send(self.socket, &Frame::SelfTested(findings), &[])
                         .at(Step::Init)?;
@@ -168,7 +175,7 @@ impl Init<'_> {
         if let Some(room) = self.with.room() {
             move_into(room, &mut command.env);
         }
-        let (pid, asked) = self.spawn(&command, stdin.as_ref(), [&stdout.1, &stderr.1])?;
+        let pid = self.spawn(&command, stdin.as_ref(), [&stdout.1, &stderr.1])?;
         drop((stdin, stdout.1, stderr.1));
         let ends = [stdout.0.as_fd(), stderr.0.as_fd()];
         protocol::send(self.socket, &Frame::Started, &ends).at(Step::Init)?;
@@ -182,7 +189,7 @@ impl Init<'_> {
             Isolation::Uids => vec![disk()],
             Isolation::Landlock => vec![watch::Watcher::of_descendants(limits), disk()],
         };
-        let status = self.wait_for(pid, &mut watchers, asked).at(Step::Wait)?;
+        let status = self.wait_for(pid, &mut watchers).at(Step::Wait)?;
         let wall_time = started.elapsed();
         kill_rest();
         let tripped = watchers.iter().find_map(watch::Watcher::tripped);
@@ -197,48 +204,52 @@ impl Init<'_> {
     }
 
     /// Reaps everybody until `pid` ends.
-    fn wait_for(
-        &self,
-        pid: Pid,
-        watchers: &mut [watch::Watcher],
-        mut asked: Option<Asked<'_>>,
-    ) -> io::Result<WaitStatus> {
+    fn wait_for(&self, pid: Pid, watchers: &mut [watch::Watcher]) -> io::Result<WaitStatus> {
+        let mut asked = match (&self.listener, self.with.room()) {
+            (Some(listener), Some(room)) => {
+                let tally = self.tally.as_ref();
+                Some(Asked::new(listener.as_fd(), room, self.with.limits, tally))
+            }
+            _ => None,
+        };
         loop {
             while let Some((who, status)) = reap()? {
                 if who == pid {
                     return Ok(status);
                 }
             }
-            let listener = self.tally.as_ref().and_then(Tally::listener);
-            let mut fds = vec![
+            // One of the two at most: a program has one listener.
+            let asks = match &asked {
+                Some(asked) => Some(asked.fd()),
+                None => self.tally.as_ref().and_then(Tally::listener),
+            };
+            let mut fds = [
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::new(&self.lifeline, PollFlags::empty()),
+                // Not looked at where nobody listens.
+                PollFd::from_borrowed_fd(asks.unwrap_or(self.signals.as_fd()), PollFlags::IN),
             ];
-            // One of the two at most: a program has one listener.
-            let asks = asked.as_ref().and_then(Asked::fd).or(listener);
-            fds.extend(asks.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            let fds = &mut fds[..2 + usize::from(asks.is_some())];
             let looks = (!watchers.is_empty()).then_some(watch::INTERVAL);
             let due = asked.as_ref().and_then(Asked::due);
             let due = due.and_then(|due| Timespec::try_from(due).ok());
             let timeout = [looks, due].into_iter().flatten().min();
-            match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            match rustix::event::poll(fds, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
-            if !ready[1].is_empty() {
+            if !fds[1].revents().is_empty() {
                 // The warden is dead, and nobody else would ever end this box.
                 kill_rest();
                 sys::exit_now(0);
             }
-            if !ready[0].is_empty() {
+            if !fds[0].revents().is_empty() {
                 sys::drain_signals(&self.signals)?;
             }
-            if let Some(tally) = &self.tally {
-                tally.answer()?;
-            }
-            if let Some(asked) = &mut asked {
-                asked.turn(ready.get(2).copied().unwrap_or(PollFlags::empty()))?;
+            match (&mut asked, &self.tally) {
+                (Some(asked), _) => asked.turn()?,
+                (None, Some(tally)) => tally.answer()?,
+                (None, None) => {}
             }
             watchers.iter_mut().for_each(watch::Watcher::look);
         }
@@ -250,7 +261,7 @@ impl Init<'_> {
         command: &Command,
         stdin: Option<&OwnedFd>,
         output: [&OwnedFd; 2],
-    ) -> Result<(Pid, Option<Asked<'_>>), Error> {
+    ) -> Result<Pid, Error> {
         let strings = |list: &[Vec<u8>]| -> Result<Vec<CString>, Error> {
             list.iter()
                 .map(|entry| CString::new(entry.as_slice()).at(Step::Command))
@@ -259,7 +270,7 @@ impl Init<'_> {
         let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
         let (report, failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
         let place = Place::new(self.with)?;
-        let pid = match sys::fork().at(Step::Fork)? {
+        let pid = match sys::fork_marked().at(Step::Fork)? {
             Child::Me => {
                 let error = match self.prepare(place, stdin, output) {
                     Ok(()) => sys::exec(&argv, &env),
@@ -273,7 +284,7 @@ impl Init<'_> {
             Child::Pid(pid, _) => pid,
         };
         drop(failed);
-        let asked = place.left().inspect_err(|_| kill_rest())?;
+        place.left().inspect_err(|_| kill_rest())?;
         let mut errno = [0u8; 4];
         let mut report = std::fs::File::from(report);
         match report.read_exact(&mut errno) {
@@ -287,9 +298,8 @@ impl Init<'_> {
                 return Err(Error::new(Step::Exec, error).with(name));
             }
         }
-        let pid = Pid::from_raw(pid)
-            .ok_or_else(|| Error::new(Step::Fork, io::Error::from(io::ErrorKind::InvalidData)))?;
-        Ok((pid, asked))
+        Pid::from_raw(pid)
+            .ok_or_else(|| Error::new(Step::Fork, io::Error::from(io::ErrorKind::InvalidData)))
     }
 
     /// Makes a child what its program will be.
@@ -317,8 +327,8 @@ impl Init<'_> {
 pub(crate) struct Place<'a> {
     with: &'a Confinement<'a>,
     init: Pid,
-    /// Between init and a program that asks it.
-    asks: Option<(OwnedFd, OwnedFd)>,
+    /// By which a program tells init on what step it failed, at `landlock`.
+    told: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl<'a> Place<'a> {
@@ -327,11 +337,11 @@ impl<'a> Place<'a> {
     /// # Errors
     /// [`Step::Fork`].
     pub(crate) fn new(with: &'a Confinement<'a>) -> Result<Self, Error> {
-        let asks = with.room().is_some_and(|room| !room.is_apart());
+        let alone = with.room().is_some_and(|room| !room.is_apart());
         Ok(Self {
             with,
             init: rustix::process::getpid(),
-            asks: asks.then(protocol::pair).transpose().at(Step::Fork)?,
+            told: alone.then(protocol::pair).transpose().at(Step::Fork)?,
         })
     }
 
@@ -349,8 +359,8 @@ impl<'a> Place<'a> {
         if rustix::process::getppid() != Some(self.init) {
             sys::exit_now(1);
         }
-        if let Some((_, tell)) = self.asks
-            && let Err(error) = alone::become_program(room, sources, &tell)
+        if let Some((_, tell)) = self.told
+            && let Err(error) = alone::become_program(room, sources)
         {
             // If that is not heard, the end is.
             drop(protocol::send(&tell, &Frame::from(&error), &[]));
@@ -359,17 +369,28 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// In init: what the child's calls are answered by, where it asks.
+    /// In init: waits until the child is there, as far as it tells.
     ///
     /// # Errors
-    /// [`Step::Frame`].
-    pub(crate) fn left(self) -> Result<Option<Asked<'a>>, Error> {
-        let (Some((heard, tell)), Some(room)) = (self.asks, self.with.room()) else {
-            return Ok(None);
+    /// The step that the child failed on; [`Step::Frame`].
+    pub(crate) fn left(self) -> Result<(), Error> {
+        let Some((heard, tell)) = self.told else {
+            return Ok(());
         };
         // Else its end would not be heard.
         drop(tell);
-        alone::asked_by(&heard, self.with, room)
+        match protocol::receive(&heard, true)? {
+            Received::Closed => Ok(()),
+            Received::Frame(
+                Frame::Failed {
+                    step,
+                    errno,
+                    detail,
+                },
+                _,
+            ) => Err(crate::launcher::failed(step, errno, detail)),
+            _ => Err(Error::new(Step::Frame, io::ErrorKind::InvalidData)),
+        }
     }
 }
 

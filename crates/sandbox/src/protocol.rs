@@ -19,7 +19,7 @@
 //! | closer → warden | `Born` once, `Failed` | |
 //! | program-to-be → init | `Ready` | where its calls are answered |
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -27,14 +27,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags,
+    SocketType,
 };
 
 use crate::error::{Error, Step};
 use crate::exit::{Exit, How};
 use crate::limits::{Limits, Usage};
 use crate::spec::{Mount, Spec};
+use crate::sys;
 
 /// Largest frame in bytes; a `Create` with two hundred long mounts fits.
 const MAX_FRAME: usize = 64 * 1024;
@@ -316,20 +317,10 @@ pub(crate) fn send(socket: impl AsFd, frame: &Frame, fds: &[BorrowedFd<'_>]) -> 
     if bytes.len() > MAX_FRAME {
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
     }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+    if fds.len() > MAX_FDS {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(
-            &socket,
-            &[IoSlice::new(&bytes)],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )
-    })?;
-    Ok(())
+    sys::send_message(socket.as_fd(), &bytes, fds)
 }
 
 /// What a receive brought.

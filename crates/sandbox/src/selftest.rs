@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -39,12 +39,20 @@ const MAX_REPORT: u64 = 16 * 1024;
 ///
 /// # Errors
 /// [`Step::SelfTest`] when it could not be run.
-pub(crate) fn findings(with: &Confinement<'_>, targets: &Targets) -> Result<Vec<Finding>, Error> {
-    let mut all = report(with, || match with.room() {
+pub(crate) fn findings(
+    with: &Confinement<'_>,
+    listener: Option<BorrowedFd<'_>>,
+    targets: &Targets,
+) -> Result<Vec<Finding>, Error> {
+    let asked = || {
+        let (listener, room) = listener.zip(with.room())?;
+        Some(Asked::new(listener, room, with.limits, None))
+    };
+    let mut all = report(with, asked(), || match with.room() {
         None => in_namespaces(targets),
         Some(room) => in_place(room, targets),
     })?;
-    all.extend(report(with, || vec![processes(with.limits)])?);
+    all.extend(report(with, asked(), || vec![processes(with.limits)])?);
     crate::init::kill_rest();
     all.push(memory(with).at(Step::SelfTest)?);
     Ok(all)
@@ -62,11 +70,12 @@ fn stand_where_programs_do(place: Place<'_>) {
 
 fn report(
     with: &Confinement<'_>,
+    asked: Option<Asked<'_>>,
     attacker: impl FnOnce() -> Vec<Finding>,
 ) -> Result<Vec<Finding>, Error> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::SelfTest)?;
     let place = Place::new(with)?;
-    match sys::fork().at(Step::SelfTest)? {
+    match sys::fork_marked().at(Step::SelfTest)? {
         Child::Me => {
             stand_where_programs_do(place);
             let frame = Frame::SelfTested(attacker()).encode();
@@ -76,7 +85,7 @@ fn report(
         }
         Child::Pid(..) => drop(write),
     }
-    let asked = place.left()?;
+    place.left()?;
     match Frame::decode(&read_all(read, asked).at(Step::SelfTest)?)? {
         Frame::SelfTested(findings) => Ok(findings),
         _ => Err(Error::new(
@@ -90,18 +99,16 @@ fn report(
 fn read_all(from: OwnedFd, mut asked: Option<Asked<'_>>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(asked) = &mut asked {
-        let mut fds = vec![PollFd::new(&from, PollFlags::IN)];
-        fds.extend(
-            asked
-                .fd()
-                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
-        );
+        let mut fds = [
+            PollFd::new(&from, PollFlags::IN),
+            PollFd::from_borrowed_fd(asked.fd(), PollFlags::IN),
+        ];
         let due = asked.due().and_then(|due| Timespec::try_from(due).ok());
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, due.as_ref()))?;
-        let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
-        asked.turn(ready.get(1).copied().unwrap_or(PollFlags::empty()))?;
         // It reports once, at its end.
-        if !ready[0].is_empty() {
+        let reported = !fds[0].revents().is_empty();
+        asked.turn()?;
+        if reported {
             break;
         }
     }
@@ -277,7 +284,18 @@ fn in_place(room: &Room, targets: &Targets) -> Vec<Finding> {
         ),
         writable(room.seen("/workspace/self-test")),
     ]);
+    if !room.is_apart() {
+        all.push(refused("calls of init", pass_for_init()));
+    }
     all
+}
+
+/// A fork that init is not asked about.
+fn pass_for_init() -> io::Result<()> {
+    match sys::fork_marked()? {
+        Child::Me => sys::exit_now(0),
+        Child::Pid(..) => Ok(()),
+    }
 }
 
 fn signal(pid: u32) -> io::Result<()> {
@@ -391,7 +409,7 @@ fn memory(with: &Confinement<'_>) -> io::Result<Finding> {
     let name = "memory limit".to_owned();
     let too_much = usize::try_from(limits.memory.saturating_mul(2)).unwrap_or(usize::MAX);
     let place = Place::new(with).map_err(|error| error.source)?;
-    let pid = match sys::fork()? {
+    let pid = match sys::fork_marked()? {
         Child::Me => {
             stand_where_programs_do(place);
             if sys::touch(too_much).is_ok() {
@@ -401,8 +419,8 @@ fn memory(with: &Confinement<'_>) -> io::Result<Finding> {
         }
         Child::Pid(pid, _) => pid,
     };
-    // It asks for nothing; but that is known by hearing it.
-    let _asked = place.left().map_err(|error| error.source)?;
+    // It asks for nothing, and nobody would answer.
+    place.left().map_err(|error| error.source)?;
     let mut watcher = match with.isolation {
         Isolation::Namespaces => Some(Watcher::of_memory(limits)),
         Isolation::Landlock => Some(Watcher::of_descendants(limits)),

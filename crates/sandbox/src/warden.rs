@@ -91,7 +91,7 @@ impl Warden {
                     free: (0..ground.slots()).rev().collect(),
                     ground,
                     filter: match rung {
-                        Isolation::Landlock => alone::filter(),
+                        Isolation::Landlock => Filter::of_inits(false),
                         _ => Filter::new(rung),
                     },
                     cgroups,

@@ -8,21 +8,22 @@
 //! What a program points to is read once, and what is done is done to a
 //! descriptor of init's; nothing that a program can change meanwhile matters.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Timestamps};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use super::descent;
+use crate::explain::{self, BATCH, Tally};
 use crate::limits::Limits;
 use crate::omit::{Omit, omitted};
-use crate::seccomp::Filter;
+use crate::seccomp::Refusal;
 use crate::sys::{self, Call, Verdict};
 use crate::uids::Room;
 
@@ -61,21 +62,19 @@ const CHANGES: &[libc::c_long] = &[
     libc::SYS_utimensat,
 ];
 
-/// Calls that init makes and the policy keeps from its programs: to install
-/// their filters, to send descriptors, to answer.
-pub(super) const INITS_OWN: &[libc::c_long] =
-    &[libc::SYS_seccomp, libc::SYS_sendmsg, libc::SYS_ioctl];
-
-/// The filter that asks.
-pub(super) fn filter() -> Filter {
-    Filter::deciding(&[FORKS, CHANGES].concat())
+/// All of them.
+#[cfg(test)]
+pub(crate) fn decided() -> Vec<libc::c_long> {
+    [FORKS, CHANGES].concat()
 }
 
-/// What a program's calls are answered by.
+/// What the calls of a program are answered by, from its start to its end.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
-    listener: OwnedFd,
+    listener: BorrowedFd<'a>,
     room: &'a Room,
+    /// Where denied calls are counted, if they are asked about.
+    tally: Option<&'a Tally>,
     /// Most processes and threads.
     most: u32,
     /// As they were counted last.
@@ -85,15 +84,19 @@ pub(crate) struct Asked<'a> {
     /// Forks at the limit, to be told with the next count.
     waiting: Vec<Call>,
     looked: Option<Instant>,
-    /// No process is left that could ask.
-    over: bool,
 }
 
 impl<'a> Asked<'a> {
-    pub(super) fn new(listener: OwnedFd, room: &'a Room, limits: &Limits) -> Self {
+    pub(crate) fn new(
+        listener: BorrowedFd<'a>,
+        room: &'a Room,
+        limits: &Limits,
+        tally: Option<&'a Tally>,
+    ) -> Self {
         Self {
             listener,
             room,
+            tally,
             most: if omitted(Omit::Processes) {
                 u32::MAX
             } else {
@@ -103,13 +106,12 @@ impl<'a> Asked<'a> {
             allowed: 0,
             waiting: Vec::new(),
             looked: None,
-            over: false,
         }
     }
 
-    /// Readable when somebody asks; `None` when nobody is left who could.
-    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        (!self.over).then(|| self.listener.as_fd())
+    /// Readable when somebody asks.
+    pub(crate) fn fd(&self) -> BorrowedFd<'a> {
+        self.listener
     }
 
     /// Until something is due without being asked for.
@@ -123,18 +125,19 @@ impl<'a> Asked<'a> {
         })
     }
 
-    /// Answers whom it can, after a poll that found `ready`.
+    /// Answers whom it can, some of them at most.
     ///
     /// # Errors
     /// When the kernel takes no answer, or does not tell how many there are:
     /// the program must then end.
-    pub(crate) fn turn(&mut self, ready: PollFlags) -> io::Result<()> {
-        if ready.contains(PollFlags::IN) {
-            if let Some(call) = sys::next_call(self.listener.as_fd())? {
+    pub(crate) fn turn(&mut self) -> io::Result<()> {
+        for _ in 0..BATCH {
+            if !explain::is_readable(self.listener)? {
+                break;
+            }
+            if let Some(call) = sys::next_call(self.listener)? {
                 self.hear(call)?;
             }
-        } else if !ready.is_empty() {
-            self.over = true;
         }
         if !self.waiting.is_empty() && self.until_next_count().is_zero() {
             self.count()?;
@@ -143,22 +146,29 @@ impl<'a> Asked<'a> {
     }
 
     fn hear(&mut self, call: Call) -> io::Result<()> {
-        if omitted(Omit::Changes) && CHANGES.contains(&call.number.into()) {
+        if let Some(refusal) = Refusal::unless_allowed(call.arch, call.number, &call.args) {
+            // Counted first: what goes on afterwards finds it there.
+            self.tally.map_or(Ok(()), |tally| tally.count(refusal))?;
+            return self.tell(&call, Verdict::Refused(refusal.errno));
+        }
+        let number = libc::c_long::from(call.number);
+        if FORKS.contains(&number) {
+            if self.counted + self.allowed < self.most {
+                self.allowed += 1;
+                return self.tell(&call, Verdict::GoOn);
+            }
+            self.waiting.push(call);
+            return Ok(());
+        }
+        if omitted(Omit::Changes) && CHANGES.contains(&number) {
             return self.tell(&call, Verdict::GoOn);
         }
-        if !FORKS.contains(&call.number.into()) {
-            let verdict = match self.change(&call) {
-                Ok(()) => Verdict::Done,
-                Err(errno) => Verdict::Refused(errno.raw_os_error()),
-            };
-            return self.tell(&call, verdict);
-        }
-        if self.counted + self.allowed < self.most {
-            self.allowed += 1;
-            return self.tell(&call, Verdict::GoOn);
-        }
-        self.waiting.push(call);
-        Ok(())
+        // Whatever is neither is refused there.
+        let verdict = match self.change(&call) {
+            Ok(()) => Verdict::Done,
+            Err(errno) => Verdict::Refused(errno.raw_os_error()),
+        };
+        self.tell(&call, verdict)
     }
 
     /// Counts again. Meanwhile nobody gets leave to fork, so only those who have
@@ -181,7 +191,7 @@ impl<'a> Asked<'a> {
     }
 
     fn tell(&self, call: &Call, verdict: Verdict) -> io::Result<()> {
-        sys::answer(self.listener.as_fd(), call, verdict)
+        sys::answer(self.listener, call, verdict)
     }
 
     /// Changes a file for a program.
@@ -206,7 +216,7 @@ impl<'a> Asked<'a> {
         };
         // Up to here all was opened by a number that may have been given to
         // another process meanwhile.
-        if !sys::is_waiting(self.listener.as_fd(), call) {
+        if !sys::is_waiting(self.listener, call) {
             return Err(Errno::PERM);
         }
         let file = match (base, path.is_empty()) {
@@ -417,15 +427,26 @@ fn own_fd(file: &OwnedFd) -> String {
 fn apply(file: &OwnedFd, mode: Option<u32>, times: Option<Timestamps>) -> Result<(), Errno> {
     let stat = rustix::fs::fstat(file)?;
     let link = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink();
+    let name = CString::new(own_fd(file)).map_err(|_| Errno::INVAL)?;
+    let done = |result: io::Result<()>| {
+        let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        result.map_err(errno)
+    };
     if let Some(mode) = mode {
         if link {
             return Err(Errno::OPNOTSUPP);
         }
-        rustix::fs::chmod(own_fd(file), Mode::from_raw_mode(mode))?;
+        done(sys::change_mode(&name, mode))?;
     }
+    let none = AtFlags::empty();
     match times {
         None => Ok(()),
-        Some(times) if link => rustix::fs::utimensat(file, "", &times, AtFlags::EMPTY_PATH),
-        Some(times) => rustix::fs::utimensat(CWD, own_fd(file), &times, AtFlags::empty()),
+        Some(times) if link => done(sys::change_times(
+            file.as_fd(),
+            c"",
+            &times,
+            AtFlags::EMPTY_PATH,
+        )),
+        Some(times) => done(sys::change_times(CWD, &name, &times, none)),
     }
 }

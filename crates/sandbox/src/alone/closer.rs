@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, WaitOptions};
 
-use super::{TAG, ask};
+use super::TAG;
 use crate::confine::Confinement;
 use crate::error::{At, Error, Step};
 use crate::protocol::{self, Frame, Received};
@@ -100,7 +100,7 @@ fn be_the_first(
             Child::Pid(pid, _) => pid,
         };
         score.put_back()?;
-        with.filter.install().at(Step::Seccomp)?;
+        only_close().at(Step::Seccomp)?;
         Ok(pid)
     };
     let told = match born() {
@@ -157,9 +157,12 @@ pub(crate) fn is_enclosed() -> Result<(), Error> {
     }
 }
 
-/// What closer and init run under.
-pub(crate) fn filter() -> Filter {
-    Filter::with(Isolation::Landlock, ask::INITS_OWN)
+/// Lets this process make no calls but a closer's.
+///
+/// # Errors
+/// As [`Filter::install`].
+pub(crate) fn only_close() -> io::Result<()> {
+    Filter::of_closers().install()
 }
 
 /// Kills all that descend from this process, which must be enclosed, and waits

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use super::check;
-use crate::seccomp::Instruction;
+use crate::seccomp::{Instruction, MARK};
 
 /// A call that waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +71,12 @@ pub(crate) fn next_call(listener: BorrowedFd<'_>) -> io::Result<Option<Call>> {
     // SAFETY: all-zero bytes are a valid seccomp_notif, and the kernel wants them so.
     let mut found: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the request writes a seccomp_notif, and `found` is one.
-    let got = check(libc::c_long::from(unsafe {
-        libc::ioctl(
-            listener.as_raw_fd(),
-            libc::SECCOMP_IOCTL_NOTIF_RECV,
-            &raw mut found,
-        )
-    }));
+    let got = unsafe {
+        let request = libc::SECCOMP_IOCTL_NOTIF_RECV;
+        marked_ioctl(listener, request, (&raw mut found).cast())
+    };
     match got {
-        Ok(_) => Ok(Some(Call {
+        Ok(()) => Ok(Some(Call {
             id: found.id,
             thread: found.pid,
             arch: found.data.arch,
@@ -96,13 +93,10 @@ pub(crate) fn next_call(listener: BorrowedFd<'_>) -> io::Result<Option<Call>> {
 pub(crate) fn is_waiting(listener: BorrowedFd<'_>, call: &Call) -> bool {
     // SAFETY: the request reads a u64.
     let got = unsafe {
-        libc::ioctl(
-            listener.as_raw_fd(),
-            libc::SECCOMP_IOCTL_NOTIF_ID_VALID,
-            &raw const call.id,
-        )
+        let request = libc::SECCOMP_IOCTL_NOTIF_ID_VALID;
+        marked_ioctl(listener, request, (&raw const call.id).cast_mut().cast())
     };
-    got == 0
+    got.is_ok()
 }
 
 /// Lets a call go on its way, unless whoever made it died meanwhile.
@@ -122,15 +116,36 @@ pub(crate) fn answer(listener: BorrowedFd<'_>, call: &Call, verdict: Verdict) ->
         flags: u32::try_from(flags).map_err(io::Error::other)?,
     };
     // SAFETY: the request reads a seccomp_notif_resp, and `response` is one.
-    let sent = check(libc::c_long::from(unsafe {
-        libc::ioctl(
-            listener.as_raw_fd(),
-            libc::SECCOMP_IOCTL_NOTIF_SEND,
-            &raw const response,
-        )
-    }));
+    let sent = unsafe {
+        let request = libc::SECCOMP_IOCTL_NOTIF_SEND;
+        marked_ioctl(listener, request, (&raw const response).cast_mut().cast())
+    };
     match sent {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(()),
-        sent => sent.map(drop),
+        sent => sent,
     }
+}
+
+/// Makes an `ioctl` that init's own filter knows as init's.
+///
+/// # Safety
+/// `at` must be what `request` reads and writes.
+unsafe fn marked_ioctl(
+    of: BorrowedFd<'_>,
+    request: libc::Ioctl,
+    at: *mut libc::c_void,
+) -> io::Result<()> {
+    // SAFETY: the caller's promise; the kernel looks at no argument but these three.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_ioctl,
+            of.as_raw_fd(),
+            request,
+            at,
+            0usize,
+            0usize,
+            MARK as usize,
+        )
+    })
+    .map(drop)
 }

@@ -193,7 +193,7 @@ fn be_a_closer(room: &Room, socket: &OwnedFd) -> i32 {
         sys::close_all_but([socket].into_iter())?;
         if !room.is_apart() {
             alone::enclose(room, &[]).map_err(|error| error.source)?;
-            return alone::filter().install();
+            return alone::only_close();
         }
         become_over(room.uid, room.closer_uid)?;
         give_up_capabilities(room.uid, room.closer_uid)?;

@@ -73,12 +73,11 @@ fn main() {
     tests.extend(match isolation {
         Isolation::Full | Isolation::Namespaces => [
             attacks::IN_NAMESPACES,
-            explained::LISTENED,
             lifecycle::IN_NAMESPACES,
             limits::IN_NAMESPACES,
         ]
         .concat(),
-        Isolation::Uids => [in_place::TESTS, in_place::BY_UID, explained::LISTENED].concat(),
+        Isolation::Uids => [in_place::TESTS, in_place::BY_UID].concat(),
         Isolation::Landlock => [in_place::TESTS, alone::TESTS, explained::ALONE].concat(),
     });
     if isolation == Isolation::Full {
