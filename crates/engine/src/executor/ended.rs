@@ -154,7 +154,9 @@ impl Ended {
         let over_disk = matches!(self.last, Last::Exited(exit) if exit.over_disk);
         let said = match (died, over_disk) {
             (true, _) => Some("the box's init was killed with the program"),
-            (_, true) => Some("the program was killed: it wrote more than its workspace holds"),
+            (_, true) => Some(
+                "the program was killed: it wrote more than its workspace holds, or closed a directory so that nobody can count what is in it",
+            ),
             _ => None,
         };
         let warning = verdict.warning.or_else(|| said.map(str::to_owned));
