@@ -21,6 +21,10 @@ use sandbox::{Isolation, Launcher};
 /// Names the rung to test, where it is not to be the strongest that holds.
 pub(crate) const RUNG: &str = "SANDBOX_TEST_RUNG";
 
+/// Says of an older kernel why the rung `landlock` must be refused there, for a
+/// test of that in place of those at that rung.
+const REFUSED: &str = "SANDBOX_TEST_LANDLOCK_REFUSED";
+
 /// Everything a test gets.
 #[derive(Debug, Clone)]
 pub(crate) struct Here {
@@ -96,10 +100,16 @@ fn main() {
             support::again_as_an_ordinary_user(None);
             Ok(())
         }));
-        trials.push(Trial::test("everything_at_landlock", || {
-            support::again_as_an_ordinary_user(Some(Isolation::Landlock));
-            Ok(())
-        }));
+        trials.push(match std::env::var(REFUSED) {
+            Ok(why) => Trial::test("landlock_is_refused_with_the_reason", move || {
+                support::refused_to_an_ordinary_user(Isolation::Landlock, &why);
+                Ok(())
+            }),
+            Err(_) => Trial::test("everything_at_landlock", || {
+                support::again_as_an_ordinary_user(Some(Isolation::Landlock));
+                Ok(())
+            }),
+        });
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
