@@ -15,7 +15,7 @@ mod packages;
 mod response;
 
 pub use error::{Code, Problem, ProblemDocument};
-pub use execute::{Encoding, ExecuteRequest, FileIn};
+pub use execute::{Encoding, ExecuteRequest, FileIn, Order};
 pub use file_ref::FileRef;
 pub use fit::{fit, json_chars};
 pub use health::{Health, HealthStatus, LoadOut, whole_seconds};

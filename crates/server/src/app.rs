@@ -3,10 +3,10 @@
 use engine::Engine;
 use jiff::Timestamp;
 
+use crate::activity::Activity;
 use crate::artifact::Artifacts;
 use crate::config::Config;
 use crate::file_url::Fetcher;
-use crate::http::Activity;
 use crate::provision::{Intent, Underway};
 use crate::rate::Rate;
 use crate::store::Store;

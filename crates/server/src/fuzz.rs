@@ -13,7 +13,7 @@ use engine::Draft;
 use serde_json::Value;
 
 use crate::api::event::TextDecoder;
-use crate::api::{Code, ExecuteRequest, Problem, parse_object};
+use crate::api::{Code, Order, Problem, parse_object};
 use crate::config::{Env, Flags, resolve, value};
 use crate::media::{Media, disposition, label, percent, tidy_name};
 use crate::output::terminal::{Tamer, printable};
@@ -46,16 +46,13 @@ fn requests(bytes: &[u8]) {
     };
     let whole: Value = serde_json::from_slice(without_mark(bytes)).expect("serde reads it too");
     assert_eq!(whole, Value::Object(object.clone()));
-    let request = match ExecuteRequest::try_from(object) {
-        Ok(request) => request,
+    let order = match Order::try_from(object) {
+        Ok(order) => order,
         Err(problem) => return assert_told_well(&problem),
     };
-    let warnings: usize = request.warnings.iter().map(String::len).sum();
+    let warnings: usize = order.warnings.iter().map(String::len).sum();
     assert!(warnings < 4000, "{warnings} bytes of warnings");
-    match Draft::try_from(request) {
-        Err(problem) => assert_told_well(&problem),
-        Ok(draft) => accept(draft),
-    }
+    accept(order.draft);
 }
 
 /// On to the engine, whose own hooks only a fuzzer's build of it has.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,14 +23,14 @@ use crate::app::App;
 mod accept;
 mod access_log;
 mod actions;
-mod activity;
 mod artifact;
 mod body;
+mod connection;
+mod context;
 mod docs;
 mod events;
 mod execute;
 mod failures;
-mod file_refs;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -45,23 +45,16 @@ mod pages;
 mod peer;
 mod schema;
 mod serve;
+mod state;
 mod stream;
 mod unread;
 
-pub use activity::Activity;
-pub use serve::{Connection, serve};
+pub use connection::Connection;
+pub use serve::serve;
+use state::Shared;
 
 /// Seconds that a browser may remember the answer to a CORS question.
 const CORS_AGE: Duration = Duration::from_secs(3600);
-
-/// What handlers and layers share.
-#[derive(Debug)]
-struct Shared {
-    app: Arc<App>,
-    failures: failures::Failures,
-    metrics: metrics::Metrics,
-    unread: unread::Unread,
-}
 
 /// All routes with all layers.
 fn router(app: Arc<App>) -> Router {
@@ -77,7 +70,7 @@ fn router(app: Arc<App>) -> Router {
 
 /// Each address with its methods. In open mode no unsafe method may be reached
 /// by the plain form of a foreign page, so each handler of one begins with
-/// [`require_json`], which such a form cannot satisfy.
+/// [`body::require_json`], which such a form cannot satisfy.
 fn routes(shared: &Arc<Shared>) -> Router {
     let state = || Arc::clone(shared);
     let execute =
@@ -135,34 +128,6 @@ async fn nowhere() -> Problem {
     )
 }
 
-/// Refuses a request whose content type does not say JSON.
-fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let mut all = headers.get_all(header::CONTENT_TYPE).iter();
-    let (sent, repeated) = (all.next(), all.next().is_some());
-    let text = sent.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let essence = text
-        .as_deref()
-        .and_then(|text| text.split(';').next())
-        .map(|essence| essence.trim().to_ascii_lowercase());
-    let sent = match essence {
-        Some(_) if repeated => "comes twice".to_owned(),
-        Some(essence) if is_json(&essence) => return Ok(()),
-        Some(essence) => format!("is \"{}\"", crate::api::error::quote(&essence)),
-        None => "is missing".to_owned(),
-    };
-    Err(Problem::new(
-        Code::UnsupportedMediaType,
-        format!(
-            "The Content-Type header {sent}. Send 'Content-Type: application/json' and a JSON body."
-        ),
-    ))
-}
-
-fn is_json(essence: &str) -> bool {
-    essence == "application/json"
-        || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
 /// Which pages may call, where the operator said so.
 fn cors(origins: &[String]) -> CorsLayer {
     let layer = CorsLayer::new()
@@ -200,48 +165,11 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
     response
 }
 
-/// An error with all its causes, for the log.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use axum::extract::Request;
 
     use super::*;
-
-    #[test]
-    fn json_content_types() {
-        for (value, expected) in [
-            (Some("application/json"), true),
-            (Some("Application/JSON; charset=utf-8"), true),
-            (Some("application/vnd.api+json"), true),
-            (Some("text/plain"), false),
-            (Some("application/x-www-form-urlencoded"), false),
-            (Some("text/json+json"), false),
-            (Some(""), false),
-            (None, false),
-        ] {
-            let mut headers = HeaderMap::new();
-            if let Some(value) = value {
-                headers.insert(header::CONTENT_TYPE, value.parse().expect("a value"));
-            }
-            assert_eq!(require_json(&headers).is_ok(), expected, "{value:?}");
-        }
-        let mut twice = HeaderMap::new();
-        for value in ["application/json", "text/plain"] {
-            twice.append(header::CONTENT_TYPE, value.parse().expect("a value"));
-        }
-        let refused = require_json(&twice).expect_err("which one counts?");
-        assert!(refused.detail.contains("comes twice"), "{}", refused.detail);
-    }
 
     #[tokio::test]
     async fn a_panic_is_one_problem_and_no_more() {
@@ -268,14 +196,5 @@ mod tests {
             );
             assert!(!json.to_string().contains("secret"));
         }
-    }
-
-    #[test]
-    fn causes_are_chained() {
-        let error = engine::Error::Io {
-            step: "open the workspace",
-            source: std::io::Error::other("no space"),
-        };
-        assert_eq!(chain(&error), "failed to open the workspace: no space");
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod activity;
 pub mod api;
 pub mod app;
 pub mod artifact;
@@ -18,6 +19,7 @@ pub mod output;
 pub mod provision;
 pub mod public_url;
 pub mod rate;
+mod runs;
 pub mod store;
 pub mod telemetry;
 

@@ -47,6 +47,17 @@ where
     }
 }
 
+/// Returns an error with all its causes on one line, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 fn filter(settings: &Settings) -> Result<EnvFilter, String> {
     if let Some(directives) = &settings.log_filter {
         return EnvFilter::try_new(directives).map_err(|error| {
@@ -70,6 +81,15 @@ mod tests;
 #[cfg(test)]
 mod filters {
     use super::*;
+
+    #[test]
+    fn causes_are_chained() {
+        let error = engine::Error::Io {
+            step: "open the workspace",
+            source: std::io::Error::other("no space"),
+        };
+        assert_eq!(chain(&error), "failed to open the workspace: no space");
+    }
 
     #[test]
     fn filters() {

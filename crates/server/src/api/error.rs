@@ -291,16 +291,10 @@ impl Problem {
 
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
-        // The engine speaks of its draft; the wire has its own words for two fields.
-        let field = match invalid.field.as_str() {
-            "wall_time" => "timeout".to_owned(),
-            "memory" => "memory_mb".to_owned(),
-            _ => invalid.field,
-        };
-        let detail = format!("`{}`: {}. {}", quote(&field), invalid.problem, invalid.cure);
+        let field = invalid.field;
         Self {
             code: Code::InvalidRequest,
-            detail,
+            detail: format!("`{}`: {}. {}", quote(&field), invalid.problem, invalid.cure),
             field: Some(field),
             retry_after: None,
         }
@@ -417,14 +411,15 @@ mod tests {
     }
 
     #[test]
-    fn the_engines_fields_get_the_wires_names() {
+    fn the_engine_names_the_field_and_the_cure() {
         let problem = Problem::from(Invalid {
-            field: "wall_time".into(),
-            problem: "is 31 s".into(),
+            field: "timeout".into(),
+            problem: "31 s is out of range".into(),
             cure: "Send at most 30.".into(),
         });
         assert_eq!(problem.field.as_deref(), Some("timeout"));
-        assert_eq!(problem.detail, "`timeout`: is 31 s. Send at most 30.");
+        let expected = "`timeout`: 31 s is out of range. Send at most 30.";
+        assert_eq!(problem.detail, expected);
     }
 
     #[test]

@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::error::{Problem, quote};
-use super::file_ref::{FileRef, file_refs};
-use super::json::kind;
+use super::file_ref::FileRef;
+use super::json::wrong_type;
 
 /// Unknown fields that a warning names one by one.
 const NAMED_UNKNOWN: usize = 8;
@@ -79,19 +79,26 @@ pub struct ExecuteRequest {
     /// Whether to name the system calls that the sandbox denied, in `denied_calls`; each of them takes longer then.
     #[schema(default = false)]
     pub explain: Option<bool>,
-    /// Files that the server is to fetch, as ChatGPT names them.
-    #[schema(ignore)]
+}
+
+/// A request as the server carries it out: the draft for the engine, and what
+/// the server itself does before and after.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// What the engine is asked for.
+    pub draft: Draft,
+    /// Files to fetch into the draft, as ChatGPT names them.
     pub file_refs: Vec<FileRef>,
     /// What the caller should know about the request itself.
-    #[schema(ignore)]
     pub warnings: Vec<String>,
 }
 
-impl TryFrom<Map<String, Value>> for ExecuteRequest {
+impl TryFrom<Map<String, Value>> for Order {
     type Error = Problem;
 
     fn try_from(object: Map<String, Value>) -> Result<Self, Problem> {
-        let mut request = Self::default();
+        let mut request = ExecuteRequest::default();
+        let mut file_refs = Vec::new();
         let mut unknown = Vec::new();
         let mut code = None;
         for (name, value) in object {
@@ -104,7 +111,7 @@ impl TryFrom<Map<String, Value>> for ExecuteRequest {
                 "env" => request.env = optional(value, env)?,
                 "files" => request.files = optional(value, files)?,
                 "openaiFileIdRefs" => {
-                    request.file_refs = optional(value, file_refs)?.unwrap_or_default();
+                    file_refs = optional(value, super::file_ref::file_refs)?.unwrap_or_default();
                 }
                 "memory_mb" => request.memory_mb = optional(value, memory)?,
                 "explain" => request.explain = optional(value, explain)?,
@@ -118,8 +125,11 @@ impl TryFrom<Map<String, Value>> for ExecuteRequest {
                 "Send the program text as a string, such as {\"code\": \"print(2+2)\"}.",
             )
         })?;
-        request.warnings.extend(unknown_warning(&unknown));
-        Ok(request)
+        Ok(Self {
+            draft: Draft::try_from(request)?,
+            file_refs,
+            warnings: unknown_warning(&unknown).into_iter().collect(),
+        })
     }
 }
 
@@ -165,16 +175,6 @@ fn optional<T>(
     }
 }
 
-pub(super) fn wrong_type(field: &str, value: &Value, cure: &str) -> Problem {
-    let sent = match value {
-        Value::String(text) => format!("is the string \"{}\"", quote(text)),
-        Value::Number(number) => format!("is the number {}", quote(&number.to_string())),
-        Value::Bool(_) => format!("is the boolean {value}"),
-        other => format!("is {}", kind(other)),
-    };
-    Problem::field(field, &sent, cure)
-}
-
 fn out_of_range(field: &str, sent: &str, cure: &str) -> Problem {
     Problem::field(field, &format!("is {}, out of range", quote(sent)), cure)
 }
@@ -187,24 +187,14 @@ fn text(field: &str, value: Value) -> Result<String, Problem> {
 }
 
 fn code_text(value: Value) -> Result<String, Problem> {
-    let code = match value {
-        Value::String(code) => code,
-        other => {
-            return Err(wrong_type(
-                "code",
-                &other,
-                "Send the program text as a string.",
-            ));
-        }
-    };
-    if code.contains('\0') {
-        return Err(Problem::field(
+    match value {
+        Value::String(code) => Ok(code),
+        other => Err(wrong_type(
             "code",
-            "holds a NUL character (\\u0000)",
-            "Remove it; inside a program write the language's own escape instead.",
-        ));
+            &other,
+            "Send the program text as a string.",
+        )),
     }
-    Ok(code)
 }
 
 fn language(value: Value) -> Result<String, Problem> {
@@ -231,13 +221,17 @@ fn timeout(value: Value) -> Result<f64, Problem> {
         .ok_or_else(|| wrong_type("timeout", &value, TIMEOUT_CURE))
 }
 
-/// The upper end is the engine's to check: the operator may have moved it.
+/// Any duration that there is: which of them are allowed is the engine's to say.
 fn wall_time(seconds: f64) -> Result<Duration, Problem> {
-    if seconds.is_nan() || seconds < 1.0 {
-        return Err(out_of_range("timeout", &seconds.to_string(), TIMEOUT_CURE));
-    }
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| out_of_range("timeout", &format!("{seconds:e}"), TIMEOUT_CURE))
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        // A number with hundreds of digits is told by its exponent.
+        let sent = if seconds.abs() < 1e15 {
+            seconds.to_string()
+        } else {
+            format!("{seconds:e}")
+        };
+        out_of_range("timeout", &sent, TIMEOUT_CURE)
+    })
 }
 
 fn memory(value: Value) -> Result<u64, Problem> {
@@ -249,7 +243,7 @@ fn memory(value: Value) -> Result<u64, Problem> {
             .and_then(|mib| format!("{mib:.0}").parse().ok())
     });
     match (whole, &value) {
-        (Some(mib), _) if mib > 0 => Ok(mib),
+        (Some(mib), _) => Ok(mib),
         (_, Value::Number(number)) => {
             Err(out_of_range("memory_mb", &number.to_string(), MEMORY_CURE))
         }

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::error::{Problem, quote};
-use super::execute::wrong_type;
+use super::json::wrong_type;
 
 /// Files that ChatGPT sends with one request.
 const MOST: usize = 10;

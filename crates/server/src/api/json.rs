@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::error::{Code, Problem};
+use super::error::{Code, Problem, quote};
 
 /// Values (members and elements, at any depth) that a body may hold.
 const VALUES: usize = 50_000;
@@ -69,9 +69,21 @@ fn parse_value(text: &str) -> Result<Value, Problem> {
     value.map_err(|error| explain(text, &error, stop.get()))
 }
 
+/// The problem of a field that holds `value`, which is not of the type that
+/// `cure` asks for.
+pub(super) fn wrong_type(field: &str, value: &Value, cure: &str) -> Problem {
+    let sent = match value {
+        Value::String(text) => format!("is the string \"{}\"", quote(text)),
+        Value::Number(number) => format!("is the number {}", quote(&number.to_string())),
+        Value::Bool(_) => format!("is the boolean {value}"),
+        other => format!("is {}", kind(other)),
+    };
+    Problem::field(field, &sent, cure)
+}
+
 /// What a value is, with its article, for error messages.
 #[must_use]
-pub(super) fn kind(value: &Value) -> &'static str {
+fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

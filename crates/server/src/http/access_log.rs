@@ -13,8 +13,8 @@ use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use tracing::Span;
 
-use super::activity::InUse;
 use super::metrics::Metrics;
+use crate::activity::InUse;
 
 /// Characters of a user agent that are logged.
 const USER_AGENT_CHARS: usize = 200;

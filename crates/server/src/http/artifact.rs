@@ -13,7 +13,7 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
+use super::state::Shared;
 use crate::api::{Code, Problem};
 use crate::artifact::{BadLink, Id, Kept, Signature};
 use crate::auth::Principal;
@@ -22,11 +22,9 @@ use crate::media::{Media, disposition};
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
-mod offer;
 mod range;
 mod reading;
 
-pub(super) use offer::offer;
 use range::{Range, range};
 use reading::Reading;
 

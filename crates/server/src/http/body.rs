@@ -20,6 +20,34 @@ use crate::api::{Code, Problem};
 /// Bytes of a refused body that are read only to be thrown away.
 const DISCARD: usize = 128 * 1024 * 1024;
 
+/// Refuses a request whose content type does not say JSON.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut all = headers.get_all(header::CONTENT_TYPE).iter();
+    let (sent, repeated) = (all.next(), all.next().is_some());
+    let text = sent.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let essence = text
+        .as_deref()
+        .and_then(|text| text.split(';').next())
+        .map(|essence| essence.trim().to_ascii_lowercase());
+    let sent = match essence {
+        Some(_) if repeated => "comes twice".to_owned(),
+        Some(essence) if is_json(&essence) => return Ok(()),
+        Some(essence) => format!("is \"{}\"", crate::api::error::quote(&essence)),
+        None => "is missing".to_owned(),
+    };
+    Err(Problem::new(
+        Code::UnsupportedMediaType,
+        format!(
+            "The Content-Type header {sent}. Send 'Content-Type: application/json' and a JSON body."
+        ),
+    ))
+}
+
+fn is_json(essence: &str) -> bool {
+    essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
 /// Reads a whole body of at most `limit` bytes within `patience`.
 pub(super) async fn read(
     headers: &HeaderMap,
@@ -150,6 +178,32 @@ mod tests {
         ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
             Poll::Pending
         }
+    }
+
+    #[test]
+    fn json_content_types() {
+        for (value, expected) in [
+            (Some("application/json"), true),
+            (Some("Application/JSON; charset=utf-8"), true),
+            (Some("application/vnd.api+json"), true),
+            (Some("text/plain"), false),
+            (Some("application/x-www-form-urlencoded"), false),
+            (Some("text/json+json"), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(header::CONTENT_TYPE, value.parse().expect("a value"));
+            }
+            assert_eq!(require_json(&headers).is_ok(), expected, "{value:?}");
+        }
+        let mut twice = HeaderMap::new();
+        for value in ["application/json", "text/plain"] {
+            twice.append(header::CONTENT_TYPE, value.parse().expect("a value"));
+        }
+        let refused = require_json(&twice).expect_err("which one counts?");
+        assert!(refused.detail.contains("comes twice"), "{}", refused.detail);
     }
 
     #[tokio::test]

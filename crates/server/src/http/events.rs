@@ -8,31 +8,29 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context as Poller, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
-use engine::{Call, Error, Event, Events, Job, Reply, Stream};
+use engine::{Event, Events, Stream};
 use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
-use super::access_log::{LogAtEnd, Note};
-use super::frame::RequestId;
-use super::serve::ClientGone;
-use super::stream::Socket;
+use super::access_log::LogAtEnd;
+use super::connection::ClientGone;
+use super::context::Context;
+use super::state::Shared;
 use super::unread::{Held, Slot};
-use super::{Shared, artifact};
 use crate::api::event::{
     DroppedOut, Piece, QueuedOut, StartOut, TextDecoder, TextOut, TruncatedOut,
 };
-use crate::api::{ExecuteResponse, Problem};
-use crate::file_url::Fetched;
+use crate::api::{ExecuteResponse, Order, Problem};
+use crate::runs::{self, Caller};
 
 /// How long output gathers, unless there is much of it: a program that prints
 /// byte by byte must not cost an event for each.
@@ -41,107 +39,59 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A comment, which readers ignore and proxies take for a sign of life.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
-/// A call to the engine in progress.
-type Running = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
+/// A run in progress.
+type Running = Pin<Box<dyn Future<Output = Result<ExecuteResponse, Problem>> + Send>>;
 
-/// What a stream needs to know of its request.
-#[derive(Debug)]
-pub(super) struct Streamed {
-    pub(super) shared: Arc<Shared>,
-    pub(super) parts: Parts,
-    /// The right to hold what was fetched for the run.
-    pub(super) fetched: Option<Fetched>,
-    /// Told before the run's own warnings.
-    pub(super) warnings: Vec<String>,
-}
-
-impl Streamed {
-    fn of_request<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
-        self.parts.extensions.get::<T>().cloned()
-    }
-
-    fn note(&self, status: &str) {
-        if let Some(note) = self.of_request::<Note>() {
-            note.run(status);
+/// Starts a run, and answers as soon as it goes on, or has waited so long that
+/// a proxy may lose patience.
+///
+/// # Errors
+/// What refuses or fails the run until then; after that, failures are told
+/// in the stream.
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    context: Context,
+    caller: Caller,
+    order: Order,
+) -> Result<Response, Problem> {
+    let app = Arc::clone(&shared.app);
+    let keep_alive = app.config.stream_keep_alive;
+    let (sink, mut events) = engine::events(app.engine.bounds().events());
+    let key = caller.principal.key.clone();
+    let mut running: Running =
+        Box::pin(async move { runs::execute(&app, &caller, order, Some(sink)).await });
+    let mut ended = None;
+    let first = tokio::select! {
+        biased;
+        event = events.next() => event,
+        answer = &mut running => {
+            ended = Some(answer);
+            events.next().await
         }
-    }
-
-    /// Starts a run, and answers as soon as it goes on, or has waited for a
-    /// place so long that a proxy may lose patience.
-    ///
-    /// # Errors
-    /// What refuses or fails the run until then; after that, failures are told
-    /// in the stream.
-    pub(super) async fn answer(self, job: Job) -> Result<Response, Problem> {
-        let engine = self.shared.app.engine.clone();
-        let keep_alive = self.shared.app.config.stream_keep_alive;
-        let (sink, mut events) = engine::events(engine.bounds().events());
-        let call = Call::Execute(Box::new(job));
-        let mut running: Running = Box::pin(async move { engine.call_streaming(call, sink).await });
-        let mut replied = None;
-        let first = tokio::select! {
-            biased;
-            event = events.next() => event,
-            reply = &mut running => {
-                replied = Some(reply);
-                events.next().await
-            }
-            () = sleep(keep_alive) => None,
-        };
-        if let Some(Err(error)) = &replied
-            && first.is_none()
-        {
-            return Err(super::execute::failed(error));
+        () = sleep(keep_alive) => None,
+    };
+    let ended = match (ended, &first) {
+        (Some(Err(problem)), None) => return Err(problem),
+        (ended, _) => ended,
+    };
+    let (sender, receiver) = mpsc::channel(1);
+    let writer = Writer {
+        sender,
+        shared,
+        context,
+        key,
+        sent: 0,
+        stdout: TextDecoder::default(),
+        stderr: TextDecoder::default(),
+    };
+    let answer = async {
+        match ended {
+            Some(answer) => answer,
+            None => running.await,
         }
-        let (sender, receiver) = mpsc::channel(1);
-        let writer = Writer {
-            sender,
-            shared: Arc::clone(&self.shared),
-            sent: 0,
-            stdout: TextDecoder::default(),
-            stderr: TextDecoder::default(),
-        };
-        let reply = async {
-            match replied {
-                Some(reply) => reply,
-                None => running.await,
-            }
-        };
-        let task = writer.write(self, first, events, reply);
-        tokio::spawn(task.in_current_span());
-        Ok(response(receiver))
-    }
-
-    /// What the last event says: the whole answer, or why there is none. All
-    /// else that the run took is let go, whether its reader has come that far
-    /// or not.
-    async fn last(mut self, reply: Result<Reply, Error>, slot: Slot) -> Last {
-        drop(self.fetched.take());
-        let (name, mut content) = match reply {
-            Ok(Reply::Outcome(mut outcome)) => {
-                self.note(outcome.status.as_str());
-                let links = artifact::offer(&self.shared, &self.parts, &mut outcome).await;
-                let mut response = ExecuteResponse::from(*outcome);
-                response.link(links);
-                response.warn_first(std::mem::take(&mut self.warnings));
-                ("end", super::execute::json(&response))
-            }
-            Err(error) => {
-                let problem = super::execute::failed(&error);
-                self.note("failed");
-                let id = self.of_request::<RequestId>();
-                let id = id.map_or_else(String::new, |id| id.0);
-                let document = serde_json::to_vec(&problem.document(&id));
-                let document = document.expect("strings and numbers always serialise");
-                ("error", document)
-            }
-        };
-        content.extend_from_slice(b"\n\n");
-        let key = super::execute::key(&self.parts);
-        let buffer = self.shared.app.engine.bounds().events().buffer;
-        let held = self.shared.unread.hold(key, slot, content, buffer as u64);
-        Last { name, held }
-    }
+    };
+    tokio::spawn(writer.write(first, events, answer).in_current_span());
+    Ok(response(receiver))
 }
 
 /// The last event, without its id.
@@ -149,6 +99,32 @@ impl Streamed {
 struct Last {
     name: &'static str,
     held: Held,
+}
+
+/// Returns what the last event says: the whole answer, or why there is none.
+fn last(
+    shared: &Shared,
+    context: &Context,
+    key: &str,
+    answer: Result<ExecuteResponse, Problem>,
+    slot: Slot,
+) -> Last {
+    let (name, mut content) = match answer {
+        Ok(answer) => {
+            context.note_run(&answer.status);
+            ("end", super::execute::json(&answer))
+        }
+        Err(problem) => {
+            context.note_run("failed");
+            let document = serde_json::to_vec(&problem.document(&context.request_id));
+            let document = document.expect("strings and numbers always serialise");
+            ("error", document)
+        }
+    };
+    content.extend_from_slice(b"\n\n");
+    let buffer = shared.app.engine.bounds().events().buffer;
+    let held = shared.unread.hold(key, slot, content, buffer as u64);
+    Last { name, held }
 }
 
 fn response(receiver: mpsc::Receiver<Message>) -> Response {
@@ -191,7 +167,7 @@ impl HttpBody for Reader {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut Poller<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientGone>>> {
         if let Some(last) = &mut self.last {
             let next = last.next();
@@ -219,6 +195,9 @@ impl HttpBody for Reader {
 struct Writer {
     sender: mpsc::Sender<Message>,
     shared: Arc<Shared>,
+    context: Context,
+    /// Whose unread answer the last event is.
+    key: String,
     /// Events so far.
     sent: u64,
     stdout: TextDecoder,
@@ -229,29 +208,21 @@ impl Writer {
     /// Writes until the run has ended, or its reader is gone.
     async fn write(
         mut self,
-        streamed: Streamed,
         first: Option<Event>,
         events: Events,
-        reply: impl Future<Output = Result<Reply, Error>>,
+        answer: impl Future<Output = Result<ExecuteResponse, Problem>>,
     ) {
         let _open = self.shared.metrics.stream();
-        let gone = {
-            let sender = self.sender.clone();
-            let socket = streamed.of_request::<Arc<Socket>>();
-            async move {
-                tokio::select! {
-                    () = sender.closed() => {}
-                    () = async {
-                        match socket {
-                            Some(socket) => socket.closed().await,
-                            None => std::future::pending().await,
-                        }
-                    } => {}
-                }
+        let (sender, socket) = (self.sender.clone(), Arc::clone(&self.context.socket));
+        let gone = async {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = socket.closed() => {}
             }
         };
-        let slot = Slot::default();
-        let last = async { streamed.last(reply.await, slot.clone()).await };
+        let (shared, context) = (Arc::clone(&self.shared), self.context.clone());
+        let (key, slot) = (self.key.clone(), Slot::default());
+        let last = async { last(&shared, &context, &key, answer.await, slot.clone()) };
         let told = async {
             // Side by side: the run goes on while the reader takes its time.
             let (last, ()) = tokio::join!(last, self.tell(first, events));

@@ -13,15 +13,17 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::access_log::Note;
+use super::connection::Connection;
 use super::failures::{REFUSALS, WINDOW};
 use super::host::{self, Rules};
 use super::peer::client_ip;
-use super::serve::Connection;
-use super::{Shared, activity, artifact, chain, docs};
+use super::state::Shared;
+use super::{artifact, docs};
 use crate::api::{Code, Problem};
 use crate::auth::{Denied, Principal};
 use crate::config::Access;
 use crate::public_url::accepted_hosts;
+use crate::telemetry::chain;
 
 /// The name under which everybody is counted and logged in open mode.
 pub(super) const OPEN_KEY: &str = "open";
@@ -45,6 +47,15 @@ pub(super) fn is_open_path(path: &str) -> bool {
         || docs::paths().any(|part| part == path)
 }
 
+/// Addresses behind the token that machines call by themselves.
+const UNCOUNTED: [&str; 1] = ["/metrics"];
+
+/// Whether a request that was let in counts as use of the server. `route` is
+/// the template that its address matched, if it did.
+fn counts(route: Option<&str>) -> bool {
+    route.is_some_and(|route| !UNCOUNTED.contains(&route) && !is_open_path(route))
+}
+
 /// The layer.
 pub(super) async fn gate(
     State(shared): State<Arc<Shared>>,
@@ -62,7 +73,7 @@ pub(super) async fn gate(
                 if let Some(note) = request.extensions().get::<Note>() {
                     note.key(&principal.key);
                     let route = request.extensions().get::<MatchedPath>();
-                    if activity::counts(route.map(MatchedPath::as_str)) {
+                    if counts(route.map(MatchedPath::as_str)) {
                         note.in_use(shared.app.activity.begin());
                     }
                 }
@@ -194,6 +205,21 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_use_by_those_let_in_counts() {
+        for (route, expected) in [
+            (Some("/execute"), true),
+            (Some("/sessions/{id}/files/{*path}"), true),
+            (Some("/metrics"), false),
+            (Some("/health"), false),
+            (Some("/"), false),
+            (Some("/openapi.json"), false),
+            (None, false),
+        ] {
+            assert_eq!(counts(route), expected, "{route:?}");
+        }
+    }
 
     #[test]
     fn bearer_headers_are_read() {

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::Shared;
+use super::state::Shared;
 use crate::api::{Health, HealthStatus};
 
 /// Health check

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 
-use super::Shared;
+use super::state::Shared;
 use crate::api::Languages;
 
 /// List supported languages

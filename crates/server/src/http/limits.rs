@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
 use super::gate::OPEN_KEY;
+use super::state::Shared;
 use crate::api::error::whole_seconds;
 use crate::api::{Code, Problem};
 use crate::auth::Principal;

@@ -14,9 +14,10 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::state::Shared;
 use super::unread::Unread;
-use super::{Shared, chain};
 use crate::api::{Code, Problem};
+use crate::telemetry::chain;
 
 mod process;
 

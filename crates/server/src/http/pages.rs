@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 
-use super::Shared;
-use super::serve::Connection;
+use super::connection::Connection;
+use super::state::Shared;
 use crate::app::App;
 use crate::config::Access;
 use crate::public_url::of_request;

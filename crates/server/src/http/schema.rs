@@ -9,9 +9,9 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
-use super::Shared;
+use super::connection::Connection;
 use super::openapi::{self, Server};
-use super::serve::Connection;
+use super::state::Shared;
 use crate::app::App;
 use crate::public_url::of_request;
 

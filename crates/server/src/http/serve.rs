@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 
+use super::connection::{ClientGone, Connection};
 use super::router;
 use super::stream::{Socket, Stream};
 use crate::app::App;
@@ -35,20 +35,6 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Shortest and longest pause after `accept` failed for want of descriptors or memory.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-
-/// The two ends of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connection {
-    /// Who called.
-    pub peer: SocketAddr,
-    /// The address that was called.
-    pub local: SocketAddr,
-}
-
-/// The client closed its side before its answer was ready.
-#[derive(Debug, thiserror::Error)]
-#[error("the client went away")]
-pub(super) struct ClientGone;
 
 /// Serves `app` on `listener` until `shutdown` resolves, then refuses new
 /// calls and waits for the running ones, at most `drain_grace`.

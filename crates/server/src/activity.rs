@@ -1,23 +1,13 @@
 //! When the server was last used, for a server that ends when nobody needs it.
 //!
-//! Used is it by who was let in, from the first look at the token to the last
-//! byte of the answer. Health checks, scrapers, pages and documents that are
-//! open to all, and callers without a token do not count: scanners call all
-//! day, and would keep a server up for ever.
+//! Only authenticated requests count as use, from the token check to the last
+//! byte of the answer. Which of them do is the front door's to say; nothing
+//! here knows an address.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-/// Addresses behind the token that machines call by themselves.
-const UNCOUNTED: [&str; 1] = ["/metrics"];
-
-/// Whether a request that was let in counts as use. `route` is the template
-/// that its address matched, if it did.
-pub(super) fn counts(route: Option<&str>) -> bool {
-    route.is_some_and(|route| !UNCOUNTED.contains(&route) && !super::gate::is_open_path(route))
-}
 
 /// Shared by all requests; all clones are the same.
 #[derive(Debug, Clone)]
@@ -31,7 +21,7 @@ struct State {
 
 /// The server is used until this is dropped.
 #[derive(Debug)]
-pub(super) struct InUse(Activity);
+pub(crate) struct InUse(Activity);
 
 impl Drop for InUse {
     fn drop(&mut self) {
@@ -53,7 +43,7 @@ impl Default for Activity {
 
 impl Activity {
     /// A request begins that counts.
-    pub(super) fn begin(&self) -> InUse {
+    pub(crate) fn begin(&self) -> InUse {
         self.with(|state| state.in_use += 1);
         InUse(self.clone())
     }
@@ -111,21 +101,6 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn only_use_by_those_let_in_counts() {
-        for (route, expected) in [
-            (Some("/execute"), true),
-            (Some("/sessions/{id}/files/{*path}"), true),
-            (Some("/metrics"), false),
-            (Some("/health"), false),
-            (Some("/"), false),
-            (Some("/openapi.json"), false),
-            (None, false),
-        ] {
-            assert_eq!(counts(route), expected, "{route:?}");
-        }
-    }
 
     async fn ended_after(activity: &Activity, busy: impl Fn() -> bool) -> Duration {
         let begun = Instant::now();

@@ -6,26 +6,27 @@ use std::collections::BTreeSet;
 use engine::{Draft, DraftFile};
 use tokio::time::Instant;
 
-use super::Shared;
+use super::Deadline;
 use crate::api::{Code, FileRef, Problem};
+use crate::app::App;
 use crate::file_url::{Fetched, Refused};
 use crate::media::tidy_name;
 
-/// Fetches `refs` into `draft`, and gives the right to hold them in memory,
-/// to be dropped after the run. Says in `warnings` what got another name.
+/// Fetches `refs` into `draft`. Returns the right to hold them in memory, to
+/// be dropped after the run. Says in `warnings` what got another name.
 pub(super) async fn fetch(
-    shared: &Shared,
+    app: &App,
+    deadline: Option<Deadline>,
     refs: &[FileRef],
     draft: &mut Draft,
-    deadline: Option<Instant>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Fetched>, Problem> {
     if refs.is_empty() {
         return Ok(None);
     }
-    let (engine, fetcher) = (&shared.app.engine, &shared.app.fetcher);
+    let (engine, fetcher) = (&app.engine, &app.fetcher);
     let own = Instant::now() + fetcher.bounds().time;
-    let deadline = deadline.map_or(own, |deadline| deadline.min(own));
+    let deadline = deadline.map_or(own, |deadline| deadline.last_fetch().min(own));
     let sent: usize = draft.files.iter().map(|file| file.content.len()).sum();
     let room = engine.bounds().files_in_bytes.saturating_sub(sent as u64);
     let urls: Vec<&str> = refs.iter().map(|one| one.download_link.as_str()).collect();

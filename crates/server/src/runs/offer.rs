@@ -1,30 +1,22 @@
 //! Keeps the files of a run and makes links to them. A file that cannot be
 //! kept costs a warning, never the answer.
 
-use axum::extract::ConnectInfo;
-use axum::http::request::Parts;
 use engine::Outcome;
 
-use super::super::serve::Connection;
-use super::super::{Shared, chain};
+use super::Caller;
 use crate::api::Link;
+use crate::app::App;
 use crate::artifact::{self, KeepError};
-use crate::auth::Principal;
-use crate::public_url::of_request;
+use crate::telemetry::chain;
 
-/// Keeps what a run left for whoever sent this request. Gives one entry for
-/// each file, in their order, and adds to the run's warnings what was not kept.
-pub(in super::super) async fn offer(
-    shared: &Shared,
-    parts: &Parts,
-    outcome: &mut Outcome,
-) -> Vec<Option<Link>> {
+/// Keeps the files of a run for its caller. Returns one entry for each file,
+/// in their order, and adds a warning to the run for those that were not kept.
+pub(super) async fn offer(app: &App, caller: &Caller, outcome: &mut Outcome) -> Vec<Option<Link>> {
     if outcome.files.is_empty() {
         return Vec::new();
     }
-    let principal = parts.extensions.get::<Principal>();
-    let owner = principal.map_or_else(String::new, |one| one.key.clone());
-    let artifacts = shared.app.artifacts.clone();
+    let owner = caller.principal.key.clone();
+    let artifacts = app.artifacts.clone();
     let files = std::mem::take(&mut outcome.files);
     let keeping = tokio::task::spawn_blocking(move || {
         let kept: Vec<_> = files
@@ -50,11 +42,6 @@ pub(in super::super) async fn offer(
         }
     };
     outcome.files = files;
-    let connection = parts.extensions.get::<ConnectInfo<Connection>>();
-    let peer = connection.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |connection| {
-        connection.0.peer.ip()
-    });
-    let base = of_request(&shared.app.config, peer, &parts.headers);
     let failed = kept.iter().filter_map(|kept| kept.as_ref().err());
     let failed: Vec<&KeepError> = failed.collect();
     outcome.warnings.extend(warning(&failed));
@@ -63,7 +50,7 @@ pub(in super::super) async fn offer(
             let (path, id, expires) = kept.ok()?;
             Some(Link {
                 id,
-                url: format!("{base}{path}"),
+                url: format!("{}{path}", caller.base_url),
                 expires,
             })
         })

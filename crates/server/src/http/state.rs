@@ -1,0 +1,21 @@
+//! The state that handlers and layers share. Only data; it does nothing itself.
+
+use std::sync::Arc;
+
+use super::failures::Failures;
+use super::metrics::Metrics;
+use super::unread::Unread;
+use crate::app::App;
+
+/// What handlers and layers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// What every front door shares.
+    pub(super) app: Arc<App>,
+    /// Wrong tokens by address.
+    pub(super) failures: Failures,
+    /// What is counted.
+    pub(super) metrics: Metrics,
+    /// Answers that wait for their readers.
+    pub(super) unread: Unread,
+}

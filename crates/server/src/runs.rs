@@ -1,0 +1,138 @@
+//! The use case "run code for a caller", told once for every front door.
+//!
+//! From a caller's order to the answer: fetch its files, fit it into the
+//! caller's time, run it, keep the files it left, and shape the answer to what
+//! the caller's client takes. Knows nothing of HTTP, and runs nothing itself.
+
+use std::time::Duration;
+
+use engine::{Call, Draft, Outcome, Reply, Sink};
+use tokio::time::Instant;
+
+use crate::api::{Code, ExecuteResponse, Order, Problem, fit};
+use crate::app::App;
+use crate::auth::Principal;
+use crate::telemetry::chain;
+
+mod deadline;
+mod files;
+mod offer;
+
+pub(crate) use deadline::Deadline;
+
+/// The one for whom code runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Who it is.
+    pub(crate) principal: Principal,
+    /// Where links to this server begin, without a slash at the end.
+    pub(crate) base_url: String,
+    /// What its client can bear.
+    pub(crate) client: Client,
+}
+
+/// What a client can bear beyond the bounds of the API.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Client {
+    /// When its answer is due.
+    pub(crate) deadline: Option<Deadline>,
+    /// Characters (UTF-16 units) of JSON that it takes; a longer answer is cut.
+    pub(crate) max_chars: Option<usize>,
+    /// Whether files are also offered in the two ways that ChatGPT knows.
+    pub(crate) chatgpt_files: bool,
+}
+
+/// Carries out an order and returns the whole answer. With a sink, the run
+/// can be followed while it goes on. Dropping the future kills the run.
+///
+/// # Errors
+/// Whatever refuses the order, and our own failures; those are logged here.
+pub(crate) async fn execute(
+    app: &App,
+    caller: &Caller,
+    order: Order,
+    follow: Option<Sink>,
+) -> Result<ExecuteResponse, Problem> {
+    let Order {
+        mut draft,
+        file_refs,
+        mut warnings,
+    } = order;
+    let deadline = caller.client.deadline;
+    let fetched = files::fetch(app, deadline, &file_refs, &mut draft, &mut warnings).await?;
+    if let Some(deadline) = deadline {
+        let left = deadline.at.saturating_duration_since(Instant::now());
+        warnings.extend(deadline.fit(&mut draft, app.engine.bounds(), left));
+    }
+    let outcome = run(app, deadline, draft, follow).await;
+    // Others may fetch now, however long the answer takes.
+    drop(fetched);
+    let mut outcome = outcome?;
+    let links = offer::offer(app, caller, &mut outcome).await;
+    let mut response = ExecuteResponse::from(outcome);
+    response.link(links);
+    response.warn_first(warnings);
+    Ok(caller.client.shape(response))
+}
+
+/// Runs a draft to its end, within the deadline where there is one.
+async fn run(
+    app: &App,
+    deadline: Option<Deadline>,
+    draft: Draft,
+    follow: Option<Sink>,
+) -> Result<Outcome, Problem> {
+    let engine = &app.engine;
+    let call = Call::Execute(Box::new(engine.accept(draft)?));
+    let answered = async {
+        match follow {
+            Some(sink) => engine.call_streaming(call, sink).await,
+            None => engine.call(call).await,
+        }
+    };
+    let replied = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.at, answered)
+            .await
+            .map_err(|_| too_late(&deadline))?,
+        None => answered.await,
+    };
+    let Reply::Outcome(outcome) = replied.map_err(|error| failed(&error))?;
+    Ok(*outcome)
+}
+
+impl Client {
+    /// Fits an answer to what the client takes.
+    fn shape(&self, mut response: ExecuteResponse) -> ExecuteResponse {
+        if self.chatgpt_files {
+            response.offer_to_chatgpt();
+        }
+        match self.max_chars {
+            Some(max_chars) => fit(response, max_chars),
+            None => response,
+        }
+    }
+}
+
+/// Returns what the caller may know of a failure, and logs the rest.
+fn failed(error: &engine::Error) -> Problem {
+    let problem = Problem::from(error);
+    if problem.code == Code::Internal {
+        tracing::error!(error = %chain(error), "failed to run a job");
+    } else {
+        tracing::debug!(error = %chain(error), "refused a job");
+    }
+    problem
+}
+
+/// A last resort: queue and program together were given less.
+fn too_late(deadline: &Deadline) -> Problem {
+    Problem::new(
+        Code::Unavailable,
+        format!(
+            "The server is too busy to finish this within the {} s that {} may take; the run was stopped. Try again, with a shorter `timeout` if the program allows it.",
+            deadline.limit.as_secs(),
+            deadline.whose,
+        ),
+    )
+    .retry_after(Duration::from_secs(5))
+}
