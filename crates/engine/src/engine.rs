@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::accept::accept;
-use crate::admission::Admission;
+use crate::admission::{Admission, Load};
 use crate::config::{Bounds, Config};
 use crate::error::{Error, StartError};
 use crate::events::Sink;
@@ -89,17 +89,6 @@ pub struct PackageState {
     pub installing: bool,
     /// Why none can be installed here, with the cure.
     pub obstacle: Option<String>,
-}
-
-/// How busy the engine is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
-    /// Runs in progress.
-    pub running: usize,
-    /// Jobs in the queue.
-    pub waiting: usize,
-    /// Runs possible at once.
-    pub capacity: usize,
 }
 
 /// Runs jobs. Cheap to clone, shared by all front doors.
@@ -336,8 +325,8 @@ impl Inner {
         packages: Option<Arc<PackageSet>>,
         sink: Option<Sink>,
     ) -> Result<Outcome, Error> {
-        let (language, patience) = (job.language.clone(), job.queue_wait);
-        let (plan, place) = self.admit(job, packages, patience).await?;
+        let language = job.language.clone();
+        let (plan, place) = self.admit(job, packages).await?;
         let mut measured = self.metrics.begin(&language, self.isolation);
         let followers = Followers {
             sink,
@@ -357,8 +346,8 @@ impl Inner {
         &self,
         job: Job,
         packages: Option<Arc<PackageSet>>,
-        patience: Duration,
     ) -> Result<(Plan, Place), Error> {
+        let (owner, patience) = (job.draft.owner.clone(), job.queue_wait);
         let runtime = self
             .registry
             .find(&job.language)
@@ -368,7 +357,7 @@ impl Inner {
             let interpreter = runtime.interpreter()?;
             let plan = plan(job, runtime, interpreter, packages.as_deref(), &self.bounds);
             let place = Place {
-                _permit: self.admission.enter(patience).await?,
+                _permit: self.admission.enter(&owner, patience).await?,
                 _call: self.calls.token(),
                 _packages: packages,
             };

@@ -16,6 +16,8 @@ pub enum Error {
         running: usize,
         /// Jobs in the queue.
         waiting: usize,
+        /// How many of those are of the same owner.
+        own_waiting: usize,
         /// When to try again.
         retry_after: Duration,
     },

@@ -6,9 +6,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::owner::Owner;
+
 /// What a caller asks for, unchecked. `None` means the default.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
+    /// Whose run it is.
+    pub owner: Owner,
     /// The program text.
     pub code: String,
     /// Language name or alias; `None` for the default language.

@@ -19,14 +19,17 @@ pub mod fuzz;
 mod job;
 mod metrics;
 mod outcome;
+mod owner;
 mod pace;
+mod places;
 mod plan;
 mod runtime;
 mod verdict;
 mod workspace;
 
+pub use admission::Load;
 pub use config::{Bounds, Config};
-pub use engine::{Call, Engine, Language, Load, PackageState, Reply};
+pub use engine::{Call, Engine, Language, PackageState, Reply};
 pub use error::{Error, StartError};
 pub use events::{Event, EventBounds, Events, Sink, Started, Stream, events};
 pub use job::{Draft, DraftFile, Invalid, Job};
@@ -34,6 +37,8 @@ pub use metrics::{Metrics, SECONDS};
 pub use outcome::{
     DeniedCall, Isolation, Outcome, Output, OutputFile, StageOutcome, Status, Usage,
 };
+pub use owner::Owner;
+pub use places::{FairPlace, FairPlaces, NoPlace};
 pub use runtime::endings;
 pub use runtime::kit::{InstallLock, PackageKit, Stage};
 pub use runtime::packages::Package;

@@ -282,6 +282,7 @@ mod tests {
         let busy = || Error::Overloaded {
             running: 1,
             waiting: 1,
+            own_waiting: 1,
             retry_after: Duration::ZERO,
         };
         let metrics = Metrics::new();

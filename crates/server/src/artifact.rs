@@ -22,11 +22,13 @@ use crate::media::tidy_name;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod link;
+mod owned;
 mod record;
 mod shelf;
 
 use link::SigningKey;
 pub use link::{BadLink, Signature};
+pub use owned::OwnedFiles;
 use record::Record;
 use shelf::Shelf;
 
@@ -132,7 +134,7 @@ pub struct Kept {
     pub id: Id,
     /// The name it is served under: tidied, never a path.
     pub name: String,
-    /// The name of the key whose run made it.
+    /// The id of the key whose run made it.
     pub owner: String,
     /// Bytes of the content.
     pub size: u64,

@@ -6,23 +6,43 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use engine::Owner;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
 /// A caller that was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// Name of the key, for logs and rate limits; `open` in open mode.
-    pub key: String,
+    /// The id of the key: what the caller has and uses is counted by it. A
+    /// name would not do, since it can be used again.
+    pub id: Owner,
+    /// The name of the key, for people and logs; `open` in open mode.
+    pub name: String,
+    /// What the caller may do.
+    pub scopes: Vec<Scope>,
 }
 
 impl Principal {
-    /// Everybody, in open mode. No key can have this name.
+    /// Returns the one caller of open mode, who stands for all. No key can
+    /// have its id or its name.
     #[must_use]
     pub fn open() -> Self {
         Self {
-            key: OPEN.to_owned(),
+            id: Owner::new(OPEN),
+            name: OPEN.to_owned(),
+            scopes: Scope::DEFAULT.to_vec(),
         }
+    }
+
+    /// Checks that the caller has a scope.
+    ///
+    /// # Errors
+    /// [`Denied::Forbidden`] when it has not.
+    pub fn check(&self, scope: Scope) -> Result<(), Denied> {
+        if self.scopes.contains(&scope) {
+            return Ok(());
+        }
+        Err(Denied::Forbidden { scope })
     }
 }
 
@@ -36,28 +56,66 @@ pub enum Denied {
     /// The token exists but may not do this.
     Forbidden {
         /// The scope that is missing.
-        scope: &'static str,
+        scope: Scope,
     },
 }
 
-/// What a token may do.
+/// What a token may do. No scope includes another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Run code and see what became of it: every token may.
+    /// Run code and read the files that it left.
     Execute,
-    /// Whatever concerns other people's keys; only when asked for.
+    /// Keep programs and files between runs.
+    Sessions,
+    /// Delete files, and change those of a session.
+    Files,
+    /// Run code in the background.
+    Jobs,
+    /// Have others told of runs.
+    Hooks,
+    /// Read what ran before.
+    History,
+    /// Read the server's metrics.
+    Metrics,
+    /// Whatever concerns other people's keys.
     Admin,
 }
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 2] = [Self::Execute, Self::Admin];
+    pub const ALL: [Self; 8] = [
+        Self::Execute,
+        Self::Sessions,
+        Self::Files,
+        Self::Jobs,
+        Self::Hooks,
+        Self::History,
+        Self::Metrics,
+        Self::Admin,
+    ];
 
-    /// The word on the command line and in the store.
+    /// The scopes of a new token: all but `admin`.
+    pub const DEFAULT: [Self; 7] = [
+        Self::Execute,
+        Self::Sessions,
+        Self::Files,
+        Self::Jobs,
+        Self::Hooks,
+        Self::History,
+        Self::Metrics,
+    ];
+
+    /// Returns the word on the command line and in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Execute => "execute",
+            Self::Sessions => "sessions",
+            Self::Files => "files",
+            Self::Jobs => "jobs",
+            Self::Hooks => "hooks",
+            Self::History => "history",
+            Self::Metrics => "metrics",
             Self::Admin => "admin",
         }
     }
@@ -76,7 +134,10 @@ impl FromStr for Scope {
         Self::ALL
             .into_iter()
             .find(|scope| scope.as_str() == word)
-            .ok_or_else(|| format!("unknown scope {word:?}; use execute or admin"))
+            .ok_or_else(|| {
+                let known = Self::ALL.map(Self::as_str).join(", ");
+                format!("unknown scope {word:?}; use one of {known}")
+            })
     }
 }
 
@@ -193,6 +254,26 @@ mod tests {
         assert!(a.matches(&a.hash()) && !a.matches(&b.hash()) && !a.matches(""));
         assert_eq!(a.hash().len(), 64);
         assert!(!format!("{a:?}").contains(a.reveal()));
+    }
+
+    #[test]
+    fn scopes_have_one_word_each() {
+        for scope in Scope::ALL {
+            assert_eq!(scope.as_str().parse(), Ok(scope));
+        }
+        let unknown = "root".parse::<Scope>().expect_err("no such scope");
+        assert!(unknown.contains("execute, sessions, files"), "{unknown}");
+        let mut expected = Scope::ALL.to_vec();
+        expected.retain(|scope| *scope != Scope::Admin);
+        assert_eq!(Scope::DEFAULT.to_vec(), expected);
+    }
+
+    #[test]
+    fn a_caller_may_what_its_scopes_say() {
+        let open = Principal::open();
+        assert_eq!(open.check(Scope::Execute), Ok(()));
+        let scope = Scope::Admin;
+        assert_eq!(open.check(scope), Err(Denied::Forbidden { scope }));
     }
 
     #[test]

@@ -13,7 +13,6 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
 
@@ -26,6 +25,7 @@ mod actions;
 mod artifact;
 mod body;
 mod connection;
+mod connections;
 mod context;
 mod docs;
 mod events;
@@ -43,6 +43,7 @@ mod metrics;
 pub mod openapi;
 mod pages;
 mod peer;
+mod routes;
 mod schema;
 mod serve;
 mod state;
@@ -65,37 +66,7 @@ fn router(app: Arc<App>) -> Router {
         app,
         failures: failures::Failures::default(),
     });
-    layered(routes(&shared), &shared)
-}
-
-/// Each address with its methods. In open mode no unsafe method may be reached
-/// by the plain form of a foreign page, so each handler of one begins with
-/// [`body::require_json`], which such a form cannot satisfy.
-fn routes(shared: &Arc<Shared>) -> Router {
-    let state = || Arc::clone(shared);
-    let execute =
-        post(execute::execute).route_layer(middleware::from_fn_with_state(state(), limits::limit));
-    let parts = docs::paths().fold(Router::new(), |router, path| {
-        router.route(path, get(docs::part))
-    });
-    parts
-        .route("/execute", execute)
-        .route(
-            "/artifacts/{id}/{name}",
-            get(artifact::download).delete(artifact::delete),
-        )
-        .route("/health", get(health::health))
-        .route("/languages", get(languages::languages))
-        .route("/metrics", get(metrics::metrics))
-        .route("/", get(pages::index))
-        .route("/privacy", get(pages::privacy))
-        .route("/docs", get(docs::docs))
-        .route("/openapi.json", get(schema::json))
-        .route("/openapi.yaml", get(schema::yaml))
-        .route("/actions/openapi.json", get(schema::actions_json))
-        .route("/actions/openapi.yaml", get(schema::actions_yaml))
-        .fallback(nowhere)
-        .with_state(state())
+    layered(routes::router(&shared), &shared)
 }
 
 fn layered(routes: Router, shared: &Arc<Shared>) -> Router {
@@ -168,6 +139,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use axum::extract::Request;
+    use axum::routing::get;
 
     use super::*;
 

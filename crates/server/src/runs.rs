@@ -64,6 +64,7 @@ pub(crate) async fn execute(
         let left = deadline.at.saturating_duration_since(Instant::now());
         warnings.extend(deadline.fit(&mut draft, app.engine.bounds(), left));
     }
+    draft.owner = caller.principal.id.clone();
     let outcome = run(app, deadline, draft, follow).await;
     // Others may fetch now, however long the answer takes.
     drop(fetched);

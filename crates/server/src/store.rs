@@ -4,9 +4,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use engine::Owner;
 use sqlx::sqlite::SqlitePool;
 
-use crate::auth::{Denied, Principal, Scope, Token};
+use crate::auth::{Denied, Principal, Token};
 
 mod keys;
 mod open;
@@ -31,7 +32,8 @@ impl Store {
         self.pool.close().await;
     }
 
-    /// Finds the key that `token` belongs to.
+    /// Finds the key that `token` belongs to; what it may do is for the caller
+    /// of this function to check.
     ///
     /// Nothing is cached: a revocation by another process holds from the
     /// next request on. The look-up is by an index and costs some 60 µs.
@@ -39,18 +41,6 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn authenticate(&self, token: &str) -> Result<Result<Principal, Denied>, StoreError> {
-        self.authorize(token, Scope::Execute).await
-    }
-
-    /// Finds the key that `token` belongs to, if it may do what `scope` says.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn authorize(
-        &self,
-        token: &str,
-        scope: Scope,
-    ) -> Result<Result<Principal, Denied>, StoreError> {
         let Some(token) = Token::parse(token) else {
             return Ok(Err(Denied::Unknown));
         };
@@ -71,13 +61,10 @@ impl Store {
             // A full disk must not lock everybody out.
             tracing::warn!(key = found.key.name, %error, "failed to note the use of a key");
         }
-        if !found.key.scopes.contains(&scope) {
-            return Ok(Err(Denied::Forbidden {
-                scope: scope.as_str(),
-            }));
-        }
         Ok(Ok(Principal {
-            key: found.key.name,
+            id: Owner::new(&found.key.id),
+            name: found.key.name,
+            scopes: found.key.scopes,
         }))
     }
 }

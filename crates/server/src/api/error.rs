@@ -307,11 +307,12 @@ impl From<&engine::Error> for Problem {
             engine::Error::Overloaded {
                 running,
                 waiting,
+                own_waiting,
                 retry_after,
             } => Self::new(
                 Code::Unavailable,
                 format!(
-                    "The server is busy: {running} running, {waiting} waiting. Try again in {} s.",
+                    "The server is busy: {running} running, {waiting} waiting, {own_waiting} of them yours. Try again in {} s.",
                     whole_seconds(*retry_after)
                 ),
             )

@@ -139,6 +139,7 @@ impl TryFrom<ExecuteRequest> for Draft {
     fn try_from(request: ExecuteRequest) -> Result<Self, Problem> {
         let files = request.files.unwrap_or_default().into_iter().enumerate();
         Ok(Self {
+            owner: engine::Owner::default(),
             code: request.code,
             language: request.language,
             stdin: request.stdin.unwrap_or_default().into_bytes(),

@@ -20,7 +20,7 @@ const HEAD_BYTES: u32 = 4096;
 pub(super) struct Record {
     /// The name it is served under.
     pub(super) name: String,
-    /// The name of the key whose run made it.
+    /// The id of the key whose run made it.
     pub(super) owner: String,
     /// Bytes of the content.
     pub(super) size: u64,

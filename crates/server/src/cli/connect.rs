@@ -102,7 +102,7 @@ fn new_token(settings: &Settings, name: &str) -> Result<Token, Failure> {
         .build()?;
     runtime.block_on(async {
         let store = Store::open(&settings.config.home).await?;
-        let made = store.create_key(name, &[Scope::Execute]).await;
+        let made = store.create_key(name, &Scope::DEFAULT).await;
         store.close().await;
         made.map_err(|error| match error {
             CreateError::Taken(_) => Failure::text(

@@ -285,7 +285,7 @@ async fn keys(store: &Store, access: Access) -> Result<Keys, Failure> {
     }
     let keys = store.keys().await?;
     if keys.is_empty() {
-        return Ok(match store.create_key("default", &[Scope::Execute]).await {
+        return Ok(match store.create_key("default", &Scope::DEFAULT).await {
             Ok(token) => Keys::First(token),
             // Somebody was faster; theirs was shown to them.
             Err(CreateError::Taken(name)) => Keys::Known(vec![name]),

@@ -1,11 +1,14 @@
 //! `token create|list|revoke`: keys in the store, whether a server runs or
 //! not. Standard output carries the token alone, so that scripts can take it.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::{EveryFlags, Failure};
+use crate::artifact::OwnedFiles;
 use crate::auth::Scope;
 use crate::config::{Env, home_directory, load};
 use crate::exit_code::Exit;
@@ -25,8 +28,13 @@ enum TokenCommand {
     Create {
         /// Name for lists and logs: letters, digits, dots, hyphens, underscores
         name: String,
-        /// What it may do besides running code: admin
-        #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+        /// What it may do, and nothing else; all but admin when left out
+        #[arg(
+            long = "scope",
+            value_name = "SCOPE",
+            value_delimiter = ',',
+            value_parser = scopes()
+        )]
         scopes: Vec<Scope>,
         #[command(flatten)]
         flags: EveryFlags,
@@ -43,6 +51,9 @@ enum TokenCommand {
     Revoke {
         /// The token's name
         name: String,
+        /// Delete the files that its runs left, whose links work on otherwise
+        #[arg(long)]
+        files: bool,
         #[command(flatten)]
         flags: EveryFlags,
     },
@@ -59,14 +70,15 @@ pub(super) fn token(args: TokenArgs, env: &Env) -> Result<Exit, Failure> {
             flags,
         } => (flags, Action::Create(name, scopes)),
         TokenCommand::List { json, flags } => (flags, Action::List { json }),
-        TokenCommand::Revoke { name, flags } => (flags, Action::Revoke(name)),
+        TokenCommand::Revoke { name, files, flags } => (flags, Action::Revoke { name, files }),
     };
     runtime.block_on(async {
-        let store = open(&flags, env).await?;
+        let home = home(&flags, env)?;
+        let store = Store::open(&home).await?;
         let done = match action {
             Action::Create(name, scopes) => create(&store, &name, scopes).await,
             Action::List { json } => list(&store, json).await,
-            Action::Revoke(name) => revoke(&store, &name).await,
+            Action::Revoke { name, files } => revoke(&store, &home, &name, files).await,
         };
         store.close().await;
         done
@@ -77,21 +89,22 @@ pub(super) fn token(args: TokenArgs, env: &Env) -> Result<Exit, Failure> {
 enum Action {
     Create(String, Vec<Scope>),
     List { json: bool },
-    Revoke(String),
+    Revoke { name: String, files: bool },
 }
 
 /// Only the data directory matters here: a wrong port in the file must not
 /// keep anybody from revoking a token.
-async fn open(flags: &EveryFlags, env: &Env) -> Result<Store, Failure> {
-    let home = match load(&flags.0, env) {
-        Ok(settings) => settings.config.home,
-        Err(_) => home_directory(&flags.0, env)?,
-    };
-    Ok(Store::open(&home).await?)
+fn home(flags: &EveryFlags, env: &Env) -> Result<PathBuf, Failure> {
+    match load(&flags.0, env) {
+        Ok(settings) => Ok(settings.config.home),
+        Err(_) => Ok(home_directory(&flags.0, env)?),
+    }
 }
 
 async fn create(store: &Store, name: &str, mut scopes: Vec<Scope>) -> Result<Exit, Failure> {
-    scopes.push(Scope::Execute);
+    if scopes.is_empty() {
+        scopes.extend(Scope::DEFAULT);
+    }
     scopes.sort_unstable();
     scopes.dedup();
     let token = store.create_key(name, &scopes).await.map_err(|error| {
@@ -109,14 +122,19 @@ async fn create(store: &Store, name: &str, mut scopes: Vec<Scope>) -> Result<Exi
     Ok(Exit::Success)
 }
 
-async fn revoke(store: &Store, name: &str) -> Result<Exit, Failure> {
-    if store.revoke_key(name).await? {
+async fn revoke(store: &Store, home: &Path, name: &str, files: bool) -> Result<Exit, Failure> {
+    if let Some(id) = store.revoke_key(name).await? {
         output::note(&format!(
             "revoked {name}: callers with this token are refused from now on"
         ));
-        return Ok(Exit::Success);
+        return left_files(home, name, &[id], files);
     }
     let keys = store.keys().await?;
+    let revoked = keys.iter().filter(|key| key.name == name);
+    let revoked: Vec<String> = revoked.map(|key| key.id.clone()).collect();
+    if files && !revoked.is_empty() {
+        return left_files(home, name, &revoked, files);
+    }
     let live: Vec<&str> = keys
         .iter()
         .filter(|key| key.revoked_at.is_none())
@@ -133,6 +151,36 @@ async fn revoke(store: &Store, name: &str) -> Result<Exit, Failure> {
         )
     };
     Err(Failure::text(Exit::Failed, problem))
+}
+
+/// Says which links live on after a revocation, or ends them.
+fn left_files(home: &Path, name: &str, ids: &[String], delete: bool) -> Result<Exit, Failure> {
+    for id in ids {
+        let left = OwnedFiles::find(home, id).map_err(|error| Failure::new(Exit::State, error))?;
+        let (count, ends) = (left.count(), left.last_ends());
+        if count == 0 {
+            continue;
+        }
+        if !delete {
+            let ends = time(i64::try_from(ends).unwrap_or(i64::MAX));
+            output::note(&format!(
+                "files that its runs left: {count}; their links work until {ends} at the latest. End them now with: codex-server token revoke {name} --files"
+            ));
+            continue;
+        }
+        let stay = left.remove();
+        if stay > 0 {
+            return Err(Failure::text(
+                Exit::State,
+                format!(
+                    "failed to delete {stay} of {count} files in {}; delete them as the user whom the server runs as",
+                    home.display()
+                ),
+            ));
+        }
+        output::note(&format!("deleted {count} files that its runs left"));
+    }
+    Ok(Exit::Success)
 }
 
 async fn list(store: &Store, json: bool) -> Result<Exit, Failure> {
@@ -162,6 +210,25 @@ fn as_json(key: &Key) -> serde_json::Value {
     })
 }
 
+/// Returns the scopes in few words.
+fn scope_words(scopes: &[Scope]) -> String {
+    match scopes {
+        all if *all == Scope::ALL => "all".to_owned(),
+        usual if *usual == Scope::DEFAULT => "all but admin".to_owned(),
+        some => {
+            let words: Vec<_> = some.iter().map(|scope| scope.as_str()).collect();
+            words.join(",")
+        }
+    }
+}
+
+/// Returns what reads a scope from the command line, and lists all in the help.
+fn scopes() -> impl clap::builder::TypedValueParser<Value = Scope> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    PossibleValuesParser::new(Scope::ALL.map(Scope::as_str))
+        .map(|word| word.parse().expect("a word of the list"))
+}
+
 fn time(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
@@ -185,11 +252,10 @@ fn table(keys: &[Key]) -> String {
         .map(str::to_owned),
     ];
     rows.extend(keys.iter().map(|key| {
-        let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
         [
             key.name.clone(),
             format!("{}…", key.prefix),
-            scopes.join(","),
+            scope_words(&key.scopes),
             day(Some(key.created_at)),
             day(key.last_used_at),
             day(key.revoked_at),
@@ -222,15 +288,17 @@ mod tests {
             id: "1".to_owned(),
             name: name.to_owned(),
             prefix: "codex_AbCd".to_owned(),
-            scopes: vec![Scope::Execute],
+            scopes: vec![Scope::Execute, Scope::Files],
             created_at: 0,
             last_used_at: used,
             revoked_at: None,
         };
         let expected = "\
-NAME     TOKEN        SCOPES   CREATED (UTC)        LAST USED            REVOKED
-default  codex_AbCd…  execute  1970-01-01 00:00:00  -                    -
-a        codex_AbCd…  execute  1970-01-01 00:00:00  1970-01-01 00:01:00  -";
+NAME     TOKEN        SCOPES         CREATED (UTC)        LAST USED            REVOKED
+default  codex_AbCd…  execute,files  1970-01-01 00:00:00  -                    -
+a        codex_AbCd…  execute,files  1970-01-01 00:00:00  1970-01-01 00:01:00  -";
         assert_eq!(table(&[key("default", None), key("a", Some(60))]), expected);
+        assert_eq!(scope_words(&Scope::DEFAULT), "all but admin");
+        assert_eq!(scope_words(&Scope::ALL), "all");
     }
 }

@@ -17,7 +17,6 @@ use super::state::Shared;
 use crate::api::{Code, Problem};
 use crate::artifact::{BadLink, Id, Kept, Signature};
 use crate::auth::Principal;
-use crate::config::Access;
 use crate::media::{Media, disposition};
 
 #[cfg(any(test, fuzzing))]
@@ -54,7 +53,6 @@ pub(super) fn is_signed(request: &Request) -> bool {
     get,
     path = "/artifacts/{id}/{name}",
     operation_id = "downloadFile",
-    tag = "files",
     params(
         ("id" = String, Path, description = "The file's `id`", example = "4f9f1a52f0c94a64a6b1c6fd1c3c8a17"),
         ("name" = String, Path, description = "The file's name, as in its `url`", example = "plot.png"),
@@ -89,7 +87,6 @@ pub(super) async fn download(
     delete,
     path = "/artifacts/{id}/{name}",
     operation_id = "deleteFile",
-    tag = "files",
     params(
         ("id" = String, Path, description = "The file's `id`", example = "4f9f1a52f0c94a64a6b1c6fd1c3c8a17"),
         ("name" = String, Path, description = "The file's name, as in its `url`", example = "plot.png"),
@@ -144,12 +141,11 @@ fn by_token(
     name: &str,
     principal: Option<&Principal>,
 ) -> Result<Kept, Problem> {
-    let open = shared.app.config.access == Access::Open;
     let found = id
         .parse()
         .ok()
         .and_then(|id| shared.app.artifacts.find(id, name));
-    let mine = |kept: &Kept| open || principal.is_some_and(|one| one.key == kept.owner);
+    let mine = |kept: &Kept| principal.is_some_and(|one| one.id.as_str() == kept.owner);
     found.filter(mine).ok_or_else(|| {
         Problem::new(
             Code::NotFound,

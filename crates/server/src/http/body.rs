@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, SizeHint};
 
@@ -41,6 +41,28 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
             "The Content-Type header {sent}. Send 'Content-Type: application/json' and a JSON body."
         ),
     ))
+}
+
+/// Refuses a body that the plain form of a page can send: of one of three
+/// types, or of none.
+pub(super) fn require_no_form(headers: &HeaderMap) -> Result<(), Problem> {
+    let plain = |value: &HeaderValue| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let essence = text.split(';').next().unwrap_or_default().trim();
+        [
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+            "text/plain",
+        ]
+        .iter()
+        .any(|form| essence.eq_ignore_ascii_case(form))
+    };
+    let mut all = headers.get_all(header::CONTENT_TYPE).iter().peekable();
+    if all.peek().is_some() && !all.any(plain) {
+        return Ok(());
+    }
+    // In the words of those who want JSON, which is what is missing here.
+    require_json(headers)
 }
 
 fn is_json(essence: &str) -> bool {

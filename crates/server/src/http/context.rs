@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 
 use super::access_log::Note;
 use super::connection::Connection;
+use super::connections::Busy;
 use super::frame::{Arrived, RequestId};
 use super::state::Shared;
 use super::stream::Socket;
@@ -29,6 +30,8 @@ pub(super) struct Context {
     principal: Principal,
     base_url: String,
     note: Note,
+    /// Keeps the connection from counting as idle.
+    _busy: Arc<Busy>,
 }
 
 impl Context {
@@ -70,5 +73,6 @@ fn of_parts(parts: &Parts, shared: &Shared) -> Option<Context> {
         principal: known.get::<Principal>()?.clone(),
         base_url: of_request(&shared.app.config, connection.peer.ip(), &parts.headers),
         note: known.get::<Note>()?.clone(),
+        _busy: Arc::clone(known.get()?),
     })
 }

@@ -57,7 +57,7 @@ const PARTS: [Part; 4] = [
 ];
 
 /// The addresses of the parts.
-pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+pub(super) fn paths() -> impl Iterator<Item = &'static str> + Clone {
     PARTS.iter().map(|part| part.path)
 }
 
@@ -68,7 +68,6 @@ pub(super) fn paths() -> impl Iterator<Item = &'static str> {
     get,
     path = "/docs",
     operation_id = "showDocs",
-    tag = "pages",
     responses((status = 200, description = "The page", body = String, content_type = "text/html")),
 )]
 pub(super) async fn docs() -> Response {

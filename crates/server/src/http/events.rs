@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
-use engine::{Event, Events, Stream};
+use engine::{Event, Events, Owner, Stream};
 use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -57,7 +57,7 @@ pub(super) async fn answer(
     let app = Arc::clone(&shared.app);
     let keep_alive = app.config.stream_keep_alive;
     let (sink, mut events) = engine::events(app.engine.bounds().events());
-    let key = caller.principal.key.clone();
+    let owner = caller.principal.id.clone();
     let mut running: Running =
         Box::pin(async move { runs::execute(&app, &caller, order, Some(sink)).await });
     let mut ended = None;
@@ -79,7 +79,7 @@ pub(super) async fn answer(
         sender,
         shared,
         context,
-        key,
+        owner,
         sent: 0,
         stdout: TextDecoder::default(),
         stderr: TextDecoder::default(),
@@ -105,7 +105,7 @@ struct Last {
 fn last(
     shared: &Shared,
     context: &Context,
-    key: &str,
+    owner: &Owner,
     answer: Result<ExecuteResponse, Problem>,
     slot: Slot,
 ) -> Last {
@@ -123,7 +123,9 @@ fn last(
     };
     content.extend_from_slice(b"\n\n");
     let buffer = shared.app.engine.bounds().events().buffer;
-    let held = shared.unread.hold(key, slot, content, buffer as u64);
+    let held = shared
+        .unread
+        .hold(owner.as_str(), slot, content, buffer as u64);
     Last { name, held }
 }
 
@@ -197,7 +199,7 @@ struct Writer {
     shared: Arc<Shared>,
     context: Context,
     /// Whose unread answer the last event is.
-    key: String,
+    owner: Owner,
     /// Events so far.
     sent: u64,
     stdout: TextDecoder,
@@ -221,8 +223,8 @@ impl Writer {
             }
         };
         let (shared, context) = (Arc::clone(&self.shared), self.context.clone());
-        let (key, slot) = (self.key.clone(), Slot::default());
-        let last = async { last(&shared, &context, &key, answer.await, slot.clone()) };
+        let (owner, slot) = (self.owner.clone(), Slot::default());
+        let last = async { last(&shared, &context, &owner, answer.await, slot.clone()) };
         let told = async {
             // Side by side: the run goes on while the reader takes its time.
             let (last, ()) = tokio::join!(last, self.tell(first, events));

@@ -27,7 +27,6 @@ use crate::runs;
     post,
     path = "/execute",
     operation_id = "executeCode",
-    tag = "execution",
     request_body = ExecuteRequest,
     responses((
         status = 200,
@@ -58,7 +57,7 @@ pub(super) async fn execute(
     }
     let answer = runs::execute(&shared.app, &caller, order, None).await?;
     context.note_run(&answer.status);
-    let key = &caller.principal.key;
+    let key = caller.principal.id.as_str();
     let held = shared.unread.hold(key, Slot::default(), json(&answer), 0);
     let mut response = Response::new(Body::new(held));
     let kind = HeaderValue::from_static("application/json");

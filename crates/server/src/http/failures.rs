@@ -1,8 +1,8 @@
-//! Counts refused tokens by client address, so that nobody can try many.
+//! Counts wrong tokens by client address, so that nobody can try many.
 //!
-//! Holds a bounded number of addresses. An address that is shared (loopback:
-//! tunnels and port forwarders end there) is never shut out before its token
-//! was looked at, else one guesser could shut out everybody behind it.
+//! Holds a bounded number of addresses. Must be asked only about a token that
+//! was found wrong: many callers can share an address (proxies, tunnels, port
+//! forwarders), and one who guesses must not shut out the others.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -31,14 +31,6 @@ struct Count {
 }
 
 impl Failures {
-    /// How long `ip` must wait before its tokens are looked at again.
-    pub(super) fn shut_out(&self, ip: IpAddr, now: Instant) -> Option<Duration> {
-        if ip.is_loopback() {
-            return None;
-        }
-        self.over(ip, now)
-    }
-
     /// How long `ip` has to wait for having sent too many refused tokens.
     pub(super) fn over(&self, ip: IpAddr, now: Instant) -> Option<Duration> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,28 +85,18 @@ mod tests {
     }
 
     #[test]
-    fn too_many_refusals_shut_out_for_the_window() {
+    fn too_many_refusals_count_for_the_window() {
         let (failures, start) = (Failures::default(), Instant::now());
         for _ in 0..REFUSALS {
-            assert_eq!(failures.shut_out(ip("192.0.2.1"), start), None);
+            assert_eq!(failures.over(ip("192.0.2.1"), start), None);
             failures.note(ip("192.0.2.1"), start);
         }
-        assert_eq!(failures.shut_out(ip("192.0.2.1"), start), Some(WINDOW));
-        assert_eq!(failures.shut_out(ip("192.0.2.2"), start), None);
+        assert_eq!(failures.over(ip("192.0.2.1"), start), Some(WINDOW));
+        assert_eq!(failures.over(ip("192.0.2.2"), start), None);
         let later = start + WINDOW + Duration::from_millis(1);
-        assert_eq!(failures.shut_out(ip("192.0.2.1"), later), None);
+        assert_eq!(failures.over(ip("192.0.2.1"), later), None);
         failures.note(ip("192.0.2.1"), later);
-        assert_eq!(failures.shut_out(ip("192.0.2.1"), later), None);
-    }
-
-    #[test]
-    fn loopback_is_counted_but_not_shut_out() {
-        let (failures, start) = (Failures::default(), Instant::now());
-        for _ in 0..REFUSALS {
-            failures.note(ip("127.0.0.1"), start);
-        }
-        assert_eq!(failures.shut_out(ip("127.0.0.1"), start), None);
-        assert_eq!(failures.over(ip("127.0.0.1"), start), Some(WINDOW));
+        assert_eq!(failures.over(ip("192.0.2.1"), later), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Who gets past the door: host, origin and token, before any handler runs.
 //!
-//! Fails closed: an address that is not in [`is_open_path`] needs a token,
-//! whether a route exists for it or not.
+//! Fails closed: an address that the [table of routes](super::routes) does not
+//! call open needs a token, whether a route exists for it or not.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,47 +14,21 @@ use axum::response::{IntoResponse, Response};
 
 use super::access_log::Note;
 use super::connection::Connection;
+use super::connections::Busy;
 use super::failures::{REFUSALS, WINDOW};
 use super::host::{self, Rules};
 use super::peer::client_ip;
+use super::routes::{Counted, Door};
 use super::state::Shared;
-use super::{artifact, docs};
+use super::{artifact, routes};
 use crate::api::{Code, Problem};
-use crate::auth::{Denied, Principal};
+use crate::auth::{Denied, Principal, Scope};
 use crate::config::Access;
 use crate::public_url::accepted_hosts;
 use crate::telemetry::chain;
 
-/// The name under which everybody is counted and logged in open mode.
-pub(super) const OPEN_KEY: &str = "open";
-
 /// Characters that a token may have; longer ones are not looked up.
 const TOKEN_CHARS: usize = 256;
-
-/// Whether an address is answered without a token.
-pub(super) fn is_open_path(path: &str) -> bool {
-    matches!(
-        path,
-        "/" | "/health"
-            | "/languages"
-            | "/openapi.json"
-            | "/openapi.yaml"
-            | "/actions/openapi.json"
-            | "/actions/openapi.yaml"
-            | "/docs"
-            | "/privacy"
-    ) || path.starts_with("/.well-known/")
-        || docs::paths().any(|part| part == path)
-}
-
-/// Addresses behind the token that machines call by themselves.
-const UNCOUNTED: [&str; 1] = ["/metrics"];
-
-/// Whether a request that was let in counts as use of the server. `route` is
-/// the template that its address matched, if it did.
-fn counts(route: Option<&str>) -> bool {
-    route.is_some_and(|route| !UNCOUNTED.contains(&route) && !is_open_path(route))
-}
 
 /// The layer.
 pub(super) async fn gate(
@@ -63,37 +37,52 @@ pub(super) async fn gate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if let Err(problem) = check_place(&shared, connection, &request) {
+    let matched = request.extensions().get::<MatchedPath>();
+    let matched = matched.map(MatchedPath::as_str);
+    let entrance = routes::entrance(matched, request.uri().path(), request.method());
+    let scope = match entrance.door {
+        Door::Open => None,
+        Door::Signed(_) if artifact::is_signed(&request) => None,
+        Door::Signed(scope) | Door::Scope(scope) => Some(scope),
+    };
+    let is_open = scope.is_none();
+    if let Err(problem) = check_place(&shared, connection, &request, is_open, entrance.is_route) {
         return problem.into_response();
     }
-    if !is_open_path(request.uri().path()) && !artifact::is_signed(&request) {
-        let peer = connection.peer.ip();
-        match admit(&shared, peer, request.headers()).await {
-            Ok(principal) => {
-                if let Some(note) = request.extensions().get::<Note>() {
-                    note.key(&principal.key);
-                    let route = request.extensions().get::<MatchedPath>();
-                    if counts(route.map(MatchedPath::as_str)) {
-                        note.in_use(shared.app.activity.begin());
-                    }
-                }
-                request.extensions_mut().insert(principal);
-            }
+    if let Some(scope) = scope {
+        let principal = match admit(&shared, connection, request.headers(), scope).await {
+            Ok(principal) => principal,
             Err(response) => return response,
+        };
+        if let Some(busy) = request.extensions().get::<Arc<Busy>>() {
+            busy.seat().belongs_to(&principal.id);
         }
+        if let Some(note) = request.extensions().get::<Note>() {
+            note.key(&principal.name);
+            if entrance.counted != Counted::No {
+                note.in_use(shared.app.activity.begin());
+            }
+        }
+        request.extensions_mut().insert(principal);
     }
     next.run(request).await
 }
 
-/// Host and origin. What is open to all is not asked for its host: load
+/// Checks host and origin. What is open to all is not asked for its host: load
 /// balancers look at `/health` by whatever address they know.
-fn check_place(shared: &Shared, connection: Connection, request: &Request) -> Result<(), Problem> {
+fn check_place(
+    shared: &Shared,
+    connection: Connection,
+    request: &Request,
+    is_open: bool,
+    is_route: bool,
+) -> Result<(), Problem> {
     let config = &shared.app.config;
     let headers = request.headers();
     let bad_host = |bad: host::BadHost| Problem::new(Code::InvalidRequest, bad.detail());
     let host = host::host(request.uri(), headers);
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    if safe && (is_open_path(request.uri().path()) || artifact::is_signed(request)) {
+    if safe && is_open {
         // The probes of some load balancers speak HTTP/1.0, which knows no Host.
         let may_lack = request.version() == Version::HTTP_10;
         return match host {
@@ -117,41 +106,41 @@ fn check_place(shared: &Shared, connection: Connection, request: &Request) -> Re
     };
     let forbidden = |detail| Problem::new(Code::Forbidden, detail);
     rules.check_host(&host).map_err(forbidden)?;
-    if config.access == Access::Open && !safe {
-        for origin in headers.get_all(header::ORIGIN) {
-            rules
-                .check_origin(&String::from_utf8_lossy(origin.as_bytes()))
-                .map_err(forbidden)?;
-        }
+    if !safe && is_route {
+        rules.check_page(request.method(), &host, headers)?;
     }
     Ok(())
 }
 
-/// Finds out who is calling, or answers why not.
-async fn admit(shared: &Shared, peer: IpAddr, headers: &HeaderMap) -> Result<Principal, Response> {
-    if shared.app.config.access == Access::Open {
-        return Ok(Principal {
-            key: OPEN_KEY.to_owned(),
-        });
-    }
-    let client = client_ip(&shared.app.config, peer, headers);
-    let now = Instant::now();
-    if let Some(wait) = shared.failures.shut_out(client, now) {
-        return Err(too_many_refusals(wait).into_response());
-    }
-    let denied = match bearer(headers) {
-        None => Denied::Missing,
-        Some(token) if token.len() > TOKEN_CHARS => Denied::Unknown,
-        Some(token) => match shared.app.store.authenticate(token).await {
-            Ok(Ok(principal)) => return Ok(principal),
-            Ok(Err(denied)) => denied,
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "failed to check a token");
-                return Err(Problem::internal().into_response());
-            }
-        },
+/// Finds out who is calling and whether the caller may, or answers why not.
+/// The token is looked at first, always: whoever shares an address with
+/// somebody who guesses tokens is let in all the same.
+async fn admit(
+    shared: &Shared,
+    connection: Connection,
+    headers: &HeaderMap,
+    scope: Scope,
+) -> Result<Principal, Response> {
+    let denied = if shared.app.config.access == Access::Open {
+        Ok(Principal::open())
+    } else {
+        match bearer(headers) {
+            None => Err(Denied::Missing),
+            Some(token) if token.len() > TOKEN_CHARS => Err(Denied::Unknown),
+            Some(token) => match shared.app.store.authenticate(token).await {
+                Ok(known) => known,
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "failed to check a token");
+                    return Err(Problem::internal().into_response());
+                }
+            },
+        }
     };
-    Err(refuse(shared, client, now, denied))
+    let admitted = denied.and_then(|principal| principal.check(scope).map(|()| principal));
+    admitted.map_err(|denied| {
+        let client = client_ip(&shared.app.config, connection.peer.ip(), headers);
+        refuse(shared, client, Instant::now(), denied)
+    })
 }
 
 fn refuse(shared: &Shared, client: IpAddr, now: Instant, denied: Denied) -> Response {
@@ -183,7 +172,7 @@ fn too_many_refusals(wait: std::time::Duration) -> Problem {
     Problem::new(
         Code::RateLimited,
         format!(
-            "More than {REFUSALS} wrong tokens came from this address within {} s. Check the token (codex-server token list names the valid ones) and wait.",
+            "This token is wrong, and more than {REFUSALS} wrong tokens came from this address within {} s. Check the token (codex-server token list names the valid ones) and wait; a valid one is let in at once.",
             WINDOW.as_secs()
         ),
     )
@@ -207,21 +196,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_use_by_those_let_in_counts() {
-        for (route, expected) in [
-            (Some("/execute"), true),
-            (Some("/sessions/{id}/files/{*path}"), true),
-            (Some("/metrics"), false),
-            (Some("/health"), false),
-            (Some("/"), false),
-            (Some("/openapi.json"), false),
-            (None, false),
-        ] {
-            assert_eq!(counts(route), expected, "{route:?}");
-        }
-    }
-
-    #[test]
     fn bearer_headers_are_read() {
         for (values, expected) in [
             (&["Bearer codex_x"][..], Some("codex_x")),
@@ -239,28 +213,6 @@ mod tests {
                 headers.append(header::AUTHORIZATION, value.parse().expect("a value"));
             }
             assert_eq!(bearer(&headers), expected, "{values:?}");
-        }
-    }
-
-    #[test]
-    fn only_named_paths_are_open() {
-        for (path, expected) in [
-            ("/", true),
-            ("/health", true),
-            ("/actions/openapi.yaml", true),
-            ("/docs/viewer.js", true),
-            ("/docs/", false),
-            ("/docs/other.js", false),
-            ("/artifacts/0/a.png", false),
-            ("/.well-known/anything", true),
-            ("/execute", false),
-            ("/health/", false),
-            ("//health", false),
-            ("/openapi.jsonx", false),
-            ("/.well-known", false),
-            ("/nope", false),
-        ] {
-            assert_eq!(is_open_path(path), expected, "{path}");
         }
     }
 }

@@ -16,7 +16,6 @@ use crate::api::{Health, HealthStatus};
     get,
     path = "/health",
     operation_id = "healthCheck",
-    tag = "server",
     responses(
         (status = 200, description = "The server is healthy", body = Health),
         (status = 503, description = "No code can be run any more: the sandbox broke down, and the server is about to end", body = Health),

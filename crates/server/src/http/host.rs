@@ -7,10 +7,15 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
 
+use crate::api::{Code, Problem};
 use crate::config::Access;
 use crate::public_url;
+
+/// In which relation the page that sends a request is to this server, as the
+/// browser says.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What the rules need to know of a server and a connection.
 #[derive(Debug, Clone)]
@@ -120,19 +125,64 @@ impl Rules<'_> {
         ))
     }
 
-    /// Checks the origin of an unsafe request in open mode; the error is for the caller.
-    pub(super) fn check_origin(&self, origin: &str) -> Result<(), String> {
+    /// Checks that no foreign page sent an unsafe request, which its visitor's
+    /// browser would do for it: by script, or by a plain form. `host` is the
+    /// host of the request, checked before.
+    ///
+    /// # Errors
+    /// 403 for a page of an origin that may not call, 415 for the body of a
+    /// form where nothing tells whose page it was on.
+    pub(super) fn check_page(
+        &self,
+        method: &Method,
+        host: &str,
+        headers: &HeaderMap,
+    ) -> Result<(), Problem> {
+        let mut said = false;
+        for origin in headers.get_all(header::ORIGIN) {
+            said = true;
+            self.check_origin(host, &String::from_utf8_lossy(origin.as_bytes()))?;
+        }
+        if said {
+            return Ok(());
+        }
+        for site in headers.get_all(SEC_FETCH_SITE) {
+            said = true;
+            if !matches!(site.as_bytes(), b"same-origin" | b"none") {
+                return Err(Problem::new(
+                    Code::Forbidden,
+                    "Pages of another site may not call this server in this way. Call it with a script that sends an Origin header, from an origin that the operator names in the setting cors_origin (CODEX_CORS_ORIGIN).",
+                ));
+            }
+        }
+        if self.access == Access::Open && !said && method == Method::POST {
+            super::body::require_no_form(headers)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the origin of a page.
+    pub(super) fn check_origin(&self, host: &str, origin: &str) -> Result<(), Problem> {
         let listed = self.origins.iter().any(|o| o == "*" || o == origin);
-        let host = origin
+        let page = origin
             .split_once("://")
             .and_then(|(_, authority)| parse(authority).ok());
-        let known = host.is_some_and(|host| is_loopback(&host) || self.check_host(&host).is_ok());
+        let known = page.is_some_and(|page| {
+            let named = self
+                .names
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(&page));
+            named || page == host || is_loopback(&page)
+        });
         if listed || known {
             return Ok(());
         }
-        Err(format!(
-            "Pages of the origin \"{}\" may not call this open server. If they should, name that origin in the setting cors_origin (CODEX_CORS_ORIGIN), or run the server with tokens instead of --open.",
-            crate::api::error::quote(origin),
+        Err(Problem::new(
+            Code::Forbidden,
+            format!(
+                "Pages of the origin \"{}\" may not call this server. If they should, name that origin in the setting cors_origin (CODEX_CORS_ORIGIN).",
+                crate::api::error::quote(origin),
+            ),
         ))
     }
 }

@@ -15,7 +15,6 @@ use crate::api::Languages;
     get,
     path = "/languages",
     operation_id = "listLanguages",
-    tag = "server",
     responses((status = 200, description = "The languages, the default first", body = Languages)),
 )]
 pub(super) async fn languages(State(shared): State<Arc<Shared>>) -> Json<Languages> {

@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::gate::OPEN_KEY;
 use super::state::Shared;
 use crate::api::error::whole_seconds;
 use crate::api::{Code, Problem};
@@ -25,13 +24,15 @@ pub(super) async fn limit(
     next: Next,
 ) -> Response {
     let config = &shared.app.config;
-    let principal = request.extensions().get::<Principal>();
-    let key = principal.map_or(OPEN_KEY, |principal| principal.key.as_str());
     if config.rate.is_off() {
         // Nothing is limited, so there is nothing to count and to tell.
         return next.run(request).await;
     }
-    let verdict = shared.app.rate.check(key);
+    let Some(principal) = request.extensions().get::<Principal>() else {
+        tracing::error!("a request reached its rate limit around the gate");
+        return Problem::internal().into_response();
+    };
+    let verdict = shared.app.rate.check(principal.id.as_str());
     let mut response = if verdict.allowed {
         next.run(request).await
     } else {

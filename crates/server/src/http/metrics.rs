@@ -190,7 +190,6 @@ impl Metrics {
     get,
     path = "/metrics",
     operation_id = "getMetrics",
-    tag = "server",
     responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
 )]
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {

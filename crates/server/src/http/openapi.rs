@@ -10,6 +10,7 @@ use engine::{Bounds, Language, Package, PackageState};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use super::routes::{self, Counted, Door, Route};
 use crate::api::{
     Code, Encoding, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
     LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
@@ -44,21 +45,6 @@ const EVENTS_EXAMPLE: &str = concat!(
         title = "Codex Code Execution Server",
         description = "Runs code in a sandbox and answers with its output, errors and files."
     ),
-    paths(
-        super::execute::execute,
-        super::artifact::download,
-        super::artifact::delete,
-        super::health::health,
-        super::languages::languages,
-        super::metrics::metrics,
-        super::pages::index,
-        super::pages::privacy,
-        super::docs::docs,
-        super::schema::json,
-        super::schema::yaml,
-        super::schema::actions_json,
-        super::schema::actions_yaml,
-    ),
     components(schemas(
         Encoding, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
         LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
@@ -76,7 +62,9 @@ struct Api;
 
 /// The part that is the same for every server.
 static BASE: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::to_value(Api::openapi()).expect("a document of strings and numbers serialises")
+    let mut api = Api::openapi();
+    routes::document(&mut api);
+    serde_json::to_value(api).expect("a document of strings and numbers serialises")
 });
 
 /// The server that a document speaks of.
@@ -224,14 +212,14 @@ fn bound(document: &mut Value, bounds: &Bounds) {
 
 /// Adds to an operation what no handler says by itself.
 fn complete(path: &str, method: &str, operation: &mut Value, access: Access) {
-    let door = Door::of(path, method);
-    operation["security"] = match (door, access) {
+    let route = routes::documented(path, method).expect("every operation is of a route");
+    operation["security"] = match (route.door, access) {
         (Door::Open, _) | (_, Access::Open) => json!([]),
-        (Door::Signed, Access::Token) => json!([{}, { SCHEME: [] }]),
-        (Door::Run | Door::Holder | Door::Owner, Access::Token) => json!([{ SCHEME: [] }]),
+        (Door::Signed(_), Access::Token) => json!([{}, { SCHEME: [] }]),
+        (Door::Scope(_), Access::Token) => json!([{ SCHEME: [] }]),
     };
     let mut ok_headers = headers(&["X-Request-Id"]);
-    if door == Door::Run {
+    if route.counted == Counted::Run {
         ok_headers.append(&mut headers(&["RateLimit", "RateLimit-Policy"]));
     }
     let responses = &mut operation["responses"];
@@ -240,62 +228,20 @@ fn complete(path: &str, method: &str, operation: &mut Value, access: Access) {
             response["headers"] = Value::Object(ok_headers.clone());
         }
     }
-    for code in refusals(door, access) {
+    for code in refusals(&route, access) {
         responses[code.status().to_string()] = refusal(code);
     }
 }
 
-/// Who gets past the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
-    /// Everybody.
-    Open,
-    /// Whoever has a signed link, or a token.
-    Signed,
-    /// Whoever has the right token.
-    Owner,
-    /// Whoever has a token.
-    Holder,
-    /// Whoever has a token, within its rate.
-    Run,
-}
-
-impl Door {
-    fn of(path: &str, method: &str) -> Self {
-        match method {
-            _ if super::gate::is_open_path(path) => Self::Open,
-            "get" if path.starts_with(super::artifact::PREFIX) => Self::Signed,
-            _ if path.starts_with(super::artifact::PREFIX) => Self::Owner,
-            "post" => Self::Run,
-            _ => Self::Holder,
-        }
-    }
-}
-
 /// The problems that an operation can end in.
-fn refusals(door: Door, access: Access) -> Vec<Code> {
+fn refusals(route: &Route, access: Access) -> Vec<Code> {
     let mut codes = vec![Code::InvalidRequest, Code::Internal];
-    let more: &[Code] = match door {
-        Door::Open => return codes,
-        Door::Signed => &[
-            Code::Forbidden,
-            Code::NotFound,
-            Code::Gone,
-            Code::RangeNotSatisfiable,
-        ],
-        Door::Owner => &[Code::Forbidden, Code::NotFound],
-        Door::Holder => &[Code::Forbidden],
-        Door::Run => &[
-            Code::Forbidden,
-            Code::NotAcceptable,
-            Code::RequestTimeout,
-            Code::BodyTooLarge,
-            Code::UnsupportedMediaType,
-            Code::Unavailable,
-        ],
-    };
-    codes.extend(more);
-    if door == Door::Run || access == Access::Token {
+    codes.extend(route.refusals);
+    if route.door == Door::Open {
+        return codes;
+    }
+    codes.push(Code::Forbidden);
+    if route.counted == Counted::Run || access == Access::Token {
         // Also where wrong tokens came too often.
         codes.push(Code::RateLimited);
     }

@@ -52,7 +52,6 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     get,
     path = "/",
     operation_id = "showIndex",
-    tag = "pages",
     responses((status = 200, description = "The page", body = String, content_type = "text/html")),
 )]
 pub(super) async fn index(
@@ -96,7 +95,6 @@ pub(super) async fn index(
     get,
     path = "/privacy",
     operation_id = "showPrivacy",
-    tag = "pages",
     responses((status = 200, description = "The page", body = String, content_type = "text/html")),
 )]
 pub(super) async fn privacy(State(shared): State<Arc<Shared>>) -> Response {

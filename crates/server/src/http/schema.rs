@@ -25,7 +25,6 @@ const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
     get,
     path = "/openapi.json",
     operation_id = "getOpenApiJson",
-    tag = "schemas",
     responses((status = 200, description = "The document", body = Value, content_type = "application/json")),
 )]
 pub(super) async fn json(server: Server) -> Json<Value> {
@@ -39,7 +38,6 @@ pub(super) async fn json(server: Server) -> Json<Value> {
     get,
     path = "/openapi.yaml",
     operation_id = "getOpenApiYaml",
-    tag = "schemas",
     responses((status = 200, description = "The document", body = Value, content_type = "application/yaml")),
 )]
 pub(super) async fn yaml(server: Server) -> Response {
@@ -53,7 +51,6 @@ pub(super) async fn yaml(server: Server) -> Response {
     get,
     path = "/actions/openapi.json",
     operation_id = "getActionsJson",
-    tag = "schemas",
     responses((status = 200, description = "The document", body = Value, content_type = "application/json")),
 )]
 pub(super) async fn actions_json(server: Server) -> Json<Value> {
@@ -67,7 +64,6 @@ pub(super) async fn actions_json(server: Server) -> Json<Value> {
     get,
     path = "/actions/openapi.yaml",
     operation_id = "getActionsYaml",
-    tag = "schemas",
     responses((status = 200, description = "The document", body = Value, content_type = "application/yaml")),
 )]
 pub(super) async fn actions_yaml(server: Server) -> Response {

@@ -19,16 +19,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 
 use super::connection::{ClientGone, Connection};
+use super::connections::{Connections, Seat};
 use super::router;
 use super::stream::{Socket, Stream};
 use crate::app::App;
 
 /// Bytes that hyper buffers of one connection; also the limit of all headers together.
 const BUFFER: usize = 64 * 1024;
+
+/// Time for the first header of a connection: whoever opens one has something to ask.
+const FIRST_HEADER: Duration = Duration::from_secs(5);
 
 /// Time that connections get to write their last answers, after the engine has drained.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -48,22 +51,22 @@ pub async fn serve(
 ) -> io::Result<()> {
     let router = router(Arc::clone(&app));
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(app.config.connections.max(1)));
+    let connections = Connections::new(app.config.connections);
     let mut shutdown = std::pin::pin!(shutdown);
     let mut pause = BACKOFF.0;
     let end = loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break Ok(()),
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener) => accepted,
         };
         match accepted {
-            Ok((tcp, connection, place)) => {
+            Ok((tcp, connection)) => {
                 pause = BACKOFF.0;
                 let task = Client {
                     socket: Arc::new(Socket::new(tcp)),
                     connection,
                     limit: app.config.client_timeout,
-                    place,
+                    seat: connections.enter(),
                 };
                 task.spawn(router.clone(), &graceful);
             }
@@ -84,19 +87,13 @@ pub async fn serve(
     end
 }
 
-/// Waits for a free place first, so that excess clients queue in the kernel.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Connection, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await;
-    let place = place.map_err(io::Error::other)?;
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Connection)> {
     let (tcp, peer) = listener.accept().await?;
     // Fails only for a client that has hung up already.
     let gone = |_| io::Error::from(io::ErrorKind::ConnectionAborted);
     tcp.set_nodelay(true).map_err(gone)?;
     let local = tcp.local_addr().map_err(gone)?;
-    Ok((tcp, Connection { peer, local }, place))
+    Ok((tcp, Connection { peer, local }))
 }
 
 /// Whether only the connection that was about to be accepted is lost.
@@ -134,7 +131,7 @@ struct Client {
     socket: Arc<Socket>,
     connection: Connection,
     limit: Duration,
-    place: OwnedSemaphorePermit,
+    seat: Arc<Seat>,
 }
 
 impl Client {
@@ -143,11 +140,13 @@ impl Client {
             socket,
             connection,
             limit,
-            place,
+            seat,
         } = self;
         let stream = Stream::new(Arc::clone(&socket), limit);
+        let of_requests = Arc::clone(&seat);
         let service = service_fn(move |request: Request<Incoming>| {
-            answer(router.clone(), request, connection, Arc::clone(&socket))
+            let (socket, seat) = (Arc::clone(&socket), Arc::clone(&of_requests));
+            answer(router.clone(), request, connection, socket, seat)
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -156,11 +155,27 @@ impl Client {
             .serve_connection(TokioIo::new(stream), service);
         let serving = graceful.watch(serving);
         tokio::spawn(async move {
-            if let Err(error) = serving.await {
-                tracing::debug!(%error, peer = %connection.peer, "connection ended early");
+            let peer = connection.peer;
+            tokio::select! {
+                served = serving => if let Err(error) = served {
+                    tracing::debug!(%error, %peer, "connection ended early");
+                },
+                () = seat.cut() => {
+                    tracing::debug!(%peer, "connection closed: it made way for a new one");
+                }
+                () = silent(&seat, limit.min(FIRST_HEADER)) => {
+                    tracing::debug!(%peer, "connection closed: no request came on it");
+                }
             }
-            drop(place);
         });
+    }
+}
+
+/// Waits until a new connection has been silent for too long.
+async fn silent(seat: &Seat, limit: Duration) {
+    tokio::time::sleep(limit).await;
+    if seat.has_called() {
+        std::future::pending().await
     }
 }
 
@@ -170,9 +185,14 @@ async fn answer(
     request: Request<Incoming>,
     connection: Connection,
     socket: Arc<Socket>,
+    seat: Arc<Seat>,
 ) -> Result<axum::response::Response, ClientGone> {
+    let busy = Arc::new(seat.begin());
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(connection));
+    // For the gate, which learns whose connection it is, and for an answer
+    // that goes on.
+    request.extensions_mut().insert(Arc::clone(&busy));
     // For an answer that goes on after this function has given it.
     request.extensions_mut().insert(Arc::clone(&socket));
     tokio::select! {

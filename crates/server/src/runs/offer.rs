@@ -7,6 +7,7 @@ use super::Caller;
 use crate::api::Link;
 use crate::app::App;
 use crate::artifact::{self, KeepError};
+use crate::config::Access;
 use crate::telemetry::chain;
 
 /// Keeps the files of a run for its caller. Returns one entry for each file,
@@ -15,13 +16,20 @@ pub(super) async fn offer(app: &App, caller: &Caller, outcome: &mut Outcome) -> 
     if outcome.files.is_empty() {
         return Vec::new();
     }
-    let owner = caller.principal.key.clone();
+    let owner = caller.principal.id.clone();
+    if !is_let_in(app, caller).await {
+        let count = outcome.files.len();
+        outcome.warnings.push(format!(
+            "files not offered for download: {count} (the token was revoked)"
+        ));
+        return Vec::new();
+    }
     let artifacts = app.artifacts.clone();
     let files = std::mem::take(&mut outcome.files);
     let keeping = tokio::task::spawn_blocking(move || {
         let kept: Vec<_> = files
             .iter()
-            .map(|file| artifacts.keep(&owner, &file.path, &file.content))
+            .map(|file| artifacts.keep(owner.as_str(), &file.path, &file.content))
             .collect();
         // Where little is kept, the last may have driven the first out.
         let still = |kept: artifact::Kept| match artifacts.find(kept.id, &kept.name) {
@@ -55,6 +63,19 @@ pub(super) async fn offer(app: &App, caller: &Caller, outcome: &mut Outcome) -> 
             })
         })
         .collect()
+}
+
+/// Whether the caller's token still holds: it may have been revoked while the
+/// program ran, and a link would outlive it.
+async fn is_let_in(app: &App, caller: &Caller) -> bool {
+    if app.config.access == Access::Open {
+        return true;
+    }
+    let live = app.store.is_live(caller.principal.id.as_str()).await;
+    live.unwrap_or_else(|error| {
+        tracing::error!(error = %chain(&error), "failed to look whether a token was revoked");
+        false
+    })
 }
 
 /// Path and query of a link, the file's id, and its end.

@@ -92,19 +92,36 @@ impl Store {
             .map_err(StoreError::at("read a key"))
     }
 
-    /// Revokes the live key of that name; says whether there was one.
+    /// Revokes the live key of that name, and returns its id; `None` when
+    /// there was none.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn revoke_key(&self, name: &str) -> Result<bool, StoreError> {
-        let done =
-            sqlx::query("UPDATE keys SET revoked_at = $1 WHERE name = $2 AND revoked_at IS NULL")
-                .bind(now())
-                .bind(name)
-                .execute(&self.pool)
-                .await
-                .map_err(StoreError::at("revoke the key"))?;
-        Ok(done.rows_affected() > 0)
+    pub async fn revoke_key(&self, name: &str) -> Result<Option<String>, StoreError> {
+        const STEP: &str = "revoke the key";
+        let row = sqlx::query(
+            "UPDATE keys SET revoked_at = $1 WHERE name = $2 AND revoked_at IS NULL RETURNING id",
+        )
+        .bind(now())
+        .bind(name)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::at(STEP))?;
+        let id = row.map(|row| row.try_get("id")).transpose();
+        id.map_err(StoreError::at(STEP))
+    }
+
+    /// Says whether the key with that id is there and not revoked.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_live(&self, id: &str) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT 1 FROM keys WHERE id = $1 AND revoked_at IS NULL")
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await;
+        let row = row.map_err(StoreError::at("look whether a key is revoked"))?;
+        Ok(row.is_some())
     }
 
     pub(super) async fn find_key(&self, token: &Token) -> Result<Option<Found>, StoreError> {

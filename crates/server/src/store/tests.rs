@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::*;
+use crate::auth::Scope;
 
 async fn store() -> (Store, tempfile::TempDir) {
     let scratch = tempfile::tempdir().unwrap();
@@ -20,18 +21,20 @@ async fn a_token_lives_until_it_is_revoked() {
     let (store, scratch) = store().await;
     let other = Store::open(&scratch.path().join("home")).await.unwrap();
     let token = other.create_key("laptop", &[Scope::Execute]).await.unwrap();
-    let known = Ok(Principal {
-        key: "laptop".to_owned(),
-    });
-    assert_eq!(store.authenticate(token.reveal()).await.unwrap(), known);
-    let admin = store.authorize(token.reveal(), Scope::Admin).await.unwrap();
-    assert_eq!(admin, Err(Denied::Forbidden { scope: "admin" }));
-    assert!(other.revoke_key("laptop").await.unwrap());
+    let known = store.authenticate(token.reveal()).await.unwrap().unwrap();
+    assert_eq!(known.name, "laptop");
+    assert_eq!(known.id.as_str(), store.keys().await.unwrap()[0].id);
+    assert_eq!(known.scopes, [Scope::Execute]);
+    assert!(store.is_live(known.id.as_str()).await.unwrap());
+    let revoked = other.revoke_key("laptop").await.unwrap();
+    assert_eq!(revoked.as_deref(), Some(known.id.as_str()));
+    assert!(!store.is_live(known.id.as_str()).await.unwrap());
+    assert!(!store.is_live("nobody").await.unwrap());
     assert_eq!(
         store.authenticate(token.reveal()).await.unwrap(),
         Err(Denied::Unknown)
     );
-    assert!(!other.revoke_key("laptop").await.unwrap());
+    assert_eq!(other.revoke_key("laptop").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -66,14 +69,10 @@ async fn names_are_unique_among_the_living() {
         store.authenticate(first.reveal()).await.unwrap(),
         Err(Denied::Unknown)
     );
-    assert!(
-        store
-            .authorize(second.reveal(), Scope::Admin)
-            .await
-            .unwrap()
-            .is_ok()
-    );
+    let known = store.authenticate(second.reveal()).await.unwrap().unwrap();
+    assert_eq!(known.check(Scope::Admin), Ok(()));
     let keys = store.keys().await.unwrap();
+    assert_ne!(known.id.as_str(), keys[0].id, "a name again, an id never");
     assert_eq!(keys.len(), 2);
     assert!(keys[0].revoked_at.is_some() && keys[1].revoked_at.is_none());
     assert_eq!(keys[1].prefix, second.prefix());

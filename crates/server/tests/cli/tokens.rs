@@ -1,6 +1,6 @@
-//! Tokens without a server.
+//! Tokens, without a server and beside one.
 
-use crate::support::Home;
+use crate::support::{Home, Server};
 
 #[test]
 fn a_token_alone_on_standard_output() {
@@ -28,14 +28,17 @@ fn names_and_scopes() {
         assert_eq!(done.code, Some(2), "{name:?}: {done:?}");
     }
     home.run(&["token", "create", "a", "--scope", "root"])
-        .refused(2, "use execute or admin");
-    home.run(&["token", "create", "ops", "--scope", "admin"])
+        .refused(2, "possible values: execute, sessions, files");
+    home.run(&["token", "create", "ops", "--scope", "metrics,execute"])
         .out();
     home.run(&["token", "create", "plain"]).out();
     let list: serde_json::Value =
         serde_json::from_str(home.run(&["token", "list", "--json"]).out()).unwrap();
-    assert_eq!(list[0]["scopes"], serde_json::json!(["execute", "admin"]));
-    assert_eq!(list[1]["scopes"], serde_json::json!(["execute"]));
+    let expected = serde_json::json!(["execute", "metrics"]);
+    assert_eq!(list[0]["scopes"], expected);
+    let usual = list[1]["scopes"].as_array().expect("a list");
+    assert_eq!(usual.len(), 7);
+    assert!(!usual.contains(&"admin".into()));
 }
 
 #[test]
@@ -86,4 +89,76 @@ fn a_damaged_database_names_its_cure() {
     std::fs::write(home.path().join("state.db"), "no database ".repeat(1000)).unwrap();
     home.run(&["token", "list"])
         .refused(7, "Restore it from a backup");
+}
+
+/// Leaves `secret.txt` by a run, and returns its path with and without the
+/// signature.
+fn leave_a_secret(server: &Server, token: &str) -> (String, String) {
+    let code = r#"{"code": "open('secret.txt', 'w').write('carol secret')"}"#;
+    let (status, body) = server.call("POST", "/execute", Some(token), code);
+    assert_eq!(status, 200, "{body}");
+    let answer: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let url = answer["files"][0]["url"].as_str().expect("a link");
+    let at = url.find("/artifacts/").expect("a path");
+    let bare = url[at..].split('?').next().expect("a path");
+    (url[at..].to_owned(), bare.to_owned())
+}
+
+#[test]
+fn a_name_used_again_is_another_caller() {
+    let home = Home::new();
+    let server = home.serve(&["serve"]);
+    let create = || {
+        home.run(&["token", "create", "carol"])
+            .out()
+            .trim()
+            .to_owned()
+    };
+    let old = create();
+    let (link, path) = leave_a_secret(&server, &old);
+    let (status, body) = server.call("GET", &path, Some(&old), "");
+    assert!(status == 200 && body.contains("carol secret"), "{body}");
+    let done = home.run(&["token", "revoke", "carol"]);
+    assert_eq!(done.code, Some(0));
+    for words in ["files that its runs left: 1", "token revoke carol --files"] {
+        assert!(done.stderr.contains(words), "{done:?}");
+    }
+    let new = create();
+    assert_eq!(server.call("GET", &path, Some(&new), "").0, 404);
+    assert_eq!(server.call("DELETE", &path, Some(&new), "").0, 404);
+    assert_eq!(server.call("GET", &link, None, "").0, 200, "as was said");
+}
+
+#[test]
+fn revoking_can_end_the_links_too() {
+    let home = Home::new();
+    let server = home.serve(&["serve"]);
+    let token = home.run(&["token", "create", "a"]).out().trim().to_owned();
+    let (link, _) = leave_a_secret(&server, &token);
+    assert_eq!(server.call("GET", &link, None, "").0, 200);
+    home.run(&["token", "revoke", "a"]).out();
+    assert_eq!(server.call("GET", &link, None, "").0, 200);
+    // Also later, as long as no other token has the name.
+    let done = home.run(&["token", "revoke", "a", "--files"]);
+    assert!(done.stderr.contains("deleted 1 files"), "{done:?}");
+    assert_eq!(server.call("GET", &link, None, "").0, 410);
+}
+
+#[test]
+fn a_token_may_do_what_its_scopes_say() {
+    let home = Home::new();
+    let server = home.serve(&["serve"]);
+    let create = |scope: &str| {
+        let done = home.run(&["token", "create", scope, "--scope", scope]);
+        done.out().trim().to_owned()
+    };
+    let (execute, metrics) = (create("execute"), create("metrics"));
+    assert_eq!(server.execute(Some(&execute)), 200);
+    assert_eq!(server.execute(Some(&metrics)), 403);
+    assert_eq!(server.call("GET", "/metrics", Some(&metrics), "").0, 200);
+    let (status, body) = server.call("GET", "/metrics", Some(&execute), "");
+    assert!(status == 403 && body.contains("--scope metrics"), "{body}");
+    let (_, path) = leave_a_secret(&server, &execute);
+    assert_eq!(server.call("GET", &path, Some(&execute), "").0, 200);
+    assert_eq!(server.call("DELETE", &path, Some(&execute), "").0, 403);
 }

@@ -1,6 +1,7 @@
 //! Slow clients, clients that go away, and connections that are kept.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::processes;
@@ -174,20 +175,62 @@ fn a_stopping_server_kills_what_outlasts_the_grace_and_gives_its_output() {
 }
 
 #[test]
-fn excess_connections_wait_their_turn() {
+fn the_quietest_connection_makes_way_at_the_bound() {
     let server = TestServer::with(&[("CODEX_MAX_CONNECTIONS", "2")]);
-    let held = [server.connect(), server.connect()];
+    let is_closed = |stream: &mut TcpStream| {
+        let patience = Some(Duration::from_millis(500));
+        stream.set_read_timeout(patience).expect("a timeout");
+        matches!(stream.read(&mut [0]), Ok(0))
+    };
+    // One that showed a token stays; one that says nothing goes.
+    let mut known = server.connect();
+    let request = server.bytes("GET", "/metrics", &[&server.bearer()], b"");
+    known.write_all(&request).expect("write");
+    assert_eq!(Reply::read(&mut known, false).status, 200);
+    let mut silent = server.connect();
+    assert!(!is_closed(&mut silent));
     let mut third = server.connect();
     third
         .write_all(&server.bytes("GET", "/health", &[], b""))
         .expect("write");
-    third
-        .set_read_timeout(Some(Duration::from_millis(700)))
-        .expect("a timeout");
-    assert!(third.peek(&mut [0]).is_err(), "no place yet");
-    drop(held);
-    third
+    assert_eq!(Reply::read(&mut third, false).status, 200);
+    assert!(is_closed(&mut silent), "it made way");
+    known.write_all(&request).expect("write");
+    assert_eq!(Reply::read(&mut known, false).status, 200);
+}
+
+#[test]
+fn a_thousand_silent_sockets_shut_nobody_out() {
+    let server = TestServer::with(&[("CODEX_MAX_CONNECTIONS", "64")]);
+    let mut silent: Vec<TcpStream> = Vec::new();
+    for round in 0..10 {
+        silent.extend((0..100).map(|_| server.connect()));
+        for headers in [vec![], vec![server.bearer()]] {
+            let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+            let reply = server.request("GET", "/health", &headers, b"");
+            assert_eq!(reply.status, 200, "{round}");
+        }
+        assert_eq!(
+            server
+                .request("GET", "/metrics", &[&server.bearer()], b"")
+                .status,
+            200
+        );
+    }
+}
+
+#[test]
+fn a_connection_that_asks_nothing_is_closed_soon() {
+    let server = TestServer::start();
+    let begun = Instant::now();
+    let mut silent = server.connect();
+    silent
+        .write_all(b"GET /health HTTP/1.1\r\nHost: ")
+        .expect("write");
+    silent
         .set_read_timeout(Some(Duration::from_secs(20)))
         .expect("a timeout");
-    assert_eq!(Reply::read(&mut third, false).status, 200);
+    assert!(matches!(silent.read(&mut [0]), Ok(0) | Err(_)));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
 }

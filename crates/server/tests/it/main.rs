@@ -12,6 +12,7 @@ mod importer;
 mod metrics;
 mod openapi;
 mod rules;
+mod shares;
 mod streaming;
 mod support;
 

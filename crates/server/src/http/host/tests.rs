@@ -151,7 +151,83 @@ fn the_matrix_of_origins() {
         ("", false),
         ("file://", false),
     ] {
-        assert_eq!(rules.check_origin(origin).is_ok(), expected, "{origin:?}");
+        let told = rules.check_origin("127.0.0.1", origin);
+        assert_eq!(told.is_ok(), expected, "{origin:?}");
+    }
+}
+
+const SITE: &str = "sec-fetch-site";
+const TYPE: &str = "content-type";
+
+#[test]
+fn a_foreign_page_sends_nothing_that_changes_anything() {
+    let names = names();
+    let json = (TYPE, "application/json");
+    let form = (TYPE, "application/x-www-form-urlencoded");
+    let foreign = (SITE, "cross-site");
+    for (access, method, lines, expected) in [
+        (Access::Open, Method::POST, &[json][..], None),
+        (Access::Open, Method::POST, &[form], Some(415)),
+        (
+            Access::Open,
+            Method::POST,
+            &[(TYPE, "text/plain;a=b")],
+            Some(415),
+        ),
+        (
+            Access::Open,
+            Method::POST,
+            &[(TYPE, "Multipart/Form-Data")],
+            Some(415),
+        ),
+        (Access::Open, Method::POST, &[json, form], Some(415)),
+        (Access::Open, Method::POST, &[], Some(415)),
+        (
+            Access::Open,
+            Method::POST,
+            &[form, (SITE, "same-origin")],
+            None,
+        ),
+        (Access::Open, Method::POST, &[form, (SITE, "none")], None),
+        (Access::Open, Method::POST, &[json, foreign], Some(403)),
+        (
+            Access::Open,
+            Method::POST,
+            &[json, (SITE, "same-site")],
+            Some(403),
+        ),
+        (Access::Open, Method::DELETE, &[], None),
+        (Access::Open, Method::DELETE, &[foreign], Some(403)),
+        // A form has no token; a script that has one says its origin.
+        (Access::Token, Method::POST, &[form], None),
+        (Access::Token, Method::POST, &[json, foreign], Some(403)),
+        (
+            Access::Token,
+            Method::POST,
+            &[json, ("origin", "https://evil.example")],
+            Some(403),
+        ),
+        (
+            Access::Token,
+            Method::POST,
+            &[("origin", "http://localhost:3000"), (SITE, "same-site")],
+            None,
+        ),
+        (
+            Access::Token,
+            Method::POST,
+            &[("origin", "https://vouched.example"), (SITE, "same-origin")],
+            None,
+        ),
+    ] {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().expect("a value"));
+        }
+        let rules = rules(access, &names, "127.0.0.1", "127.0.0.1");
+        let told = rules.check_page(&method, "vouched.example", &headers);
+        let status = told.err().map(|problem| problem.code.status());
+        assert_eq!(status, expected, "{access:?} {method} {lines:?}");
     }
 }
 

@@ -14,6 +14,7 @@ fn server(url: &str) -> Server {
 #[test]
 fn requests_say_what_was_asked_for() {
     let draft = Draft {
+        owner: engine::Owner::default(),
         code: "1".to_owned(),
         language: Some("python".to_owned()),
         stdin: b"in".to_vec(),

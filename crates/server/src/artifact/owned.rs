@@ -1,0 +1,59 @@
+//! The kept files of one key, counted and removed beside a running server.
+//!
+//! For the command line, which revokes tokens while the server runs: it finds
+//! out at the next request for a file that the file is gone. Never follows a
+//! link, and removes nothing that is not a whole artifact of that key.
+
+use std::path::{Path, PathBuf};
+
+use super::{FOLDER, OpenError, files, now, remove, whole};
+
+/// What one key's runs left and can still be downloaded.
+#[derive(Debug, Default)]
+pub struct OwnedFiles {
+    paths: Vec<PathBuf>,
+    last_ends: u64,
+}
+
+impl OwnedFiles {
+    /// Finds the files of the key with the id `owner` in the data directory.
+    ///
+    /// # Errors
+    /// When the folder is there and cannot be read.
+    pub fn find(home: &Path, owner: &str) -> Result<Self, OpenError> {
+        let folder = home.join(FOLDER);
+        let listed = match files(&folder) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            listed => listed?,
+        };
+        let mut found = Self::default();
+        for (id, path) in listed {
+            let kept = id.and_then(|id| whole(id, &path));
+            let alive = kept.filter(|one| one.owner == owner && one.expires > now().as_secs());
+            if let Some(one) = alive {
+                found.paths.push(path);
+                found.last_ends = found.last_ends.max(one.expires);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns how many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Returns when the last link ends, in seconds since 1970; 0 for none.
+    #[must_use]
+    pub fn last_ends(&self) -> u64 {
+        self.last_ends
+    }
+
+    /// Removes them all, and returns how many are still there.
+    #[must_use]
+    pub fn remove(self) -> usize {
+        self.paths.iter().for_each(|path| remove(path));
+        self.paths.iter().filter(|path| path.exists()).count()
+    }
+}
