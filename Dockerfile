@@ -20,6 +20,7 @@ COPY crates/sandbox/Cargo.toml crates/sandbox/
 COPY crates/engine/Cargo.toml crates/engine/
 COPY crates/server/Cargo.toml crates/server/
 COPY fuzz/Cargo.toml fuzz/
+COPY lab/Cargo.toml lab/
 COPY xtask/Cargo.toml xtask/
 COPY packaging/stub-crates.sh packaging/
 RUN sh packaging/stub-crates.sh \

@@ -3,7 +3,7 @@
 # sources, so that cargo can compile the dependencies before it has seen a line
 # of ours: an image is then built anew in the time that our own crates take.
 set -eu
-for manifest in crates/*/Cargo.toml fuzz/Cargo.toml xtask/Cargo.toml; do
+for manifest in crates/*/Cargo.toml fuzz/Cargo.toml lab/Cargo.toml xtask/Cargo.toml; do
     crate=${manifest%/Cargo.toml}
     mkdir -p "$crate/src"
     : >"$crate/src/lib.rs"
@@ -11,7 +11,7 @@ for manifest in crates/*/Cargo.toml fuzz/Cargo.toml xtask/Cargo.toml; do
     {
         sed -n 's/^\(path\|build\) = "\(.*\.rs\)"$/\2/p' "$manifest"
         sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"$/benches\/\1.rs/p' "$manifest"
-        [ "$crate" != xtask ] || echo src/main.rs
+        case $crate in lab | xtask) echo src/main.rs ;; esac
     } | while read -r file; do
         mkdir -p "$crate/$(dirname "$file")"
         echo 'fn main() {}' >"$crate/$file"

@@ -5,19 +5,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::apt::{self, Need, Probe};
-use crate::build;
 use crate::http::Client;
 use crate::live::{CLEAN_PATH, Home, Server};
 use crate::load;
-use crate::process;
 use crate::venv;
+use xtask::apt::{self, Need, Probe};
+use xtask::build;
+use xtask::process;
 
 /// The highest ratio of medians that we promise.
 pub(crate) const RATIO_LIMIT: f64 = 1.6;
-
-/// Counted requests of a full test run.
-pub(crate) const FULL_REQUESTS: u32 = 200;
 
 /// Requests to each server before the counted ones.
 const WARM_UP: u32 = 20;
@@ -40,7 +37,7 @@ pub(crate) fn bench(requests: u32, limit: f64) -> Result<()> {
     command
         .env_clear()
         .env("PATH", CLEAN_PATH)
-        .arg("xtask/python/baseline.py");
+        .arg("lab/python/baseline.py");
     let baseline = Server::spawn(&mut command, None)?;
 
     println!("{requests} requests to each, {WARM_UP} warm-ups, times in ms");

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::apt::{Need, Probe};
 use crate::live::{CLEAN_PATH, Home, Server};
-use crate::process;
+use xtask::apt::{Need, Probe};
+use xtask::process;
 
 /// The browsers that will do.
 const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
@@ -21,7 +21,7 @@ pub(crate) const BROWSER: Need = Need {
 };
 
 /// What the browser is told to do, and what must come of it.
-const SCRIPT: &str = "xtask/browser/docs.mjs";
+const SCRIPT: &str = "lab/browser/docs.mjs";
 
 /// Starts a server and lets a browser at it.
 pub(crate) fn browser(binary: &Path) -> Result<()> {

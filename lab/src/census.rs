@@ -121,10 +121,10 @@ fn snapshot() -> Result<BTreeMap<Process, u32>> {
         .flatten()
     {
         // A process may end between being listed and being read.
-        if let Ok(stat) = fs::read_to_string(entry.path().join("stat")) {
-            if let Some((process, parent)) = parse_stat(&stat) {
-                all.insert(process, parent);
-            }
+        if let Ok(stat) = fs::read_to_string(entry.path().join("stat"))
+            && let Some((process, parent)) = parse_stat(&stat)
+        {
+            all.insert(process, parent);
         }
     }
     Ok(all)
@@ -241,7 +241,7 @@ fn parse_memory(status: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process;
+    use xtask::process;
 
     #[test]
     fn stat_lines_with_odd_names_are_read() {

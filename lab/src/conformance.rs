@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::live::{Home, Server};
 use crate::load::HELLO;
-use crate::openapi;
-use crate::process;
 use crate::promtool;
 use crate::venv;
+use xtask::openapi;
+use xtask::process;
 
 /// What must never happen, whatever is sent.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";

@@ -24,10 +24,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use self::bundle::{Bundle, Start};
 use self::spec::Security;
-use crate::apt::{self, Need, Probe};
 use crate::live::{Home, Server};
 use crate::ordinary;
-use crate::process;
+use xtask::apt::{self, Need, Probe};
+use xtask::process;
 
 /// What starts containers.
 pub(crate) const RUNC: Need = Need {

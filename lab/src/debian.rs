@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::apt::{self, Need, Probe};
-use crate::build;
-use crate::process;
+use xtask::apt::{self, Need, Probe};
+use xtask::build;
+use xtask::process;
 
 const DEBOOTSTRAP: Need = Need {
     probe: Probe::Program(&["debootstrap"]),

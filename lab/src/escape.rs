@@ -12,18 +12,15 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use self::attack::Attack;
-use crate::{build, process};
+use xtask::{build, process};
 
 /// The rungs that are built, strongest first.
 const RUNGS: [&str; 4] = ["full", "namespaces", "uids", "landlock"];
-
-/// Keeps the attacks out of the sandbox's tests, where this command follows.
-pub(crate) const APART: &str = "ESCAPE_TEST_APART";
 
 /// Characters of a cell of the table.
 const WIDTH: usize = 40;
@@ -58,15 +55,6 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Everything, for a binary.
-    pub(crate) fn with(binary: &Path, full: bool) -> Self {
-        Self {
-            full,
-            binary: Some(binary.to_owned()),
-            ..Self::default()
-        }
-    }
-
     fn rungs(&self) -> Vec<&str> {
         let wanted = |rung: &&str| self.rung.is_empty() || self.rung.iter().any(|it| it == rung);
         RUNGS.into_iter().filter(wanted).collect()
@@ -142,7 +130,7 @@ fn from_the_sandbox(arguments: &Arguments) -> Result<Vec<Case>> {
             "--test",
             "escape",
         ]);
-        cargo.env_remove(APART);
+        cargo.env_remove(xtask::lab::ATTACKS_APART);
         cargo.args(["--", "--exact", &format!("the_corpus_at_{rung}")]);
         if !arguments.case.is_empty() {
             cargo.env("ESCAPE_TEST_CASES", arguments.case.join(","));

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::apt::{self, Need, Probe};
-use crate::process;
+use xtask::apt::{self, Need, Probe};
+use xtask::process;
 
 const NEEDS: [Need; 3] = [
     Need {

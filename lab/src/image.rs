@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::apt;
 use crate::container::attack::{self, Target};
 use crate::container::bundle::Bundle;
 use crate::container::spec::{Program, Security};
 use crate::container::{self, RUNC};
 use crate::debian;
-use crate::dist;
 use crate::http::Client;
 use crate::live::{Home, Server};
-use crate::process;
+use xtask::apt;
+use xtask::dist;
+use xtask::process;
 
 /// How long a run takes that a stop has to wait for, and when the stop comes.
 const RUN: &str = "import time; time.sleep(1.5); print('done')";

@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::http::Client;
-use crate::process;
+use xtask::process;
 
 /// How long a server may take to listen.
 const START_PATIENCE: Duration = Duration::from_secs(60);

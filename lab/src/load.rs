@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::build;
 use crate::census::{self, Census};
 use crate::crash;
 use crate::http::Client;
 use crate::live::{Home, Server};
+use xtask::build;
 
 /// Requests before anything is counted: pools fill, caches warm.
 const WARM_UP: u32 = 40;
@@ -60,18 +60,6 @@ pub(crate) struct Arguments {
     /// Binary to check; built in the dev profile when left out.
     #[arg(long)]
     binary: Option<PathBuf>,
-}
-
-impl Arguments {
-    /// The defaults, for a binary.
-    pub(crate) fn with(binary: &Path) -> Self {
-        Self {
-            requests: 2000,
-            at_once: 200,
-            live: 20,
-            binary: Some(binary.to_owned()),
-        }
-    }
 }
 
 /// Runs all three parts.

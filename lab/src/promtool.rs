@@ -9,9 +9,9 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::apt;
-use crate::build;
-use crate::process;
+use xtask::apt;
+use xtask::build;
+use xtask::process;
 
 /// Debian's package that brings the tool.
 const PACKAGE: &str = "prometheus";

@@ -2,7 +2,7 @@
 //! side: CPython's own regression tests, and what Node's common modules do.
 //!
 //! Both sides run the same interpreter on the same files. A test that ends
-//! otherwise inside has to be explained in `xtask/regress/modules.toml`, with the
+//! otherwise inside has to be explained in `lab/regress/modules.toml`, with the
 //! layer that makes it so; one that is not, or an explanation of nothing, is a
 //! failure.
 
@@ -18,11 +18,11 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::build;
 use crate::live::{Home, Server};
-use crate::process;
-use crate::tally::Counts;
 use compare::{Difference, Explained};
+use xtask::build;
+use xtask::process;
+use xtask::tally::Counts;
 
 /// Seconds that one module may take, on either side.
 const TIME: u64 = 240;
@@ -70,17 +70,14 @@ struct Data {
 /// A side's answer: what became of each test, and the reason where it gave one.
 type Outcomes = BTreeMap<String, (String, String)>;
 
-/// The command.
-pub(crate) fn regress(arguments: &Arguments) -> Result<()> {
+/// Runs a selection and returns how many modules ended as they should; a module
+/// counts as a check.
+///
+/// # Errors
+/// When there is nothing to compare: no server, no interpreter, no data.
+pub(crate) fn regress(arguments: &Arguments) -> Result<Counts> {
     let binary = build::or_debug(arguments.binary.clone())?;
-    let counts = run(&binary, &arguments.modules, arguments.full, &arguments.rung)?;
-    ensure!(counts.failed == 0, "{} modules differ", counts.failed);
-    Ok(())
-}
-
-/// Runs a selection; a module counts as one check.
-pub(crate) fn all(binary: &Path, full: bool) -> Result<Counts> {
-    run(binary, &[], full, "full")
+    run(&binary, &arguments.modules, arguments.full, &arguments.rung)
 }
 
 fn run(binary: &Path, modules: &[String], full: bool, rung: &str) -> Result<Counts> {
@@ -143,7 +140,7 @@ fn environments(server: &Server) -> Result<Environments> {
 }
 
 fn data() -> Result<Data> {
-    let file = process::root().join("xtask/regress/modules.toml");
+    let file = process::root().join("lab/regress/modules.toml");
     let text = std::fs::read_to_string(&file)
         .with_context(|| format!("failed to read {}", file.display()))?;
     let data: Data = toml::from_str(&text).context("modules.toml is wrong")?;
@@ -303,7 +300,7 @@ impl Bench<'_> {
             node::NAME => ("javascript", "node.js"),
             _ => ("python", "run.py"),
         };
-        let file = process::root().join("xtask/regress").join(file);
+        let file = process::root().join("lab/regress").join(file);
         let code = std::fs::read_to_string(&file)
             .with_context(|| format!("failed to read {}", file.display()))?;
         Ok((language, code))

@@ -7,7 +7,6 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::apt;
 use crate::container::attack::{self, Target};
 use crate::container::bundle::Bundle;
 use crate::container::spec::{Program, Security};
@@ -15,7 +14,8 @@ use crate::container::{self, RUNC};
 use crate::debian;
 use crate::http::Client;
 use crate::live::{self, Home, Server};
-use crate::process;
+use xtask::apt;
+use xtask::process;
 
 /// Suites with their C library's version, and whether their Node is new
 /// enough. The oldest shows that the C library does not matter.
@@ -26,7 +26,7 @@ const SUITES: [(&str, &str, bool); 3] = [
 ];
 
 /// Runs and serves from the tarball in each.
-pub(super) fn all(tarball: &Path, name: &str) -> Result<()> {
+pub(crate) fn all(tarball: &Path, name: &str) -> Result<()> {
     apt::ensure(&[RUNC])?;
     for (suite, library, node) in SUITES {
         let root = debian::root(suite, suite, &["python3", "nodejs"])?;

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::apt::{self, Need, Probe};
-use crate::process;
 use trace::Used;
+use xtask::apt::{self, Need, Probe};
+use xtask::process;
 
 const NEEDS: [Need; 1] = [Need {
     probe: Probe::Program(&["strace"]),

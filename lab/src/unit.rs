@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::build;
 use crate::debian;
-use crate::dist;
 use crate::guest;
-use crate::process;
+use xtask::build;
+use xtask::dist;
+use xtask::process;
 
 /// Beside what a minimal Debian has.
 const PACKAGES: [&str; 6] = [

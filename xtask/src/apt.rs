@@ -10,7 +10,7 @@ use crate::process;
 
 /// How to see that something is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Probe {
+pub enum Probe {
     /// A program of one of these names is in `PATH`.
     Program(&'static [&'static str]),
     /// A file exists.
@@ -33,20 +33,20 @@ impl Probe {
 
 /// Something that has to be installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Need {
+pub struct Need {
     /// How to see that it is there.
-    pub(crate) probe: Probe,
+    pub probe: Probe,
     /// The packages that bring it.
-    pub(crate) packages: &'static [&'static str],
+    pub packages: &'static [&'static str],
     /// What it is for, to end the sentence "… is missing: needed …".
-    pub(crate) reason: &'static str,
+    pub reason: &'static str,
     /// Whether we can't go on without it.
-    pub(crate) required: bool,
+    pub required: bool,
 }
 
 /// Installs the missing ones as root; without root, or without `apt-get`,
 /// says how. Fails only when something required is still missing.
-pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+pub fn ensure(needs: &[Need]) -> Result<()> {
     let missing: Vec<Need> = absent(needs);
     if missing.is_empty() {
         return Ok(());
@@ -124,7 +124,7 @@ fn install(packages: &[&str]) -> Result<()> {
 }
 
 /// Downloads a package into an empty directory, without installing it.
-pub(crate) fn download(package: &str, directory: &Path) -> Result<()> {
+pub fn download(package: &str, directory: &Path) -> Result<()> {
     if process::find("apt-get").is_none() {
         bail!("this system has no apt-get; install what Debian calls {package}");
     }

@@ -16,7 +16,7 @@ const FIRST_BUILD_BYTES: u64 = 3 * 1024 * 1024 * 1024;
 const FULL_DISK_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What a build cannot do without.
-pub(crate) const COMPILER: Need = Need {
+pub const COMPILER: Need = Need {
     probe: Probe::Program(&["cc", "gcc", "clang"]),
     packages: &["gcc", "libc6-dev"],
     reason: "a C compiler, which the built-in SQLite is compiled with",
@@ -37,22 +37,22 @@ enum Profile {
 }
 
 /// Builds the release binary and gives back where it is.
-pub(crate) fn release() -> Result<PathBuf> {
+pub fn release() -> Result<PathBuf> {
     build(Profile::Release)
 }
 
 /// Builds the dev profile's binary and gives back where it is.
-pub(crate) fn debug() -> Result<PathBuf> {
+pub fn debug() -> Result<PathBuf> {
     build(Profile::Debug)
 }
 
 /// The dev profile's binary as the tests have it.
-pub(crate) fn tested() -> Result<PathBuf> {
+pub fn tested() -> Result<PathBuf> {
     build(Profile::Tested)
 }
 
 /// The given binary, else the dev profile's, built now.
-pub(crate) fn or_debug(binary: Option<PathBuf>) -> Result<PathBuf> {
+pub fn or_debug(binary: Option<PathBuf>) -> Result<PathBuf> {
     match binary {
         Some(binary) => binary
             .canonicalize()
@@ -63,7 +63,7 @@ pub(crate) fn or_debug(binary: Option<PathBuf>) -> Result<PathBuf> {
 
 /// Builds the server for another target with a cargo that was given what that
 /// takes, in the release or the dev profile, from the locked dependencies.
-pub(crate) fn server_for(mut cargo: Command, target: &str, release: bool) -> Result<PathBuf> {
+pub fn server_for(mut cargo: Command, target: &str, release: bool) -> Result<PathBuf> {
     check_toolchain()?;
     cargo
         .args(["build", "--locked", "--target", target])
@@ -169,7 +169,7 @@ fn check_disk() -> Result<()> {
 }
 
 /// Where cargo builds, as far as the environment says.
-pub(crate) fn target_directory() -> PathBuf {
+pub fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| process::root().join("target"), PathBuf::from)
 }

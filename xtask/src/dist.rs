@@ -7,7 +7,6 @@
 
 mod elf;
 mod licences;
-mod roots;
 mod tarball;
 
 use std::fs;
@@ -17,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::apt::{self, Need, Probe};
 use crate::build;
+use crate::lab;
 use crate::process;
 
 /// The architectures that there is a policy of system calls for.
@@ -31,7 +31,7 @@ const COMPILER: Need = Need {
 
 /// What to make.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// Architecture to build for; another than this machine's needs a C
     /// compiler for it in `CC_<arch>_unknown_linux_musl`.
     #[arg(long, default_value = std::env::consts::ARCH, value_parser = ARCHITECTURES)]
@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
 }
 
 /// Builds, packs and, if asked to, tries the tarball.
-pub(crate) fn dist(arguments: &Arguments) -> Result<()> {
+pub fn dist(arguments: &Arguments) -> Result<()> {
     let target = format!("{}-unknown-linux-musl", arguments.arch);
     let binary = compile(arguments, &target)?;
     let bytes = fs::read(&binary).context("failed to read the binary")?;
@@ -76,13 +76,14 @@ pub(crate) fn dist(arguments: &Arguments) -> Result<()> {
             arguments.arch,
             std::env::consts::ARCH
         );
-        roots::all(&tarball, &name)?;
+        let tried = ["try-tarball".as_ref(), tarball.as_os_str(), name.as_ref()];
+        lab::check(&tried)?;
     }
     Ok(())
 }
 
 /// Makes a tarball of the dev profile, in a place of its own, and tries it.
-pub(crate) fn tried() -> Result<()> {
+pub fn tried() -> Result<()> {
     let scratch = tempfile::tempdir().context("failed to make a directory for the tarball")?;
     dist(&Arguments {
         arch: std::env::consts::ARCH.to_owned(),
@@ -94,7 +95,7 @@ pub(crate) fn tried() -> Result<()> {
 
 /// A static binary of this machine's architecture, quickly made, for checks in
 /// systems with another C library.
-pub(crate) fn static_dev_binary() -> Result<PathBuf> {
+pub fn static_dev_binary() -> Result<PathBuf> {
     let arguments = Arguments {
         arch: std::env::consts::ARCH.to_owned(),
         output: None,

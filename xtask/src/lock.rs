@@ -10,10 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-
-use crate::build;
-use crate::process;
-use crate::venv;
+use xtask::python::{self, PYTHON};
+use xtask::{apt, build, process};
 
 /// The oldest Python that the lock is for.
 const OLDEST: &str = "3.9";
@@ -48,17 +46,17 @@ struct Hashes {
 
 /// Writes both locks anew.
 pub(crate) fn lock() -> Result<()> {
-    python(&process::root().join("runtimes/python"))?;
-    javascript(&process::root().join("runtimes/javascript"))
+    lock_python(&process::root().join("runtimes/python"))?;
+    lock_javascript(&process::root().join("runtimes/javascript"))
 }
 
-fn python(folder: &Path) -> Result<()> {
-    venv::bin()?;
+fn lock_python(folder: &Path) -> Result<()> {
+    apt::ensure(&python::NEEDS)?;
     let tool = build::target_directory().join("xtask/uv");
     let make = ["-m", "venv"];
     process::run(
         "make a Python venv",
-        process::command(venv::PYTHON).args(make).arg(&tool),
+        process::command(PYTHON).args(make).arg(&tool),
     )?;
     let mut pip = process::command(tool.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", RESOLVER]);
@@ -130,7 +128,7 @@ fn fits(url: &str) -> bool {
     (platform == "any" || linux) && cpython && !threads_apart
 }
 
-fn javascript(folder: &Path) -> Result<()> {
+fn lock_javascript(folder: &Path) -> Result<()> {
     let mut npm = process::command("npm");
     npm.current_dir(folder).args([
         "update",

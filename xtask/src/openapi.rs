@@ -8,7 +8,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::build;
-use crate::live::Home;
 use crate::process;
 
 /// The address in the committed documents: of no server in particular.
@@ -21,7 +20,10 @@ const DOCUMENTS: [(&str, &[&str]); 2] = [
 ];
 
 /// Writes both documents into the repository's root.
-pub(crate) fn regenerate() -> Result<()> {
+///
+/// # Errors
+/// When the server can't be built or a document can't be printed or written.
+pub fn regenerate() -> Result<()> {
     let binary = build::debug()?;
     for (name, text) in print(&binary)? {
         let path = process::root().join(name);
@@ -31,13 +33,18 @@ pub(crate) fn regenerate() -> Result<()> {
     Ok(())
 }
 
-/// Name and text of both documents.
-pub(crate) fn print(binary: &Path) -> Result<Vec<(&'static str, String)>> {
-    let home = Home::new()?;
+/// Prints both documents and returns the name and text of each.
+///
+/// # Errors
+/// When the binary can't print one, or prints something else.
+pub fn print(binary: &Path) -> Result<Vec<(&'static str, String)>> {
+    let home = tempfile::tempdir().context("failed to make a data directory")?;
     let mut documents = Vec::new();
     for (name, arguments) in DOCUMENTS {
-        let mut command = home.command(binary);
+        let mut command = process::command(binary);
         command
+            .env_clear()
+            .env("CODEX_HOME", home.path())
             .args(arguments)
             .args(PUBLIC_URL)
             .stdin(Stdio::null());

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// A command that runs in the repository's root.
-pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+pub fn command(program: impl AsRef<OsStr>) -> Command {
     #[expect(
         clippy::disallowed_methods,
         reason = "xtask is not the server: starting programs is its work"
@@ -27,19 +27,19 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// Cargo, the same one that runs us.
-pub(crate) fn cargo() -> Command {
+pub fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// The repository's root.
-pub(crate) fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the crate lives in a folder of the repository")
 }
 
 /// Finds a program in `PATH` and in the system directories.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(SYSTEM_DIRECTORIES.iter().map(PathBuf::from))
@@ -48,7 +48,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Runs a command with our own output; anything but success is an error.
-pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
+pub fn run(what: &str, command: &mut Command) -> Result<()> {
     let status = command
         .status()
         .with_context(|| format!("failed to {what}: could not start {}", name(command)))?;
@@ -57,7 +57,7 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
 
 /// Runs a command and gives back what it printed to stdout; what it said on
 /// stderr is shown when it fails.
-pub(crate) fn capture(what: &str, command: &mut Command) -> Result<String> {
+pub fn capture(what: &str, command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -68,7 +68,7 @@ pub(crate) fn capture(what: &str, command: &mut Command) -> Result<String> {
 }
 
 /// Whether a command runs and succeeds; its output is thrown away.
-pub(crate) fn succeeds(command: &mut Command) -> bool {
+pub fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -78,7 +78,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 }
 
 /// Runs a command, shows both its streams line by line, and keeps them.
-pub(crate) fn tee(what: &str, command: &mut Command) -> Result<(ExitStatus, String)> {
+pub fn tee(what: &str, command: &mut Command) -> Result<(ExitStatus, String)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -129,7 +129,7 @@ fn name(command: &Command) -> String {
 }
 
 /// Whether we run as root.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 /// The steps of a run and what they counted.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub struct Tally {
     passed: u32,
     failed: u32,
     failures: Vec<String>,
@@ -15,16 +15,38 @@ pub(crate) struct Tally {
     started: Instant,
 }
 
-/// What a test runner said of itself.
+/// Numbers of checks: what a test runner said of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) passed: u32,
-    pub(crate) failed: u32,
-    pub(crate) skipped: u32,
+pub struct Counts {
+    /// Checks that held.
+    pub passed: u32,
+    /// Checks that did not.
+    pub failed: u32,
+    /// Checks that were not made.
+    pub skipped: u32,
+}
+
+impl Counts {
+    /// Returns the line that ends a run: `3 passed, 0 failed`.
+    pub fn closing_line(self) -> String {
+        format!("{} passed, {} failed", self.passed, self.failed)
+    }
+
+    /// Reads such a line; nothing else is one.
+    pub fn of_closing_line(line: &str) -> Option<Self> {
+        let (passed, failed) = line.split_once(" passed, ")?;
+        Some(Self {
+            passed: passed.parse().ok()?,
+            failed: failed.strip_suffix(" failed")?.parse().ok()?,
+            skipped: 0,
+        })
+    }
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    /// Begins a run: its time counts from here.
+    #[expect(clippy::new_without_default, reason = "the time of its making counts")]
+    pub fn new() -> Self {
         Self {
             passed: 0,
             failed: 0,
@@ -37,12 +59,12 @@ impl Tally {
 
     /// Says of a check that it is not made here, and why; told again at the
     /// end, where nobody overlooks it.
-    pub(crate) fn leave_out(&mut self, name: &str, reason: &str) {
+    pub fn leave_out(&mut self, name: &str, reason: &str) {
         self.left_out.push(format!("{name}: {reason}"));
     }
 
     /// Runs one step that counts as one check; a failure is kept, not fatal.
-    pub(crate) fn step(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+    pub fn step(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
         self.counted(name, || {
             check()?;
             Ok(Counts {
@@ -53,7 +75,7 @@ impl Tally {
     }
 
     /// Runs one step that counts its own checks; a failure is kept, not fatal.
-    pub(crate) fn counted(&mut self, name: &str, check: impl FnOnce() -> Result<Counts>) {
+    pub fn counted(&mut self, name: &str, check: impl FnOnce() -> Result<Counts>) {
         println!("\n== {}. {name}", self.times.len() + 1);
         let (started, failures) = (Instant::now(), self.failures.len());
         match check() {
@@ -89,7 +111,7 @@ impl Tally {
 
     /// Prints times, failures and, alone on the last line, the sums. Whether
     /// all went well.
-    pub(crate) fn finish(self) -> bool {
+    pub fn finish(self) -> bool {
         println!("\n== times");
         for (name, time) in &self.times {
             println!("{:>7.1} s  {name}", time.as_secs_f64());
@@ -106,12 +128,18 @@ impl Tally {
     }
 
     fn closing_line(&self) -> String {
-        format!("{} passed, {} failed", self.passed, self.failed)
+        let (passed, failed) = (self.passed, self.failed);
+        let counts = Counts {
+            passed,
+            failed,
+            skipped: 0,
+        };
+        counts.closing_line()
     }
 }
 
 /// Reads the closing line of nextest, or adds up those of cargo's own runner.
-pub(crate) fn runner_counts(output: &str) -> Counts {
+pub fn runner_counts(output: &str) -> Counts {
     let summary = output
         .lines()
         .rfind(|line| line.trim_start().starts_with("Summary [") && line.contains(" run:"));
@@ -185,6 +213,16 @@ mod tests {
             counts(1, 1, 0),
         );
         check("12 passed in a program's own output", counts(0, 0, 0));
+    }
+
+    #[test]
+    fn closing_lines_are_read_back() {
+        let check = |line: &str, expected| assert_eq!(Counts::of_closing_line(line), expected);
+        check(&counts(12, 3, 0).closing_line(), Some(counts(12, 3, 0)));
+        check("12 passed", None);
+        check("12 passed, 3 failed, 1 skipped", None);
+        check("all passed, 3 failed", None);
+        check("", None);
     }
 
     #[test]

@@ -3,51 +3,19 @@
 //! Steps go on after a failure, so that one run tells all; what can't run
 //! here (a missing tool or kernel ability) is a failure with its cure.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use xtask::lab;
+use xtask::tally::{self, Counts, Tally};
+use xtask::{apt, build, dist, process};
 
-use crate::apt::{self, Need, Probe};
-use crate::bench;
-use crate::browser;
-use crate::build;
-use crate::conformance;
-use crate::container;
-use crate::dist;
-use crate::escape;
-use crate::fuzz;
-use crate::guest;
-use crate::image;
-use crate::load;
-use crate::process;
-use crate::promtool;
-use crate::regress;
-use crate::tally::{self, Counts, Tally};
 use crate::tidy;
-use crate::unit;
-use crate::venv;
 
-/// Besides what the venv and the build need.
-const NEEDS: [Need; 3] = [
-    Need {
-        probe: Probe::File("/usr/bin/node"),
-        packages: &["nodejs"],
-        reason: "to run JavaScript code",
-        required: true,
-    },
-    Need {
-        probe: Probe::Program(&["npm"]),
-        packages: &["npm"],
-        reason: "to install packages for JavaScript",
-        required: true,
-    },
-    Need {
-        probe: Probe::Program(&["runc"]),
-        packages: &["runc"],
-        reason: "to start the server in a plain container",
-        required: true,
-    },
-];
+/// Seconds for each fuzzing target in the full run.
+const FULL_FUZZING: &str = "60";
 
 /// Swaps of files under a collection in the full run; a few thousand else.
 const FULL_SWAPS: &str = "100000";
@@ -63,31 +31,16 @@ pub(crate) fn test(full: bool) -> bool {
         cargo.args(["test", "--workspace", "--doc", "--quiet"]);
         process::run("pass the documentation tests", &mut cargo)
     });
-    let span = if full {
-        fuzz::Span::Seconds(fuzz::LONG)
-    } else {
-        fuzz::Span::Runs(fuzz::BOUNDED)
-    };
-    tally.counted("fuzzing of every parser", || fuzz::all(span));
+    tally.counted("fuzzing of every parser", || {
+        let long: &[&str] = if full {
+            &["--seconds", FULL_FUZZING]
+        } else {
+            &[]
+        };
+        lab::counted(&[&["fuzz"], long].concat())
+    });
     match build::tested() {
-        Ok(binary) => {
-            tally.step("ordinary user, plain container, cured container", || {
-                container::container(&binary)
-            });
-            tally.step("OpenAPI documents and schemathesis", || {
-                conformance::conformance(&binary, full)
-            });
-            tally.step("pages and files in a browser", || browser::browser(&binary));
-            tally.step("the hostile corpus at every rung", || {
-                escape::escape(&escape::Arguments::with(&binary, full))
-            });
-            tally.counted("ordinary programs inside and outside", || {
-                regress::all(&binary, full)
-            });
-            tally.step("load and crash", || {
-                load::load(&load::Arguments::with(&binary))
-            });
-        }
+        Ok(binary) => attacked(&mut tally, &binary, full),
         Err(error) => tally.step("build the server", || Err(error)),
     }
     if full {
@@ -97,31 +50,53 @@ pub(crate) fn test(full: bool) -> bool {
             race.args(["test", "--package", "engine", "--test", "race"]);
             process::run("collect what is swapped", &mut race)
         });
-        tally.step("sandbox tests in an emulated machine", guest::guest);
-        tally.step("the systemd unit in an emulated machine", || {
-            unit::unit(None)
-        });
-        tally.step("the image with each set of flags", || image::image(None));
+        for (name, command) in FULL {
+            tally.step(name, || lab::check(&[command]));
+        }
         tally.step("the tarball in fresh systems", dist::tried);
-        tally.step("cold start against the baseline", || {
-            bench::bench(bench::FULL_REQUESTS, bench::RATIO_LIMIT)
-        });
     }
     tally.finish()
+}
+
+/// Steps of the full run alone, each a command of the lab.
+const FULL: [(&str, &str); 4] = [
+    ("sandbox tests in an emulated machine", "guest"),
+    ("the systemd unit in an emulated machine", "unit"),
+    ("the image with each set of flags", "image"),
+    ("cold start against the baseline", "bench"),
+];
+
+/// Steps that let the lab at one server's binary.
+fn attacked(tally: &mut Tally, binary: &Path, full: bool) {
+    let words = |command: &'static str, knows_full: bool| -> Vec<&OsStr> {
+        let mut words: Vec<&OsStr> = vec![command.as_ref(), "--binary".as_ref(), binary.as_ref()];
+        words.extend((full && knows_full).then_some::<&OsStr>("--full".as_ref()));
+        words
+    };
+    for (name, command, knows_full) in [
+        (
+            "ordinary user, plain container, cured container",
+            "container",
+            false,
+        ),
+        ("OpenAPI documents and schemathesis", "conformance", true),
+        ("pages and files in a browser", "browser", false),
+        ("the hostile corpus at every rung", "escape", true),
+    ] {
+        tally.step(name, || lab::check(&words(command, knows_full)));
+    }
+    tally.counted("ordinary programs inside and outside", || {
+        lab::counted(&words("regress", true))
+    });
+    tally.step("load and crash", || lab::check(&words("load", false)));
 }
 
 fn prepare() -> Result<()> {
     if !process::is_root() {
         println!("not root: the checks that need root will fail with their cure");
     }
-    let mut needs = vec![build::COMPILER];
-    needs.extend(NEEDS);
-    needs.push(browser::BROWSER);
-    needs.push(fuzz::COMPILER);
-    needs.extend(venv::NEEDS);
-    apt::ensure(&needs)?;
-    promtool::find()?;
-    venv::bin().map(drop)
+    apt::ensure(&[build::COMPILER])?;
+    lab::check(&["prepare"])
 }
 
 /// The checks of the source alone.
@@ -197,8 +172,7 @@ fn nextest_or_cargo(what: &str) -> Result<Counts> {
 }
 
 fn counted(command: &mut Command) -> Result<Counts> {
-    // A step of its own: there it has the machine, and shows its table.
-    command.env(escape::APART, "1");
+    command.env(lab::ATTACKS_APART, "1");
     let (status, output) = process::tee("run the tests", command)?;
     let counts = tally::runner_counts(&output);
     if !status.success() && counts.failed == 0 {

@@ -16,8 +16,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-
-use crate::process;
+use xtask::process;
 
 /// Folders that hold nothing of ours.
 const SKIPPED: [&str; 7] = [

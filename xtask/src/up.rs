@@ -5,10 +5,8 @@
 use std::os::unix::process::CommandExt;
 
 use anyhow::{Context, Result};
-
-use crate::apt::{self, Need, Probe};
-use crate::build;
-use crate::process;
+use xtask::apt::{self, Need, Probe};
+use xtask::{build, process};
 
 /// The languages and their packages: without one the server still runs and says so.
 const LANGUAGES: [Need; 4] = [

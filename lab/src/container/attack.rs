@@ -221,9 +221,9 @@ mod tests {
             .replace("SERVER_PORT", "1")
             .replace("SERVER_PID", "0")
             .replace("STATE_DIR", &home.data().to_string_lossy());
-        let mut python = home.command(Path::new(crate::venv::PYTHON));
+        let mut python = home.command(Path::new(xtask::python::PYTHON));
         python.env("CODEX_MARK", "1").args(["-c", &code]);
-        let output = crate::process::capture("run the probe", &mut python).expect("it runs");
+        let output = xtask::process::capture("run the probe", &mut python).expect("it runs");
         assert!(output.contains("probed as"), "{output}");
         let found = breaches(&output);
         for name in ["no_new_privs", "state mode", "state times"] {

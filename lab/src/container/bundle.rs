@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::spec::{self, Program, Security};
 use crate::live::Home;
-use crate::process;
+use xtask::process;
 
 /// As whom the server is started, and with what besides its address.
 #[derive(Debug, Clone, Copy)]

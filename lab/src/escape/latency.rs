@@ -12,9 +12,9 @@ use serde_json::json;
 
 use super::attack::{Attack, Door, compiled};
 use super::corpus;
-use crate::build;
 use crate::http::Client;
 use crate::live::{Home, Server};
+use xtask::build;
 
 /// Turns, alone and beside the attacker by turns.
 const TURNS: u32 = 40;

@@ -16,7 +16,7 @@ use crate::census;
 use crate::crash;
 use crate::http::{Client, Response};
 use crate::live::{Home, Server};
-use crate::process;
+use xtask::process;
 
 /// The same bounds as in the tests of the sandbox.
 const BOUNDS: [(&str, &str); 4] = [
@@ -270,10 +270,10 @@ impl Target<'_> {
                 .filter_map(|file| file["name"].as_str())
                 .collect::<Vec<_>>()
         };
-        if let Some(wanted) = &attack.files {
-            if names() != *wanted {
-                complaints.push(format!("files are {:?}, not {wanted:?}", names()));
-            }
+        if let Some(wanted) = &attack.files
+            && names() != *wanted
+        {
+            complaints.push(format!("files are {:?}, not {wanted:?}", names()));
         }
         if attack
             .truncated

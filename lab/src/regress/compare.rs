@@ -11,7 +11,7 @@ use rustix::fs::{Gid, Uid};
 use serde::Deserialize;
 
 use super::Outcomes;
-use crate::process;
+use xtask::process;
 
 /// The layers that may make a difference, in the words of the documents.
 const LAYERS: [&str; 13] = [

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::Outcomes;
-use crate::apt;
-use crate::build;
-use crate::process;
-use crate::venv::PYTHON;
+use xtask::apt;
+use xtask::build;
+use xtask::process;
+use xtask::python::PYTHON;
 
 /// What `run.py` puts before its answer.
 const MARK: &str = "regress:";

@@ -14,7 +14,7 @@ struct Edge {
     except: &'static [&'static str],
 }
 
-const CRATES: [Edge; 12] = [
+const CRATES: [Edge; 13] = [
     edge("crates/sandbox/", "engine", &[]),
     edge("crates/sandbox/", "codex_server", &[]),
     edge("crates/sandbox/", "tokio", &[]),
@@ -26,6 +26,7 @@ const CRATES: [Edge; 12] = [
     edge("crates/engine/", "sqlx", &[]),
     edge("crates/server/src/", "sandbox", &["enter", "probe"]),
     edge("crates/server/src/", "landlock", &[]),
+    edge("lab/", "sandbox", &[]),
     edge("xtask/", "sandbox", &[]),
 ];
 
