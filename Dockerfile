@@ -56,8 +56,7 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
 ENTRYPOINT ["codex-server"]
 CMD ["serve", "--host", "0.0.0.0"]
 
-# An ordinary user: namespaces with the three flags; without them nothing, unless
-# `--min-isolation landlock` asks for the weakest rung by its name.
+# An ordinary user: namespaces with the three flags, nothing without them.
 FROM base AS ordinary
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data \
         --shell /usr/sbin/nologin codex \

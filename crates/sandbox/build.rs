@@ -17,8 +17,6 @@ struct Policy {
     allow: Vec<Group>,
     when: Vec<Conditional>,
     deny: Vec<Group>,
-    asked: Vec<Group>,
-    inits: Vec<Group>,
 }
 
 #[derive(Deserialize)]
@@ -36,7 +34,6 @@ struct Group {
 #[serde(rename_all = "lowercase")]
 enum Rung {
     #[default]
-    Landlock,
     Uids,
     Namespaces,
     Full,
@@ -45,7 +42,6 @@ enum Rung {
 impl Rung {
     fn code(self) -> &'static str {
         match self {
-            Self::Landlock => "Isolation::Landlock",
             Self::Uids => "Isolation::Uids",
             Self::Namespaces => "Isolation::Namespaces",
             Self::Full => "Isolation::Full",
@@ -98,7 +94,6 @@ fn main() {
     for arch in ARCHITECTURES {
         let numbers = numbers(arch);
         tables.push_str(&compile(&policy, arch, &numbers));
-        tables.push_str(&marked(&policy, arch, &numbers));
         tables.push_str(&names(arch, &numbers));
     }
     let out = std::env::var_os("OUT_DIR").expect("cargo sets it");
@@ -202,37 +197,6 @@ fn compile(policy: &Policy, arch: &str, numbers: &BTreeMap<String, u32>) -> Stri
     .expect(TO_STRING);
     for (_, about) in rules.values() {
         writeln!(out, "    {about},").expect(TO_STRING);
-    }
-    out.push_str("];\n");
-    out
-}
-
-/// Calls that init marks as its own, and what becomes of those without a mark.
-fn marked(policy: &Policy, arch: &str, numbers: &BTreeMap<String, u32>) -> String {
-    let mut found: BTreeMap<u32, &str> = BTreeMap::new();
-    for (groups, marked) in [
-        (&policy.asked, "Marked::Asked"),
-        (&policy.inits, "Marked::Inits"),
-    ] {
-        for group in groups {
-            assert!(group.reason.len() > 3, "{:?}: no reason", group.names);
-            for name in &group.names {
-                match numbers.get(name) {
-                    Some(number) => {
-                        let twice = found.insert(*number, marked);
-                        assert!(twice.is_none(), "{name} is marked twice");
-                    }
-                    None => assert!(known_elsewhere(name), "{name} is no system call"),
-                }
-            }
-        }
-    }
-    let upper = arch.to_uppercase();
-    let mut out = format!(
-        "#[cfg(any(test, target_arch = \"{arch}\"))]\nstatic {upper}_MARKED: &[(u32, Marked)] = &[\n"
-    );
-    for (number, marked) in found {
-        writeln!(out, "    ({number}, {marked}),").expect(TO_STRING);
     }
     out.push_str("];\n");
     out

@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// The whole list.
     #[arg(long, conflicts_with = "modules")]
     full: bool,
-    /// The strongest rung to run at: full, namespaces, uids or landlock.
+    /// The strongest rung to run at: full, namespaces or uids.
     #[arg(long, default_value = "full")]
     rung: String,
     /// Binary to check; built in the dev profile when left out.

@@ -22,7 +22,7 @@ use crate::{idmap, uids, warden, watch};
 
 /// Where the directories may be: the first that can be written to. Everybody
 /// may pass through each of them.
-pub(crate) const PLACES: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+const PLACES: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
 /// Servers that may share this machine's uids.
 const MAX_SERVERS: usize = 64;
 /// Directories and names begin with it; the range's first uid follows, in hex.
@@ -86,7 +86,7 @@ impl Claim {
         if !make && !directory.exists() {
             return Ok(Found::Foreign);
         }
-        let lock = match lock(&directory, 0o711).at(Step::Room)? {
+        let lock = match lock(&directory).at(Step::Room)? {
             Lock::Held(lock) => lock,
             Lock::InUse => return Ok(Found::InUse),
             Lock::Foreign => return Ok(Found::Foreign),
@@ -218,20 +218,17 @@ fn bind(base: u32) -> io::Result<Option<OwnedFd>> {
 
 /// A server's directory, as it was found.
 #[derive(Debug)]
-pub(crate) enum Lock<T> {
-    Held(T),
+enum Lock {
+    Held(OwnedFd),
     /// Another server has it.
     InUse,
     /// Somebody else made it.
     Foreign,
 }
 
-/// Opens and locks a server's directory, made with `mode` if need be.
-///
-/// # Errors
-/// When it cannot be made.
-pub(crate) fn lock(path: &Path, mode: u32) -> io::Result<Lock<OwnedFd>> {
-    match directory_of_ours(path, mode) {
+/// Opens and locks a server's directory, made if need be.
+fn lock(path: &Path) -> io::Result<Lock> {
+    match directory_of_ours(path, 0o711) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
@@ -267,7 +264,7 @@ mod tests {
         let check = |name: &str, make: &dyn Fn(&Path), taken: bool| {
             let path = place.path().join(name);
             make(&path);
-            let found = lock(&path, 0o711).unwrap();
+            let found = lock(&path).unwrap();
             assert_eq!(matches!(found, Lock::Held(_)), taken, "{name}");
             assert_eq!(matches!(found, Lock::Foreign), !taken, "{name}");
         };
@@ -279,10 +276,10 @@ mod tests {
         let link = |path: &Path| std::os::unix::fs::symlink("/tmp", path).unwrap();
         check("link", &link, false);
         let path = place.path().join("locked");
-        let held = lock(&path, 0o711).unwrap();
+        let held = lock(&path).unwrap();
         assert!(matches!(held, Lock::Held(_)));
-        assert!(matches!(lock(&path, 0o711).unwrap(), Lock::InUse));
+        assert!(matches!(lock(&path).unwrap(), Lock::InUse));
         drop(held);
-        assert!(matches!(lock(&path, 0o711).unwrap(), Lock::Held(_)));
+        assert!(matches!(lock(&path).unwrap(), Lock::Held(_)));
     }
 }

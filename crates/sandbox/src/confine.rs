@@ -25,7 +25,7 @@ use crate::seccomp::Filter;
 use crate::spec::WORKSPACE;
 use crate::support::Isolation;
 use crate::uids::Room;
-use crate::{alone, landlock, sys};
+use crate::{landlock, sys};
 
 /// Private address space beyond the memory limit, in bytes: Node 24 reserves
 /// 512 MiB for code that it never fills.
@@ -36,9 +36,6 @@ const NICE: i32 = 10;
 const UNACCOUNTED_OPEN_FILES: u64 = 256;
 /// The same where nobody can even count a box's sockets.
 const UNCOUNTED_OPEN_FILES: u64 = 64;
-
-/// Processes and threads of the server's user that boxes may not have.
-const KEPT_BACK: u64 = 64;
 
 /// What confinement needs to know.
 #[derive(Debug)]
@@ -66,7 +63,7 @@ pub(crate) enum Walls<'a> {
         /// server's own ids are mapped, because then the kernel forbids it.
         drop_groups: bool,
     },
-    /// A uid of its own, or a Landlock domain alone.
+    /// A uid of its own.
     InPlace {
         /// What the box sees of the host.
         sources: &'a [OwnedFd],
@@ -99,39 +96,18 @@ impl<'a> Confinement<'a> {
     }
 }
 
-/// What a confined init has.
-#[derive(Debug)]
-pub(crate) struct Confined {
-    /// The workspace directory.
-    pub(crate) workspace: OwnedFd,
-    /// Where programs ask what init decides for them, at `landlock`.
-    pub(crate) listener: Option<OwnedFd>,
-}
-
-impl From<OwnedFd> for Confined {
-    fn from(workspace: OwnedFd) -> Self {
-        Self {
-            workspace,
-            listener: None,
-        }
-    }
-}
-
-/// Confines this process for good. `tally` is there if what the filter denies is
-/// to be told.
+/// Confines this process for good. Returns its workspace directory. `tally` is
+/// there if what the filter denies is to be told.
 ///
 /// # Errors
 /// The step that failed.
-pub(crate) fn confine(with: &Confinement<'_>, tally: Option<&Tally>) -> Result<Confined, Error> {
+pub(crate) fn confine(with: &Confinement<'_>, tally: Option<&Tally>) -> Result<OwnedFd, Error> {
     match &with.walls {
         Walls::Namespaces {
             sources,
             drop_groups,
-        } => in_namespaces(with, sources, *drop_groups, tally).map(Confined::from),
-        Walls::InPlace { room, .. } if !room.is_apart() => by_landlock_alone(with, room),
-        Walls::InPlace { sources, room } => {
-            in_place(with, sources, room, tally).map(Confined::from)
-        }
+        } => in_namespaces(with, sources, *drop_groups, tally),
+        Walls::InPlace { sources, room } => in_place(with, sources, room, tally),
     }
 }
 
@@ -182,43 +158,9 @@ fn in_place(
     // No death signal: when the warden dies it is init that ends the programs.
     private()?;
     let workspace = workspace(room)?;
-    landlock::enforce_in_place(with.isolation, sources, room.writable(), None)?;
+    landlock::enforce_in_place(with.isolation, sources, room.writable())?;
     with.filter(tally)?;
     Ok(workspace)
-}
-
-/// With nothing but Landlock: the closer's rules hold for this fork of it, and a
-/// domain of its own keeps `kill(-1)` from the closer. Its filter holds for each
-/// program, which gets another domain and may not do what is init's
-/// ([`alone::become_program`]).
-fn by_landlock_alone(with: &Confinement<'_>, room: &Room) -> Result<Confined, Error> {
-    nice()?;
-    rlimits(with)?;
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).at(Step::Identity)?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    // Without them there is no way back to one: exec gives none that its
-    // `no_new_privs` would not take, not even a file's own.
-    no_capabilities()?;
-    rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivs)?;
-    private()?;
-    let workspace = workspace(room)?;
-    landlock::scope()?;
-    alone::is_enclosed()?;
-    let listener = if with.explain {
-        Filter::of_inits(true).listen()
-    } else {
-        with.filter.listen()
-    };
-    let listener = listener
-        .at(Step::Seccomp)
-        .map_err(|error| match error.errno() {
-            libc::EBUSY => error.with(alone::HEARD),
-            _ => error,
-        })?;
-    Ok(Confined {
-        workspace,
-        listener: Some(listener),
-    })
 }
 
 fn workspace(room: &Room) -> Result<OwnedFd, Error> {
@@ -256,7 +198,7 @@ fn rlimits(with: &Confinement<'_>) -> Result<(), Error> {
     let open_files = match with.isolation {
         Isolation::Full => limits.open_files,
         Isolation::Namespaces => limits.open_files.min(UNACCOUNTED_OPEN_FILES),
-        Isolation::Uids | Isolation::Landlock => limits.open_files.min(UNCOUNTED_OPEN_FILES),
+        Isolation::Uids => limits.open_files.min(UNCOUNTED_OPEN_FILES),
     };
     let mut wanted = vec![
         // Not 0: where core_pattern is a pipe, only 1 keeps the kernel from
@@ -276,16 +218,8 @@ fn rlimits(with: &Confinement<'_>) -> Result<(), Error> {
         // looks of the memory watcher. RLIMIT_AS would kill Node, which
         // reserves far more than it uses.
         let init = u64::from(with.room().is_none());
-        let processes = match with.isolation {
-            // Counted with all that the server's user has: init counts instead,
-            // and this keeps a few back for the server.
-            Isolation::Landlock => rustix::process::getrlimit(Resource::Nproc)
-                .current
-                .map_or(u64::MAX, |all| all.saturating_sub(KEPT_BACK)),
-            _ => u64::from(limits.processes) + init,
-        };
         if !omitted(Omit::Processes) {
-            wanted.push((Resource::Nproc, processes));
+            wanted.push((Resource::Nproc, u64::from(limits.processes) + init));
         }
         wanted.push((Resource::Data, limits.memory + RESERVED));
     }
@@ -324,7 +258,7 @@ fn unprivileged_for_good() -> Result<(), Error> {
 }
 
 /// No capability in any set.
-pub(crate) fn no_capabilities() -> Result<(), Error> {
+fn no_capabilities() -> Result<(), Error> {
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),

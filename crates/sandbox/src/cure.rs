@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::Step;
-use crate::{alone, landlock};
 
 /// What kind of host this is, as far as cures differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,32 +133,6 @@ pub(crate) fn of(step: Step, errno: i32, host: &Host) -> String {
     text.to_owned()
 }
 
-/// The cure for what only the error's own words tell.
-pub(crate) fn known(detail: &str) -> Option<&'static str> {
-    let cures = [
-        (
-            landlock::UNSCOPED,
-            "needs Linux 6.12 or newer with landlock among the modules in \
-             /sys/kernel/security/lsm; or start as root, which needs 5.13, or allow user namespaces",
-        ),
-        (
-            alone::FOR_OTHERS,
-            "start as an ordinary user, or as root without --max-isolation landlock",
-        ),
-        (
-            alone::CHILDLESS,
-            "needs a kernel built with CONFIG_PROC_CHILDREN and an ordinary /proc",
-        ),
-        (
-            alone::HEARD,
-            "start it where nobody else answers system calls (no seccomp notifier of the \
-             container's, as LXD and Incus have with security.syscalls.intercept)",
-        ),
-    ];
-    let found = cures.into_iter().find(|(words, _)| detail.contains(words));
-    found.map(|(_, cure)| cure)
-}
-
 /// For a layer that is there but let an attack through.
 pub(crate) fn report(name: &str) -> String {
     format!(
@@ -170,19 +143,6 @@ pub(crate) fn report(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_only_words_tell_has_a_cure() {
-        let check = |detail: &str, part: &str| {
-            assert!(known(detail).unwrap().contains(part), "{detail}");
-        };
-        check(landlock::UNSCOPED, "6.12");
-        check(alone::FOR_OTHERS, "ordinary user");
-        check(alone::CHILDLESS, "CONFIG_PROC_CHILDREN");
-        check(alone::HEARD, "notifier");
-        assert_eq!(known(""), None);
-        assert_eq!(known("no free range of uids"), None);
-    }
 
     #[test]
     fn cures_fit_the_host() {

@@ -5,9 +5,7 @@
 //! flood of denied calls is paid for by the box; no program can signal or read
 //! it; and with it the whole box ends. Whatever is asked gets the errno that
 //! the kernel would have given, and nothing is ever let through. Only the
-//! call's number is looked at, never what its arguments point to. At `landlock`
-//! the listener is the one by which programs ask for more than that
-//! ([`crate::alone`]), for the kernel allows one.
+//! call's number is looked at, never what its arguments point to.
 //!
 //! The counts are in a memory file of fixed size that the server reads, so they
 //! survive a box that is killed. Init itself must make no call that it denies:
@@ -24,12 +22,12 @@ use rustix::time::Timespec;
 use crate::error::{At, Error, Step};
 use crate::seccomp::{self, Filter, Refusal, SLOTS};
 use crate::support::Isolation;
-use crate::sys::{self, Verdict};
+use crate::sys;
 
 /// Where the count of one entry ends.
 const MOST: u32 = 1_000_000;
 /// Calls answered before init looks at anything else.
-pub(crate) const BATCH: usize = 64;
+const BATCH: usize = 64;
 /// A poll that does not wait.
 const NOW: Timespec = Timespec {
     tv_sec: 0,
@@ -106,7 +104,9 @@ impl Tally {
             return Ok(());
         };
         for _ in 0..BATCH {
-            if !is_readable(listener)? {
+            let mut fds = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&NOW)))?;
+            if !fds[0].revents().contains(PollFlags::IN) {
                 return Ok(());
             }
             let Some(asked) = sys::next_call(listener)? else {
@@ -115,16 +115,12 @@ impl Tally {
             let refusal = Refusal::of(asked.arch, asked.number);
             // Counted first: what goes on afterwards finds it there.
             self.count(refusal)?;
-            sys::answer(listener, &asked, Verdict::Refused(refusal.errno))?;
+            sys::refuse(listener, &asked, refusal.errno)?;
         }
         Ok(())
     }
 
-    /// Counts a call that is refused.
-    ///
-    /// # Errors
-    /// When the memory file cannot be written; the box must then end.
-    pub(crate) fn count(&self, refusal: Refusal) -> io::Result<()> {
+    fn count(&self, refusal: Refusal) -> io::Result<()> {
         let mut counts = self.counts.borrow_mut();
         let count = &mut counts[refusal.slot];
         if *count < MOST {
@@ -144,16 +140,6 @@ impl Tally {
             Err(io::ErrorKind::WriteZero.into())
         }
     }
-}
-
-/// Whether a call waits at a listener.
-///
-/// # Errors
-/// Whatever the kernel says.
-pub(crate) fn is_readable(listener: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut fds = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&NOW)))?;
-    Ok(fds[0].revents().contains(PollFlags::IN))
 }
 
 /// A system call that a box was denied.

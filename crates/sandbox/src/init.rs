@@ -18,9 +18,8 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use rustix::time::Timespec;
 
-use crate::alone::{self, Asked};
 use crate::command::{Command, File};
-use crate::confine::{Confined, Confinement, Walls, confine};
+use crate::confine::{Confinement, confine};
 use crate::error::{At, Error, Step};
 use crate::exit::{Exit, How};
 use crate::explain::Tally;
@@ -73,10 +72,7 @@ fn start(
         ));
     }
     let tally = with.explain.then(Tally::new).transpose()?;
-    let Confined {
-        workspace,
-        listener,
-    } = confine(with, tally.as_ref())?;
+    let workspace = confine(with, tally.as_ref())?;
     standard_streams()?;
     // Had the warden died before the death signal was set, nobody would tell.
     if hung_up(&go).at(Step::DeathSignal)? {
@@ -94,7 +90,6 @@ fn start(
         lifeline: go,
         signals,
         tally,
-        listener,
     }
     .serve()
 }
@@ -118,8 +113,6 @@ struct Init<'a> {
     signals: OwnedFd,
     /// Answers and counts denied calls, where that was asked for.
     tally: Option<Tally>,
-    /// Where programs ask what it decides, and then what they are denied as well.
-    listener: Option<OwnedFd>,
 }
 
 impl Init<'_> {
@@ -133,10 +126,9 @@ impl Init<'_> {
                     };
                     protocol::send(self.socket, &reply, &[]).at(Step::Init)?;
                 }
-                // While it waits for the attackers nobody counts what they are denied.
+                // While it waits for the attackers nobody answers what they ask.
                 Received::Frame(Frame::SelfTest(targets), _) if self.tally.is_none() => {
-                    let listener = self.listener.as_ref().map(OwnedFd::as_fd);
-                    let findings = selftest::findings(self.with, listener, &targets)?;
+                    let findings = selftest::findings(self.with, &targets)?;
                     kill_rest();
                     protocol::send(self.socket, &Frame::SelfTested(findings), &[])
                         .at(Step::Init)?;
@@ -181,60 +173,48 @@ impl Init<'_> {
         protocol::send(self.socket, &Frame::Started, &ends).at(Step::Init)?;
         drop((stdout.0, stderr.0));
         let limits = self.with.limits;
-        let disk = || watch::Watcher::of_disk(limits, self.with.room());
-        let mut watchers = match self.with.isolation {
-            Isolation::Full => Vec::new(),
-            Isolation::Namespaces => vec![watch::Watcher::of_memory(limits)],
+        let mut watcher = match self.with.isolation {
+            Isolation::Full => None,
+            Isolation::Namespaces => Some(watch::Watcher::of_memory(limits)),
             // The warden watches the memory: it sees whose processes are whose.
-            Isolation::Uids => vec![disk()],
-            Isolation::Landlock => vec![watch::Watcher::of_descendants(limits), disk()],
+            Isolation::Uids => Some(watch::Watcher::of_disk(limits, self.with.room())),
         };
-        let status = self.wait_for(pid, &mut watchers).at(Step::Wait)?;
+        let status = self.wait_for(pid, watcher.as_mut()).at(Step::Wait)?;
         let wall_time = started.elapsed();
         kill_rest();
-        let tripped = watchers.iter().find_map(watch::Watcher::tripped);
+        let tripped = watcher.as_ref().and_then(watch::Watcher::tripped);
         Ok(Exit {
             how: how(status),
             wall_time,
             cpu_time: sys::children_cpu_time().saturating_sub(cpu_before),
-            memory_peak: watchers.first().map_or(0, watch::Watcher::peak),
+            memory_peak: watcher.as_ref().map_or(0, watch::Watcher::peak),
             over_memory: tripped == Some(watch::What::Memory),
             over_disk: tripped == Some(watch::What::Disk),
         })
     }
 
     /// Reaps everybody until `pid` ends.
-    fn wait_for(&self, pid: Pid, watchers: &mut [watch::Watcher]) -> io::Result<WaitStatus> {
-        let mut asked = match (&self.listener, self.with.room()) {
-            (Some(listener), Some(room)) => {
-                let tally = self.tally.as_ref();
-                Some(Asked::new(listener.as_fd(), room, self.with.limits, tally))
-            }
-            _ => None,
-        };
+    fn wait_for(
+        &self,
+        pid: Pid,
+        mut watcher: Option<&mut watch::Watcher>,
+    ) -> io::Result<WaitStatus> {
         loop {
             while let Some((who, status)) = reap()? {
                 if who == pid {
                     return Ok(status);
                 }
             }
-            // One of the two at most: a program has one listener.
-            let asks = match &asked {
-                Some(asked) => Some(asked.fd()),
-                None => self.tally.as_ref().and_then(Tally::listener),
-            };
+            let listener = self.tally.as_ref().and_then(Tally::listener);
             let mut fds = [
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::new(&self.lifeline, PollFlags::empty()),
                 // Not looked at where nobody listens.
-                PollFd::from_borrowed_fd(asks.unwrap_or(self.signals.as_fd()), PollFlags::IN),
+                PollFd::from_borrowed_fd(listener.unwrap_or(self.signals.as_fd()), PollFlags::IN),
             ];
-            let fds = &mut fds[..2 + usize::from(asks.is_some())];
-            let looks = (!watchers.is_empty()).then_some(watch::INTERVAL);
-            let due = asked.as_ref().and_then(Asked::due);
-            let due = due.and_then(|due| Timespec::try_from(due).ok());
-            let timeout = [looks, due].into_iter().flatten().min();
-            match rustix::event::poll(fds, timeout.as_ref()) {
+            let fds = &mut fds[..2 + usize::from(listener.is_some())];
+            let timeout = watcher.as_ref().map(|_| &watch::INTERVAL);
+            match rustix::event::poll(fds, timeout) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -246,12 +226,12 @@ impl Init<'_> {
             if !fds[0].revents().is_empty() {
                 sys::drain_signals(&self.signals)?;
             }
-            match (&mut asked, &self.tally) {
-                (Some(asked), _) => asked.turn()?,
-                (None, Some(tally)) => tally.answer()?,
-                (None, None) => {}
+            if let Some(tally) = &self.tally {
+                tally.answer()?;
             }
-            watchers.iter_mut().for_each(watch::Watcher::look);
+            if let Some(watcher) = watcher.as_deref_mut() {
+                watcher.look();
+            }
         }
     }
 
@@ -269,10 +249,10 @@ impl Init<'_> {
         };
         let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
         let (report, failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
-        let place = Place::new(self.with)?;
-        let pid = match sys::fork_marked().at(Step::Fork)? {
+        let init = rustix::process::getpid();
+        let pid = match sys::fork().at(Step::Fork)? {
             Child::Me => {
-                let error = match self.prepare(place, stdin, output) {
+                let error = match self.prepare(init, stdin, output) {
                     Ok(()) => sys::exec(&argv, &env),
                     Err(error) => error,
                 };
@@ -284,7 +264,6 @@ impl Init<'_> {
             Child::Pid(pid, _) => pid,
         };
         drop(failed);
-        place.left().inspect_err(|_| kill_rest())?;
         let mut errno = [0u8; 4];
         let mut report = std::fs::File::from(report);
         match report.read_exact(&mut errno) {
@@ -303,13 +282,15 @@ impl Init<'_> {
     }
 
     /// Makes a child what its program will be.
-    fn prepare(
-        &self,
-        place: Place<'_>,
-        stdin: Option<&OwnedFd>,
-        output: [&OwnedFd; 2],
-    ) -> io::Result<()> {
-        place.take()?;
+    fn prepare(&self, init: Pid, stdin: Option<&OwnedFd>, output: [&OwnedFd; 2]) -> io::Result<()> {
+        if let Some(room) = self.with.room() {
+            room.become_program()?;
+            // Until now nobody could kill it by uid. Whoever kills by uid has
+            // seen the end of init first.
+            if rustix::process::getppid() != Some(init) {
+                sys::exit_now(1);
+            }
+        }
         rustix::process::setsid()?;
         if let Some(stdin) = stdin {
             rustix::stdio::dup2_stdin(stdin)?;
@@ -319,78 +300,6 @@ impl Init<'_> {
         rustix::process::fchdir(&self.workspace)?;
         sys::default_signals();
         Ok(())
-    }
-}
-
-/// Where programs stand, as far as that is not where their init does.
-#[derive(Debug)]
-pub(crate) struct Place<'a> {
-    with: &'a Confinement<'a>,
-    init: Pid,
-    /// By which a program tells init on what step it failed, at `landlock`.
-    told: Option<(OwnedFd, OwnedFd)>,
-}
-
-impl<'a> Place<'a> {
-    /// Made before the fork.
-    ///
-    /// # Errors
-    /// [`Step::Fork`].
-    pub(crate) fn new(with: &'a Confinement<'a>) -> Result<Self, Error> {
-        let alone = with.room().is_some_and(|room| !room.is_apart());
-        Ok(Self {
-            with,
-            init: rustix::process::getpid(),
-            told: alone.then(protocol::pair).transpose().at(Step::Fork)?,
-        })
-    }
-
-    /// In the child: goes there, for good.
-    ///
-    /// # Errors
-    /// Whatever the kernel says; the process must then end.
-    pub(crate) fn take(self) -> io::Result<()> {
-        let Walls::InPlace { sources, room } = self.with.walls else {
-            return Ok(());
-        };
-        room.become_program()?;
-        // Until now nobody could kill it by uid. Whoever kills by uid has
-        // seen the end of init first.
-        if rustix::process::getppid() != Some(self.init) {
-            sys::exit_now(1);
-        }
-        if let Some((_, tell)) = self.told
-            && let Err(error) = alone::become_program(room, sources)
-        {
-            // If that is not heard, the end is.
-            drop(protocol::send(&tell, &Frame::from(&error), &[]));
-            return Err(error.source);
-        }
-        Ok(())
-    }
-
-    /// In init: waits until the child is there, as far as it tells.
-    ///
-    /// # Errors
-    /// The step that the child failed on; [`Step::Frame`].
-    pub(crate) fn left(self) -> Result<(), Error> {
-        let Some((heard, tell)) = self.told else {
-            return Ok(());
-        };
-        // Else its end would not be heard.
-        drop(tell);
-        match protocol::receive(&heard, true)? {
-            Received::Closed => Ok(()),
-            Received::Frame(
-                Frame::Failed {
-                    step,
-                    errno,
-                    detail,
-                },
-                _,
-            ) => Err(crate::launcher::failed(step, errno, detail)),
-            _ => Err(Error::new(Step::Frame, io::ErrorKind::InvalidData)),
-        }
     }
 }
 

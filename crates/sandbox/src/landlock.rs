@@ -80,21 +80,18 @@ pub(crate) fn enforce(isolation: Isolation) -> Result<(), Error> {
     for (path, rights) in box_rules(isolation) {
         rules.push((PathFd::new(path).map_err(failed)?, rights));
     }
-    enforce_rules(&rules, isolation)
+    enforce_rules(&rules)
 }
 
 /// Enforces the rules of a box without a root of its own: of all that the
-/// machine has it may open what is lent to it, its own directories, and `also`
-/// to read.
+/// machine has it may open what is lent to it and its own directories.
 ///
 /// # Errors
-/// As [`enforce`]. At [`Isolation::Landlock`] the kernel must know all of the
-/// rules and the scoping of signals (6.12): nothing else holds those there.
+/// As [`enforce`].
 pub(crate) fn enforce_in_place(
     isolation: Isolation,
     sources: &[OwnedFd],
     writable: impl Iterator<Item = PathBuf>,
-    also: Option<&str>,
 ) -> Result<(), Error> {
     if omitted(Omit::Landlock) {
         return Ok(());
@@ -113,8 +110,7 @@ pub(crate) fn enforce_in_place(
     let mut opened = Vec::new();
     let by_path = writable.map(|path| (path, own()));
     let devices = DEVICES.map(|path| (PathBuf::from(path), device(path, isolation)));
-    let also = also.map(|path| (PathBuf::from(path), AccessFs::ReadFile | AccessFs::ReadDir));
-    for (path, rights) in by_path.chain(devices).chain(also) {
+    for (path, rights) in by_path.chain(devices) {
         let fd = rustix::fs::open(
             &path,
             rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
@@ -125,40 +121,19 @@ pub(crate) fn enforce_in_place(
         opened.push((fd, rights));
     }
     rules.extend(opened.iter().map(|(fd, rights)| (fd.as_fd(), *rights)));
-    enforce_rules(&rules, isolation)
+    enforce_rules(&rules)
 }
 
-/// Makes of this process a domain of its own: it can signal only what it forks
-/// from now on, and nobody whom it forks can leave.
-///
-/// # Errors
-/// [`Step::Landlock`] when the kernel does not scope signals (before 6.12).
-pub(crate) fn scope() -> Result<(), Error> {
-    let ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .scope(Scope::from_all(NEWEST))
-        .and_then(Ruleset::create)
-        .map_err(unscoped)?;
-    ruleset.restrict_self().map(drop).map_err(unscoped)
-}
-
-fn enforce_rules(rules: &[(impl AsFd, Rights)], isolation: Isolation) -> Result<(), Error> {
-    // Where nothing else holds what later interfaces bring they are required, too.
-    let alone = isolation == Isolation::Landlock;
-    let (later, lacking): (_, fn(_) -> _) = if alone {
-        (CompatLevel::HardRequirement, unscoped)
-    } else {
-        (CompatLevel::BestEffort, failed)
-    };
+fn enforce_rules(rules: &[(impl AsFd, Rights)]) -> Result<(), Error> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))
-        .map_err(lacking)?
-        .set_compatibility(later)
+        .map_err(failed)?
+        .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))
         .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
         .and_then(Ruleset::create)
-        .map_err(lacking)?;
+        .map_err(failed)?;
     for (path, rights) in rules {
         ruleset = ruleset
             .add_rule(PathBeneath::new(path, *rights))
@@ -172,13 +147,6 @@ fn enforce_rules(rules: &[(impl AsFd, Rights)], isolation: Isolation) -> Result<
         ));
     }
     Ok(())
-}
-
-/// Said of a kernel that has Landlock and not all that a server's own uid needs.
-pub(crate) const UNSCOPED: &str = "this kernel's Landlock does not scope signals";
-
-fn unscoped(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    failed(error).with(UNSCOPED)
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -200,7 +168,7 @@ mod tests {
         let thread = std::thread::spawn(move || {
             let all = AccessFs::from_all(NEWEST);
             let rules = [(PathFd::new(&within).unwrap(), all)];
-            enforce_rules(&rules, Isolation::Full).unwrap();
+            enforce_rules(&rules).unwrap();
             let refused = |result: io::Result<()>| {
                 let error = result.expect_err("outside the rules");
                 assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");

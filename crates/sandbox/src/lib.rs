@@ -18,7 +18,6 @@
 //! [`Isolation`]; to *self-test* is to attack a box from inside and say what held.
 #![warn(missing_docs)]
 
-mod alone;
 mod cgroup;
 mod claim;
 mod command;

@@ -23,10 +23,7 @@ macro_rules! layers {
 layers! {
     /// All Landlock rules.
     Landlock = "landlock",
-    /// The domain that each program has to itself at `landlock`, and the look
-    /// whether it is there.
-    Domain = "domain",
-    /// All system-call filters but the one that asks.
+    /// The system-call filter.
     Seccomp = "seccomp",
     /// The network namespace of a box.
     Network = "network",
@@ -40,8 +37,6 @@ layers! {
     Memory = "memory",
     /// The process limit, whoever holds it.
     Processes = "processes",
-    /// That init decides on changes of files.
-    Changes = "changes",
 }
 
 #[cfg(not(feature = "omit"))]

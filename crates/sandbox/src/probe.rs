@@ -148,9 +148,7 @@ fn failed(error: &Error) -> Layer {
         name: cure::layer(error.step).to_owned(),
         holds: false,
         detail,
-        cure: cure::known(&error.detail)
-            .map(str::to_owned)
-            .unwrap_or_else(|| cure::of(error.step, error.errno(), &cure::Host::detect())),
+        cure: cure::of(error.step, error.errno(), &cure::Host::detect()),
     }
 }
 
@@ -162,7 +160,6 @@ fn attempt(rung: Isolation) -> Result<(Launcher, Vec<Layer>), Error> {
         holds: true,
         detail: match rung {
             _ if launcher.own_uids() => "each box has a host uid of its own",
-            Isolation::Landlock => "boxes share the server's uid, apart by Landlock alone",
             _ => "boxes share the server's uid, apart by user namespace",
         }
         .to_owned(),

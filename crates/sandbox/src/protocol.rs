@@ -16,10 +16,8 @@
 //! | init → server | `Started` | stdout, stderr |
 //! | init → server | `Exited`, `Failed` | |
 //! | server → init, init → server | `SelfTest`, `SelfTested` | |
-//! | closer → warden | `Born` once, `Failed` | |
-//! | program-to-be → init | `Ready` | where its calls are answered |
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -27,15 +25,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags,
-    SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use crate::error::{Error, Step};
 use crate::exit::{Exit, How};
 use crate::limits::{Limits, Usage};
 use crate::spec::{Mount, Spec};
-use crate::sys;
 
 /// Largest frame in bytes; a `Create` with two hundred long mounts fits.
 const MAX_FRAME: usize = 64 * 1024;
@@ -70,8 +67,6 @@ pub(crate) enum Frame {
     Exited(Exit),
     SelfTest(Targets),
     SelfTested(Vec<(String, bool, String)>),
-    /// The number of a box's init.
-    Born(i32),
 }
 
 /// What the probe's attacks aim at.
@@ -164,10 +159,6 @@ impl Frame {
                     out.bytes(detail.as_bytes());
                 }
             }
-            Self::Born(pid) => {
-                out.u8(14);
-                out.i32(*pid);
-            }
         }
         out.finish()
     }
@@ -209,7 +200,6 @@ impl Frame {
                 Self::SelfTested(findings)
             }
             13 => Self::Explained,
-            14 => Self::Born(input.i32()?),
             _ => return Err(malformed()),
         };
         input.end()?;
@@ -317,10 +307,20 @@ pub(crate) fn send(socket: impl AsFd, frame: &Frame, fds: &[BorrowedFd<'_>]) -> 
     if bytes.len() > MAX_FRAME {
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
     }
-    if fds.len() > MAX_FDS {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    sys::send_message(socket.as_fd(), &bytes, fds)
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(
+            &socket,
+            &[IoSlice::new(&bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+    })?;
+    Ok(())
 }
 
 /// What a receive brought.
@@ -567,7 +567,6 @@ mod tests {
                 port: 65_535,
                 name: "name".to_owned(),
             }),
-            Frame::Born(77),
             Frame::SelfTested(vec![("root".to_owned(), true, "read-only".to_owned())]),
         ]
     }

@@ -7,11 +7,6 @@
 //!
 //! In a box whose denied calls are to be told (see [`crate::explain`]) the same
 //! tree asks init instead of answering with an errno; it allows not one call more.
-//!
-//! At `landlock` three filters do the work of one (see [`crate::alone`]): the
-//! closer's, init's, which holds for its programs as well and asks about what
-//! init decides, and the programs' own, which keeps init's mark from them. A call
-//! of a program meets the last two, and the stricter answer counts.
 
 #[cfg(test)]
 mod emulator;
@@ -21,8 +16,6 @@ mod mutants;
 mod oracle;
 #[cfg(test)]
 mod proof;
-#[cfg(test)]
-mod together;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -59,13 +52,6 @@ struct Condition {
 impl Condition {
     fn is_asked(&self, at: Isolation) -> bool {
         self.below.is_none_or(|below| at < below)
-    }
-
-    fn holds(&self, at: Isolation, args: &[u64; 6]) -> bool {
-        // The low half.
-        let low = args[usize::from(self.arg)] % (1 << 32);
-        let met = low & u64::from(self.mask) == u64::from(self.value);
-        !self.is_asked(at) || met == self.equal
     }
 
     /// Whether it holds whenever `other` does.
@@ -111,8 +97,6 @@ struct Architecture {
     table: &'static [(u32, Rule)],
     /// Name and reason of each of its entries.
     about: &'static [(&'static str, &'static str)],
-    /// The calls that init marks, in ascending order.
-    marked: &'static [(u32, Marked)],
 }
 
 /// What this is compiled for. An architecture without a line here does not
@@ -131,7 +115,6 @@ const INTEL: Architecture = Architecture {
     audit: 0xc000_003e, // AUDIT_ARCH_X86_64
     table: X86_64,
     about: &X86_64_ABOUT,
-    marked: X86_64_MARKED,
 };
 
 #[cfg(any(test, target_arch = "aarch64"))]
@@ -139,50 +122,7 @@ const ARM: Architecture = Architecture {
     audit: 0xc000_00b7, // AUDIT_ARCH_AARCH64
     table: AARCH64,
     about: &AARCH64_ABOUT,
-    marked: AARCH64_MARKED,
 };
-
-/// Sixth argument of the calls that init makes for itself at `landlock`: none
-/// of them has so many. No secret, for programs may not use it.
-pub(crate) const MARK: u32 = 0x1417_9ead;
-
-/// What becomes of a call that init marks when it has no mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Marked {
-    /// Init is asked, unless the policy denies it.
-    Asked,
-    /// What the policy says.
-    Inits,
-}
-
-/// Which of the rung's filters it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// The policy and nothing else.
-    Whole(Isolation),
-    /// That of a closer at `landlock`: init's own calls, and no asking.
-    Closer,
-    /// That of an init at `landlock`.
-    Init,
-}
-
-impl Role {
-    fn rung(self) -> Isolation {
-        match self {
-            Self::Whole(at) => at,
-            Self::Closer | Self::Init => Isolation::Landlock,
-        }
-    }
-
-    /// What a call that init marks is in this filter.
-    fn knows(self, marked: Marked) -> bool {
-        match self {
-            Self::Whole(_) => false,
-            Self::Closer => marked == Marked::Inits,
-            Self::Init => true,
-        }
-    }
-}
 
 /// How a denied call is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,85 +152,24 @@ impl Filter {
     /// Compiles the policy for boxes of a rung: what no cgroup accounts for, or
     /// no namespace holds, the filter must refuse.
     pub(crate) fn new(at: Isolation) -> Self {
-        Self::on(NATIVE, Role::Whole(at), Denial::Errno)
+        Self::for_architecture(NATIVE, at, Denial::Errno)
     }
 
     /// The same, but each denied call waits for the answer of [`Filter::listen`]'s
     /// descriptor, which is to be [`Refusal::of`] the call.
     pub(crate) fn asking(at: Isolation) -> Self {
-        Self::on(NATIVE, Role::Whole(at), Denial::Asked)
+        Self::for_architecture(NATIVE, at, Denial::Asked)
     }
 
-    /// That of a closer at `landlock`.
-    pub(crate) fn of_closers() -> Self {
-        Self::on(NATIVE, Role::Closer, Denial::Errno)
-    }
-
-    /// That of an init at `landlock`, to be installed by [`Filter::listen`]. What
-    /// waits for an answer is what [`Refusal::unless_allowed`] does not refuse,
-    /// and if `explain` what it does refuse.
-    pub(crate) fn of_inits(explain: bool) -> Self {
-        let denial = if explain {
-            Denial::Asked
-        } else {
-            Denial::Errno
-        };
-        Self::on(NATIVE, Role::Init, denial)
-    }
-
-    /// What a program of such an init gets besides: no calls marked as init's.
-    pub(crate) fn of_programs() -> Self {
-        Self::unmarked_on(NATIVE)
-    }
-
-    fn on(architecture: Architecture, role: Role, denial: Denial) -> Self {
+    fn for_architecture(architecture: Architecture, at: Isolation, denial: Denial) -> Self {
         let mut out = vec![
             load(ARCH),
             branch(JUMP_IF_EQUAL, architecture.audit, 1, 0),
             denial.with(libc::ENOSYS),
             load(NUMBER),
         ];
-        let ranges = ranges(architecture, role, denial);
-        tree(&ranges, &mut out, &|range, out| {
-            range.answer(role, denial, out);
-        });
-        Self { instructions: out }
-    }
-
-    fn unmarked_on(architecture: Architecture) -> Self {
-        let mut out = vec![
-            load(ARCH),
-            branch(JUMP_IF_EQUAL, architecture.audit, 1, 0),
-            // Init's filter refuses it.
-            ret(RET_ALLOW),
-            load(NUMBER),
-        ];
-        let mut ranges: Vec<Range> = Vec::new();
-        let mut push = |start: u32, marked: Option<Marked>| {
-            if ranges.last().is_none_or(|last| last.marked != marked) {
-                let rule = Rule::Allow(Isolation::Landlock);
-                ranges.push(Range {
-                    start,
-                    rule,
-                    marked,
-                });
-            }
-        };
-        let mut next = 0;
-        for (number, _) in architecture.marked {
-            if *number > next {
-                push(next, None);
-            }
-            push(*number, Some(Marked::Inits));
-            next = number + 1;
-        }
-        push(next, None);
-        tree(&ranges, &mut out, &|range, out| {
-            if range.marked.is_some() {
-                out.extend(mark_is(Denial::Errno.with(libc::EPERM)));
-            }
-            out.push(ret(RET_ALLOW));
-        });
+        let ranges = ranges(architecture.table, at, denial);
+        tree(&ranges, at, denial, &mut out);
         Self { instructions: out }
     }
 
@@ -332,35 +211,9 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Of a call that the filter of any rung denied.
+    /// Of a call that the filter of any rung denied: nothing else is ever asked for.
     pub(crate) fn of(arch: u32, number: u32) -> Self {
         Self::on(NATIVE, arch, number)
-    }
-
-    /// Of a call that the filter of an init at `landlock` asks about; `None` where
-    /// the policy leaves it to init.
-    pub(crate) fn unless_allowed(arch: u32, number: u32, args: &[u64; 6]) -> Option<Self> {
-        Self::unless_allowed_on(NATIVE, arch, number, args)
-    }
-
-    fn unless_allowed_on(
-        architecture: Architecture,
-        arch: u32,
-        number: u32,
-        args: &[u64; 6],
-    ) -> Option<Self> {
-        let at = Isolation::Landlock;
-        let refusal = Self::on(architecture, arch, number);
-        let rule = architecture.table.get(refusal.slot).map(|(_, rule)| rule);
-        let allowed = match rule {
-            None | Some(Rule::Deny(_)) => false,
-            Some(Rule::Allow(from)) => at >= *from,
-            Some(Rule::AllowIf(from, any)) => {
-                let holds = |all: &&[Condition]| all.iter().all(|one| one.holds(at, args));
-                at >= *from && any.iter().any(holds)
-            }
-        };
-        (!allowed).then_some(refusal)
     }
 
     fn on(architecture: Architecture, arch: u32, number: u32) -> Self {
@@ -408,83 +261,47 @@ pub(crate) fn about(slot: usize) -> Option<(&'static str, &'static str)> {
 struct Range {
     start: u32,
     rule: Rule,
-    marked: Option<Marked>,
-}
-
-impl Range {
-    fn answer(&self, role: Role, denial: Denial, out: &mut Vec<Instruction>) {
-        if self.marked.is_some() {
-            out.extend(mark_is(ret(RET_ALLOW)));
-        }
-        let allowed = match self.marked {
-            Some(Marked::Asked) => ret(RET_USER_NOTIF),
-            Some(Marked::Inits) | None => ret(RET_ALLOW),
-        };
-        match self.rule {
-            Rule::Allow(_) => out.push(allowed),
-            Rule::Deny(errno) => out.push(denial.with(errno)),
-            Rule::AllowIf(_, any) => alternatives(any, role.rung(), allowed, denial, out),
-        }
-    }
 }
 
 /// The whole number space cut into ranges; gaps get ENOSYS.
-fn ranges(of: Architecture, role: Role, denial: Denial) -> Vec<Range> {
-    let at = role.rung();
+fn ranges(table: &[(u32, Rule)], at: Isolation, denial: Denial) -> Vec<Range> {
     let unknown = Rule::Deny(libc::ENOSYS);
     let mut out: Vec<Range> = Vec::new();
-    let mut push = |start: u32, rule: Rule, marked: Option<Marked>| {
-        let rule = match (rule, denial, marked) {
+    let mut push = |start: u32, rule: Rule| {
+        let rule = match (rule, denial) {
             // One range with its neighbours, whatever the errno will be.
-            (Rule::Deny(_), Denial::Asked, _) => unknown,
-            // Asked about in any case.
-            (_, Denial::Asked, Some(Marked::Asked)) => unknown,
+            (Rule::Deny(_), Denial::Asked) => unknown,
             _ => rule,
         };
-        let alike = |last: &Range| (last.rule, last.marked) == (rule, marked);
-        if !out.last().is_some_and(alike) {
-            out.push(Range {
-                start,
-                rule,
-                marked,
-            });
+        if out.last().is_none_or(|last| last.rule != rule) {
+            out.push(Range { start, rule });
         }
     };
     let mut next = 0;
-    for (number, rule) in of.table {
+    for (number, rule) in table {
         if *number > next {
-            push(next, unknown, None);
+            push(next, unknown);
         }
         let rule = match *rule {
-            // Asked about, and nothing else.
-            _ if role != Role::Whole(at) && omitted(Omit::Seccomp) => Rule::Allow(at),
             Rule::Allow(from) | Rule::AllowIf(from, _) if at < from => Rule::Deny(libc::EPERM),
             // One range with its neighbours, whatever they were allowed from.
             Rule::Allow(_) => Rule::Allow(at),
             rule => rule,
         };
-        let marked = of
-            .marked
-            .binary_search_by_key(number, |(number, _)| *number);
-        let marked = marked.ok().map(|found| of.marked[found].1);
-        push(*number, rule, marked.filter(|marked| role.knows(*marked)));
+        push(*number, rule);
         next = number + 1;
     }
     // x32 calls have bit 30 set and fall into this last gap as well.
-    push(next, unknown, None);
+    push(next, unknown);
     out
 }
 
-fn tree(
-    ranges: &[Range],
-    out: &mut Vec<Instruction>,
-    answer: &dyn Fn(&Range, &mut Vec<Instruction>),
-) {
+fn tree(ranges: &[Range], at: Isolation, denial: Denial, out: &mut Vec<Instruction>) {
     let [only] = ranges else {
         let (left, right) = ranges.split_at(ranges.len() / 2);
         let here = out.len();
         out.push(branch(JUMP_IF_AT_LEAST, right[0].start, 0, 0));
-        tree(left, out, answer);
+        tree(left, at, denial, out);
         let skip = out.len() - here - 1;
         if let Ok(short) = u8::try_from(skip) {
             out[here].jt = short;
@@ -494,24 +311,17 @@ fn tree(
             let far = u32::try_from(skip).expect("a filter has at most 4096 instructions");
             out.insert(here + 1, jump(far));
         }
-        tree(right, out, answer);
+        tree(right, at, denial, out);
         return;
     };
-    answer(only, out);
+    match only.rule {
+        Rule::Allow(_) => out.push(ret(RET_ALLOW)),
+        Rule::Deny(errno) => out.push(denial.with(errno)),
+        Rule::AllowIf(_, any) => alternatives(any, at, denial, out),
+    }
 }
 
-/// Gives an answer to calls with [`MARK`], and goes on with others.
-fn mark_is(then: Instruction) -> [Instruction; 3] {
-    [load(ARGS + 8 * 5), branch(JUMP_IF_EQUAL, MARK, 0, 1), then]
-}
-
-fn alternatives(
-    any: &[&[Condition]],
-    at: Isolation,
-    allowed: Instruction,
-    denial: Denial,
-    out: &mut Vec<Instruction>,
-) {
+fn alternatives(any: &[&[Condition]], at: Isolation, denial: Denial, out: &mut Vec<Instruction>) {
     for all in any {
         let asked = |condition: &&Condition| condition.is_asked(at);
         let needed = |condition: &&Condition| {
@@ -519,7 +329,7 @@ fn alternatives(
             !others.any(|other| condition.follows_from(other))
         };
         let all: Vec<&Condition> = all.iter().filter(asked).filter(needed).collect();
-        // Each condition is LOAD, AND, JUMP; then the RETURN.
+        // Each condition is LOAD, AND, JUMP; then RETURN ALLOW.
         let length = all.len() * 3 + 1;
         for (index, condition) in all.iter().enumerate() {
             out.push(load(ARGS + 8 * u32::from(condition.arg)));
@@ -537,7 +347,7 @@ fn alternatives(
             };
             out.push(branch(JUMP_IF_EQUAL, condition.value, jt, jf));
         }
-        out.push(allowed);
+        out.push(ret(RET_ALLOW));
     }
     out.push(denial.with(libc::EPERM));
 }
@@ -599,7 +409,7 @@ mod tests {
     }
 
     fn compiled(on: Architecture, at: Isolation) -> Filter {
-        Filter::on(on, Role::Whole(at), Denial::Errno)
+        Filter::for_architecture(on, at, Denial::Errno)
     }
 
     /// What the table says, without any tree.
@@ -788,46 +598,11 @@ mod tests {
             ("io class of another", "ioprio_set", [1, 77, 0, 0, 0, 0], false),
     ];
 
-    #[rustfmt::skip]
-    const WITH_THE_SERVERS_UID: &[Case] = &[
-            ("own limits", "prlimit64", [0, 7, 0, 0, 0, 0], true),
-            ("limits by number", "prlimit64", [77, 7, 0, 0, 0, 0], false),
-            ("F_SETOWN", "fcntl", [0, 8, 77, 0, 0, 0], false),
-            ("F_SETOWN_EX", "fcntl", [0, 15, 77, 0, 0, 0], false),
-            ("F_SETPIPE_SZ", "fcntl", [0, 1031, 1 << 20, 0, 0, 0], false),
-            ("F_DUPFD", "fcntl", [0, 0, 3, 0, 0, 0], true),
-            ("FIONREAD", "ioctl", [0, 0x541b, 0, 0, 0, 0], true),
-            ("FIOSETOWN", "ioctl", [0, 0x8901, 0, 0, 0, 0], false),
-            ("FS_IOC_SETFLAGS", "ioctl", [0, 0x4008_6602, 0, 0, 0, 0], false),
-            ("TIOCSTI", "ioctl", [0, 0x5412, 0, 0, 0, 0], false),
-            ("sendmsg", "sendmsg", [0; 6], false),
-            ("sendto", "sendto", [0; 6], true),
-            ("fchown", "fchown", [0; 6], false),
-            ("file_setattr", "file_setattr", [0; 6], false),
-            // Init decides.
-            ("fchmod", "fchmod", [0; 6], true),
-    ];
-
-    /// The code of init decides by the same names as the policy.
-    #[test]
-    fn what_is_asked_about_is_what_init_decides() {
-        let asked = NATIVE.marked.iter();
-        let asked = asked.filter(|(_, marked)| *marked == Marked::Asked);
-        let asked: Vec<libc::c_long> = asked
-            .map(|(number, _)| libc::c_long::from(*number))
-            .collect();
-        let mut decided = crate::alone::decided();
-        decided.sort_unstable();
-        assert_eq!(asked, decided);
-    }
-
     #[test]
     fn named_cases() {
         check(Isolation::Full, CASES);
         check(Isolation::Namespaces, WITHOUT_CGROUP);
         check(Isolation::Uids, WITHOUT_NAMESPACES);
-        check(Isolation::Landlock, WITHOUT_NAMESPACES);
-        check(Isolation::Landlock, WITH_THE_SERVERS_UID);
     }
 
     /// Depth, not length, is what a call pays.

@@ -6,20 +6,17 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, WaitOptions, getpid, getppid, getuid};
 use rustix::thread::UnshareFlags;
 use rustix::time::Timespec;
 
-use crate::alone::Asked;
 use crate::confine::Confinement;
 use crate::error::{At, Error, Step};
 use crate::idmap::INSIDE;
-use crate::init::Place;
 use crate::limits::Limits;
 use crate::protocol::{Frame, Targets};
 use crate::support::Isolation;
@@ -39,28 +36,20 @@ const MAX_REPORT: u64 = 16 * 1024;
 ///
 /// # Errors
 /// [`Step::SelfTest`] when it could not be run.
-pub(crate) fn findings(
-    with: &Confinement<'_>,
-    listener: Option<BorrowedFd<'_>>,
-    targets: &Targets,
-) -> Result<Vec<Finding>, Error> {
-    let asked = || {
-        let (listener, room) = listener.zip(with.room())?;
-        Some(Asked::new(listener, room, with.limits, None))
-    };
-    let mut all = report(with, asked(), || match with.room() {
+pub(crate) fn findings(with: &Confinement<'_>, targets: &Targets) -> Result<Vec<Finding>, Error> {
+    let mut all = report(with, || match with.room() {
         None => in_namespaces(targets),
         Some(room) => in_place(room, targets),
     })?;
-    all.extend(report(with, asked(), || vec![processes(with.limits)])?);
+    all.extend(report(with, || vec![processes(with.limits)])?);
     crate::init::kill_rest();
     all.push(memory(with).at(Step::SelfTest)?);
     Ok(all)
 }
 
 /// Makes a fork of init what a program is.
-fn stand_where_programs_do(place: Place<'_>) {
-    let taken = place.take();
+fn stand_where_programs_do(room: Option<&Room>) {
+    let taken = room.map_or(Ok(()), Room::become_program);
     // As exec would leave it: a program's own files in /proc are its own.
     let dumpable = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     if taken.is_err() || dumpable.is_err() {
@@ -70,14 +59,12 @@ fn stand_where_programs_do(place: Place<'_>) {
 
 fn report(
     with: &Confinement<'_>,
-    asked: Option<Asked<'_>>,
     attacker: impl FnOnce() -> Vec<Finding>,
 ) -> Result<Vec<Finding>, Error> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::SelfTest)?;
-    let place = Place::new(with)?;
-    match sys::fork_marked().at(Step::SelfTest)? {
+    match sys::fork().at(Step::SelfTest)? {
         Child::Me => {
-            stand_where_programs_do(place);
+            stand_where_programs_do(with.room());
             let frame = Frame::SelfTested(attacker()).encode();
             // A short or missing report fails to decode on the other side.
             rustix::io::write(&write, &frame).ok();
@@ -85,8 +72,7 @@ fn report(
         }
         Child::Pid(..) => drop(write),
     }
-    place.left()?;
-    match Frame::decode(&read_all(read, asked).at(Step::SelfTest)?)? {
+    match Frame::decode(&read_all(read).at(Step::SelfTest)?)? {
         Frame::SelfTested(findings) => Ok(findings),
         _ => Err(Error::new(
             Step::SelfTest,
@@ -95,23 +81,8 @@ fn report(
     }
 }
 
-/// Reads a report, and answers the calls that the attacker asks leave for.
-fn read_all(from: OwnedFd, mut asked: Option<Asked<'_>>) -> io::Result<Vec<u8>> {
+fn read_all(from: OwnedFd) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    while let Some(asked) = &mut asked {
-        let mut fds = [
-            PollFd::new(&from, PollFlags::IN),
-            PollFd::from_borrowed_fd(asked.fd(), PollFlags::IN),
-        ];
-        let due = asked.due().and_then(|due| Timespec::try_from(due).ok());
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, due.as_ref()))?;
-        // It reports once, at its end.
-        let reported = !fds[0].revents().is_empty();
-        asked.turn()?;
-        if reported {
-            break;
-        }
-    }
     fs::File::from(from)
         .take(MAX_REPORT)
         .read_to_end(&mut bytes)?;
@@ -284,18 +255,7 @@ fn in_place(room: &Room, targets: &Targets) -> Vec<Finding> {
         ),
         writable(room.seen("/workspace/self-test")),
     ]);
-    if !room.is_apart() {
-        all.push(refused("calls of init", pass_for_init()));
-    }
     all
-}
-
-/// A fork that init is not asked about.
-fn pass_for_init() -> io::Result<()> {
-    match sys::fork_marked()? {
-        Child::Me => sys::exit_now(0),
-        Child::Pid(..) => Ok(()),
-    }
 }
 
 fn signal(pid: u32) -> io::Result<()> {
@@ -408,10 +368,9 @@ fn memory(with: &Confinement<'_>) -> io::Result<Finding> {
     let limits = with.limits;
     let name = "memory limit".to_owned();
     let too_much = usize::try_from(limits.memory.saturating_mul(2)).unwrap_or(usize::MAX);
-    let place = Place::new(with).map_err(|error| error.source)?;
-    let pid = match sys::fork_marked()? {
+    let pid = match sys::fork()? {
         Child::Me => {
-            stand_where_programs_do(place);
+            stand_where_programs_do(with.room());
             if sys::touch(too_much).is_ok() {
                 linger()
             }
@@ -419,13 +378,8 @@ fn memory(with: &Confinement<'_>) -> io::Result<Finding> {
         }
         Child::Pid(pid, _) => pid,
     };
-    // It asks for nothing, and nobody would answer.
-    place.left().map_err(|error| error.source)?;
-    let mut watcher = match with.isolation {
-        Isolation::Namespaces => Some(Watcher::of_memory(limits)),
-        Isolation::Landlock => Some(Watcher::of_descendants(limits)),
-        Isolation::Full | Isolation::Uids => None,
-    };
+    let here = with.isolation == Isolation::Namespaces;
+    let mut watcher = here.then(|| Watcher::of_memory(limits));
     let until = Instant::now() + MEMORY_TIMEOUT;
     while Instant::now() < until {
         if let Some(watcher) = &mut watcher {

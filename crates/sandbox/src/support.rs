@@ -7,8 +7,6 @@ use std::str::FromStr;
 /// The rungs of the ladder, weakest first, so that `a >= b` reads "at least".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isolation {
-    /// The server's own uid with Landlock and seccomp only. Never chosen by itself.
-    Landlock,
     /// A uid of its own per run, Landlock, seccomp without sockets; no namespaces.
     Uids,
     /// Namespaces, Landlock and seccomp, but no cgroup.
@@ -19,7 +17,7 @@ pub enum Isolation {
 
 impl Isolation {
     /// The rungs, strongest first.
-    pub const LADDER: [Self; 4] = [Self::Full, Self::Namespaces, Self::Uids, Self::Landlock];
+    pub const LADDER: [Self; 3] = [Self::Full, Self::Namespaces, Self::Uids];
 
     /// The word used in flags, responses and logs.
     #[must_use]
@@ -28,7 +26,6 @@ impl Isolation {
             Self::Full => "full",
             Self::Namespaces => "namespaces",
             Self::Uids => "uids",
-            Self::Landlock => "landlock",
         }
     }
 }
@@ -46,9 +43,7 @@ impl FromStr for Isolation {
         Self::LADDER
             .into_iter()
             .find(|rung| rung.as_str() == word)
-            .ok_or_else(|| {
-                format!("unknown isolation {word:?}; use full, namespaces, uids or landlock")
-            })
+            .ok_or_else(|| format!("unknown isolation {word:?}; use full, namespaces or uids"))
     }
 }
 

@@ -5,7 +5,6 @@
 #![expect(unsafe_code, reason = "raw system calls, each with its safety note")]
 
 mod listen;
-mod marked;
 mod memory;
 mod mount;
 mod process;
@@ -13,10 +12,7 @@ mod process;
 pub(crate) mod raw;
 mod signal;
 
-pub(crate) use listen::{
-    Call, Verdict, answer, is_filtered, is_waiting, next_call, seccomp_listen,
-};
-pub(crate) use marked::{change_mode, change_times, fork_marked, send_message};
+pub(crate) use listen::{is_filtered, next_call, refuse, seccomp_listen};
 pub(crate) use memory::{fixed_memory, read_whole, sealed_memory, touch};
 pub(crate) use mount::{Attributes, loopback_up, set_mount_attributes};
 pub(crate) use process::{

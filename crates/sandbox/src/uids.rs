@@ -31,7 +31,7 @@ use crate::omit::{Omit, omitted};
 use crate::spec::Mount;
 use crate::sys::{self, Child};
 use crate::{idmap, watch};
-pub(crate) use standby::{Answer, Closer, Marker, serve_as_closer};
+pub(crate) use standby::{Answer, Closer, Marker};
 
 /// Uids of a box: its programs', its init's, its closer's, and one to spare.
 const UIDS_A_BOX: u32 = 4;
@@ -47,7 +47,7 @@ const KILL_TRIES: u32 = 5_000;
 /// Directories of a box that its programs may write to.
 const WRITABLE: [&str; 2] = ["workspace", "tmp"];
 /// Directory for what all boxes see, below the server's own.
-pub(crate) const SHARED: &str = "shared";
+const SHARED: &str = "shared";
 
 /// Host files that a box may read although no runtime lends them: what tells
 /// of the machine's shape and nothing of its other processes. Those that exist.
@@ -111,39 +111,31 @@ impl Uids {
     /// # Errors
     /// [`Step::Room`]; `ENOSPC` when the disk is nearly full.
     pub(crate) fn room(&self, slot: u32, mounts: &[Mount]) -> Result<Room, Error> {
-        Room::of(&self.claim, slot).made(mounts)
-    }
-}
-
-impl Room {
-    /// Makes its directories.
-    ///
-    /// # Errors
-    /// [`Step::Room`]; `ENOSPC` when the disk is nearly full.
-    pub(crate) fn made(self, mounts: &[Mount]) -> Result<Self, Error> {
-        let above = self.path.parent().unwrap_or(&self.path);
-        if is_nearly_full(above) {
+        let directory = self.claim.directory();
+        if self.disk_is_nearly_full() {
             let full = io::Error::from_raw_os_error(libc::ENOSPC);
-            let detail = format!("{} is nearly full: free some space", above.display());
+            let detail = format!("{} is nearly full: free some space", directory.display());
             return Err(Error::new(Step::Room, full).with(detail));
         }
-        match self.furnish(mounts) {
-            Ok(()) => Ok(self),
+        let room = Room::of(&self.claim, slot);
+        match room.furnish(mounts) {
+            Ok(()) => Ok(room),
             Err(error) => {
                 // Nobody was ever in it.
-                self.remove()?;
+                room.remove()?;
                 Err(error)
             }
         }
     }
+}
 
+impl Room {
     fn furnish(&self, mounts: &[Mount]) -> Result<(), Error> {
         directory_of_ours(&self.path, 0o711).at(Step::Room)?;
         for path in self.writable() {
-            directory_of_ours(&path, 0o700).at(Step::Room)?;
-            if self.is_apart() {
-                std::os::unix::fs::lchown(&path, Some(self.uid), Some(self.uid)).at(Step::Room)?;
-            }
+            directory_of_ours(&path, 0o700)
+                .and_then(|()| std::os::unix::fs::lchown(&path, Some(self.uid), Some(self.uid)))
+                .at(Step::Room)?;
         }
         for mount in mounts.iter().filter(|mount| mount.source != mount.target) {
             let link = self.seen(&mount.target.to_string_lossy());
@@ -196,7 +188,6 @@ pub(crate) struct Room {
     path: PathBuf,
     /// Of its programs, and of all that they make.
     pub(crate) uid: u32,
-    /// The same as `uid` where it is the server's own.
     init_uid: u32,
     closer_uid: u32,
 }
@@ -210,22 +201,6 @@ impl Room {
             init_uid: uid + 1,
             closer_uid: uid + 2,
         }
-    }
-
-    /// A room below `directory` for a box that has no uids of its own.
-    pub(crate) fn of_the_servers(directory: &Path, slot: u32) -> Self {
-        let uid = rustix::process::getuid().as_raw();
-        Self {
-            path: directory.join(slot.to_string()),
-            uid,
-            init_uid: uid,
-            closer_uid: uid,
-        }
-    }
-
-    /// Whether it has uids of its own.
-    pub(crate) fn is_apart(&self) -> bool {
-        self.init_uid != self.uid
     }
 
     /// What the box has for `/workspace` or `/tmp`.
@@ -243,9 +218,6 @@ impl Room {
     /// # Errors
     /// Whatever the kernel says; the process must then end.
     pub(crate) fn become_init(&self) -> io::Result<()> {
-        if !self.is_apart() {
-            return Ok(());
-        }
         become_over(self.uid, self.init_uid)
     }
 
@@ -254,7 +226,7 @@ impl Room {
     /// # Errors
     /// Whatever the kernel says; the process must then end.
     pub(crate) fn become_program(&self) -> io::Result<()> {
-        if !self.is_apart() || omitted(Omit::Uid) {
+        if omitted(Omit::Uid) {
             return Ok(());
         }
         let uid = Uid::from_raw(self.uid);
@@ -391,7 +363,7 @@ fn kill_everybody(uid: u32) -> i32 {
 /// Deletes all that is below `path`, which nobody changes any more, however
 /// deep it is and whatever its modes: directories are moved up to `path` and
 /// emptied there.
-pub(crate) fn clear(path: &Path) -> io::Result<()> {
+fn clear(path: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::chmod(path, Mode::RWXU)?;
     let top = rustix::fs::open(path, flags, Mode::empty())?;
@@ -482,7 +454,7 @@ fn open_path(path: &Path) -> io::Result<OwnedFd> {
 
 /// Whether a file system has less than a twentieth free, or 512 MiB of a large
 /// one, or less than a twentieth of its inodes.
-pub(crate) fn is_nearly_full(directory: &Path) -> bool {
+fn is_nearly_full(directory: &Path) -> bool {
     const MOST: u64 = 512 << 20;
     rustix::fs::statvfs(directory).is_ok_and(|stat| {
         let floor = (stat.f_blocks / 20).saturating_mul(stat.f_frsize);

@@ -19,7 +19,6 @@ use rustix::net::Shutdown;
 use rustix::process::WaitOptions;
 use rustix::time::Timespec;
 
-use crate::alone;
 use crate::cgroup::{Cgroup, Cgroups};
 use crate::error::{Error, Step};
 use crate::omit::{Omit, omitted};
@@ -80,7 +79,10 @@ impl Warden {
                 let hello = Frame::Hello {
                     cgroup: cgroups.as_ref().map(Cgroups::describe).unwrap_or_default(),
                     own_uids: ground.own_uids(),
-                    shared: ground.shared(),
+                    shared: match &ground {
+                        Ground::Namespaces { .. } => std::path::PathBuf::new(),
+                        Ground::Uids(uids) => uids.shared(),
+                    },
                 };
                 if let Err(error) = protocol::send(&socket, &hello, &[]) {
                     return Err((socket, Error::new(Step::Warden, error)));
@@ -90,10 +92,7 @@ impl Warden {
                     isolation: rung,
                     free: (0..ground.slots()).rev().collect(),
                     ground,
-                    filter: match rung {
-                        Isolation::Landlock => Filter::of_inits(false),
-                        _ => Filter::new(rung),
-                    },
+                    filter: Filter::new(rung),
                     cgroups,
                     boxes: Vec::new(),
                     unremoved: Vec::new(),
@@ -134,12 +133,8 @@ impl Warden {
                 self.advance(index);
             }
         }
-        for index in (0..self.boxes.len()).rev() {
-            self.boxes[index].go_on();
-            // Whoever lost its closer waits for more than the next one's word.
-            if self.boxes[index].phase == Phase::Killing && self.boxes[index].closers > 0 {
-                self.advance(index);
-            }
+        for each in &mut self.boxes {
+            each.go_on();
         }
         self.kill_overdue();
         self.look();
@@ -197,7 +192,7 @@ impl Warden {
             .min();
         let due = match &self.ground {
             Ground::Namespaces { networks, .. } => networks.refill_due(),
-            _ => self.boxes.iter().filter_map(|each| self.due(each)).min(),
+            Ground::Uids(_) => self.boxes.iter().filter_map(|each| self.due(each)).min(),
         };
         let wait = [removal, overdue, due].into_iter().flatten().min()?;
         Timespec::try_from(wait).ok()
@@ -268,14 +263,14 @@ impl Warden {
 
     /// Looks at what boxes without namespaces use, if it is time.
     fn look(&mut self) {
-        if !self.ground.is_in_place() {
+        let Ground::Uids(ids) = &self.ground else {
             return;
-        }
+        };
         if self.looked.elapsed() < LOOK {
             return;
         }
         self.looked = Instant::now();
-        let full = self.ground.disk_is_nearly_full();
+        let full = ids.disk_is_nearly_full();
         let mut alive: Vec<&mut LiveBox> = self
             .boxes
             .iter_mut()
@@ -292,8 +287,7 @@ impl Warden {
             }
             return;
         }
-        if matches!(self.ground, Ground::Alone(_)) || omitted(Omit::Memory) {
-            // Their inits look at their memory.
+        if omitted(Omit::Memory) {
             return;
         }
         let uids: Vec<u32> = alive
@@ -319,7 +313,7 @@ impl Warden {
     /// Without a pid namespace the orphans of a dead box come here, and are
     /// reaped among all other children.
     fn reap_orphans(&mut self) {
-        if !self.ground.is_in_place() {
+        if !matches!(self.ground, Ground::Uids(_)) {
             return;
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
@@ -353,11 +347,6 @@ impl Warden {
                 if !each.is_closed() {
                     return;
                 }
-                let lost = each.closers > 0 && matches!(self.ground, Ground::Alone(_));
-                if lost && self.has_strays() {
-                    return;
-                }
-                let each = &mut self.boxes[index];
                 tell_end(each);
                 each.phase = Phase::Kept;
                 // The server hears that nothing more comes, and lets go.
@@ -374,21 +363,6 @@ impl Warden {
                 None => {}
             },
         }
-    }
-
-    /// Kills programs that came here because their closer and init are dead.
-    /// Says whether there were any.
-    fn has_strays(&mut self) -> bool {
-        let known: Vec<i32> = self
-            .boxes
-            .iter_mut()
-            .flat_map(LiveBox::children)
-            .map(|child| child.pid)
-            .collect();
-        alone::kill_strays(|pid| known.contains(&pid)).unwrap_or_else(|error| {
-            log(&Error::new(Step::Kill, error));
-            true
-        })
     }
 
     fn release(&mut self, cgroup: Option<Cgroup>) {

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use rustix::time::Timespec;
 
-use crate::alone;
 use crate::limits::Limits;
 use crate::omit::{Omit, omitted};
 use crate::sys;
@@ -47,20 +46,10 @@ pub(crate) enum What {
     Disk,
 }
 
-/// Whose memory is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    /// Of everybody in this pid namespace but its first process.
-    Namespace,
-    /// Of those who descend from this process.
-    Descendants,
-}
-
 /// Watches one program.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     what: What,
-    whose: Whose,
     limits: Limits,
     /// What may be written to, where that is watched.
     directories: Vec<PathBuf>,
@@ -75,7 +64,6 @@ impl Watcher {
     fn new(what: What, limits: &Limits, directories: Vec<PathBuf>) -> Self {
         Self {
             what,
-            whose: Whose::Namespace,
             limits: *limits,
             directories,
             peak: 0,
@@ -88,14 +76,6 @@ impl Watcher {
     /// Watches the memory of all processes of this pid namespace but init.
     pub(crate) fn of_memory(limits: &Limits) -> Self {
         Self::new(What::Memory, limits, Vec::new())
-    }
-
-    /// Watches the memory of all who descend from this process.
-    pub(crate) fn of_descendants(limits: &Limits) -> Self {
-        Self {
-            whose: Whose::Descendants,
-            ..Self::of_memory(limits)
-        }
     }
 
     /// Watches what is written to a box's directories.
@@ -133,23 +113,14 @@ impl Watcher {
 
     fn memory(&mut self) -> bool {
         let limit = self.limits.memory;
-        let mut used = self.used(resident_of);
+        let mut used = processes(resident_of) + file_systems() + socket_buffers();
         if used > limit {
             // Pages that forked processes share were counted once for each.
             // The exact account walks every page, so it is taken only now.
-            used = self.used(proportional_of);
+            used = processes(proportional_of) + file_systems() + socket_buffers();
         }
         self.peak = self.peak.max(used.min(limit.saturating_mul(2)));
         used > limit
-    }
-
-    fn used(&self, by: fn(u32) -> u64) -> u64 {
-        match self.whose {
-            Whose::Namespace => processes(by) + file_systems() + socket_buffers(),
-            // Nobody to be counted is nobody to be trusted.
-            Whose::Descendants => alone::descendants_of(std::process::id())
-                .map_or(u64::MAX, |all| all.into_iter().map(by).sum()),
-        }
     }
 
     fn disk(&mut self) -> bool {

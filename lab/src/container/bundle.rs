@@ -13,13 +13,6 @@ use super::spec::{self, Program, Security};
 use crate::live::Home;
 use xtask::process;
 
-/// As whom the server is started, and with what besides its address.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Start {
-    pub(crate) uid: u32,
-    pub(crate) arguments: &'static [&'static str],
-}
-
 /// Gives a directory and the files in it to a user.
 fn give(directory: &Path, uid: u32) -> Result<()> {
     let files = fs::read_dir(directory).context("failed to list the data directory")?;
@@ -44,7 +37,7 @@ impl Bundle {
     pub(crate) fn of_host(
         home: &Home,
         binary: &Path,
-        start: &Start,
+        uid: u32,
         security: Security,
     ) -> Result<Self> {
         let root = home.path().join("bundle/rootfs");
@@ -74,13 +67,12 @@ impl Bundle {
             "--port",
             "0",
         ];
-        let arguments = arguments.iter().chain(start.arguments);
-        give(&home.data(), start.uid)?;
+        give(&home.data(), uid)?;
         let program = Program {
             root,
             host_usr: true,
-            arguments: arguments.copied().map(str::to_owned).collect(),
-            uid: start.uid,
+            arguments: arguments.map(str::to_owned).to_vec(),
+            uid,
             data: home.data(),
         };
         Self::new(home, &program, security)

@@ -38,8 +38,6 @@ const QUIET: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Descriptors of pools that grow with use: connections to its store, and files.
 const POOLED: usize = 32;
-/// Who has the server where root is refused.
-const ALONE: u32 = 48_485;
 /// Runs that are live when the server is killed.
 const LIVE: u16 = 5;
 
@@ -74,14 +72,7 @@ pub(super) fn outside(arguments: &Arguments, binary: &Path) -> Result<Vec<Case>>
 pub(super) fn inside(arguments: &Arguments) -> Result<()> {
     let rung = arguments.rungs()[0];
     let binary = arguments.binary.as_deref().context("which server?")?;
-    let mut home = Home::new()?;
-    let copy;
-    let binary = if rung == "landlock" {
-        copy = home.hand_over(ALONE, binary)?;
-        &copy
-    } else {
-        binary
-    };
+    let home = Home::new()?;
     let ground = Ground::plant(&home)?;
     let tokens = [home.token(binary)?, home.token(binary)?];
     let mut command = home.command(binary);

@@ -36,7 +36,7 @@ pub(crate) struct Search<'a> {
 /// As whom, and where, programs use an interpreter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// As the server's own user.
+    /// As the server's own user, in a root of their own.
     Own,
     /// As another user, in a root of their own: what is lent must be open to all.
     Lent,

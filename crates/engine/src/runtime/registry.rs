@@ -82,17 +82,10 @@ impl Runtime {
     pub(crate) fn packages(&self) -> Option<Arc<PackageSet>> {
         let shelf = self.shelf.as_ref()?;
         // Out of reach they would be an error of each program, not a lack.
-        if self.locked_up(&shelf.directory).is_some() {
+        if self.in_place && detect::locked_up(&shelf.directory).is_some() {
             return None;
         }
         shelf.current()
-    }
-
-    /// What keeps programs from a directory that they see in place, if they run
-    /// as another user.
-    fn locked_up(&self, directory: &Path) -> Option<PathBuf> {
-        let others = self.in_place && rustix::process::geteuid().is_root();
-        others.then(|| detect::locked_up(directory)).flatten()
     }
 
     /// What it takes to build packages for it; `None` for a language without
@@ -103,7 +96,10 @@ impl Runtime {
         let (title, minimum) = (&self.manifest.title, &recipe.minimum);
         let interpreter = match &self.interpreter {
             Err(_) => return Some(Err(self.manifest.detect.cure.clone())),
-            Ok(_) if let Some(directory) = self.locked_up(&shelf.directory) => {
+            Ok(_)
+                if self.in_place
+                    && let Some(directory) = detect::locked_up(&shelf.directory) =>
+            {
                 return Some(Err(format!(
                     "Packages are out of reach of other users, as which code runs here: {} is not for all to enter. Name a data directory outside of it, with --home or CODEX_HOME.",
                     directory.display()
@@ -221,14 +217,12 @@ impl Registry {
         let private: Vec<PathBuf> = std::iter::once(data_dir.to_owned())
             .chain(std::env::home_dir())
             .collect();
-        // Without root's rights nobody can run programs as another user.
-        let others = rustix::process::geteuid().is_root();
         let reach = match shared {
-            Some(_) if others => Reach::InPlace,
-            None if others => Reach::Lent,
-            _ => Reach::Own,
+            Some(_) => Reach::InPlace,
+            None if rustix::process::geteuid().is_root() => Reach::Lent,
+            None => Reach::Own,
         };
-        if reach == Reach::InPlace {
+        if shared.is_some() {
             open_the_way(data_dir);
         }
         let mut runtimes = Vec::new();

@@ -124,7 +124,7 @@ fn stem(path: &Path) -> String {
 /// root of its own its directories have longer names.
 fn as_with_a_root(found: &str) -> Cow<'_, str> {
     static LONG: LazyLock<regex::Regex> = LazyLock::new(|| {
-        regex::Regex::new("/tmp/codex-server-[0-9a-fu-]+/[0-9]+/(workspace|tmp)\\b")
+        regex::Regex::new("/tmp/codex-server-[0-9a-f]+/[0-9]+/(workspace|tmp)\\b")
             .expect("a pattern")
     });
     LONG.replace_all(found, "/$1")

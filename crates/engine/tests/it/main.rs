@@ -52,41 +52,14 @@ fn small() -> Bounds {
 /// Names the rung to test, where it is not to be the strongest that holds.
 const RUNG: &str = "ENGINE_TEST_RUNG";
 
-/// The rungs below the strongest.
-const LOWER: [engine::Isolation; 3] = [
-    engine::Isolation::Namespaces,
-    engine::Isolation::Uids,
-    engine::Isolation::Landlock,
-];
-
-/// Who no system gives to anybody, for the rung that is not for root.
-const ORDINARY: &str = "48486";
+/// The rungs that root can stand on besides the strongest.
+const LOWER: [engine::Isolation; 2] = [engine::Isolation::Namespaces, engine::Isolation::Uids];
 
 /// Runs this binary again on a lower rung.
 #[expect(clippy::disallowed_methods, reason = "tests start processes")]
 fn again_at(rung: engine::Isolation) -> Result<(), Failed> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let place = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let mut command = if rung == engine::Isolation::Landlock {
-        // The build directory may be out of that user's reach.
-        let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-        let copy = place.path().join("it");
-        std::fs::set_permissions(place.path(), open)
-            .and_then(|()| std::fs::copy(program, &copy))
-            .map_err(|error| error.to_string())?;
-        let mut command = std::process::Command::new("setpriv");
-        command
-            .arg(format!("--reuid={ORDINARY}"))
-            .arg(format!("--regid={ORDINARY}"))
-            .args(["--clear-groups", "--"])
-            .arg(copy)
-            .env_remove("HOME")
-            .current_dir("/");
-        command
-    } else {
-        std::process::Command::new(program)
-    };
-    let status = command
+    let status = std::process::Command::new(program)
         .env(RUNG, rung.as_str())
         .status()
         .map_err(|error| error.to_string())?;

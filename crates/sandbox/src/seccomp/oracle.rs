@@ -17,17 +17,8 @@ pub(super) enum Answer {
     Errno(i32),
 }
 
-/// What init does with a call of its own, and with that of a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
-    /// Decides it for programs, and marks its own.
-    Asked,
-    /// Marks its own.
-    Inits,
-}
-
 /// The rungs as the policy writes them, weakest first.
-pub(super) const RUNGS: [&str; 4] = ["landlock", "uids", "namespaces", "full"];
+pub(super) const RUNGS: [&str; 3] = ["uids", "namespaces", "full"];
 
 /// Column of `numbers.txt`, and what the kernel calls the architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +40,6 @@ pub(super) const ARM: Machine = Machine {
 #[derive(Debug)]
 pub(super) struct Oracle {
     entries: BTreeMap<String, Entry>,
-    marks: BTreeMap<String, Mark>,
     /// Names by number.
     names: BTreeMap<u32, String>,
     machine: Machine,
@@ -87,8 +77,7 @@ impl Check {
 impl Oracle {
     pub(super) fn of(machine: Machine) -> Self {
         Self {
-            entries: entries(POLICY),
-            marks: marks(POLICY),
+            entries: entries(include_str!("../policies/default.toml")),
             names: numbers(machine),
             machine,
         }
@@ -118,13 +107,6 @@ impl Oracle {
         }
     }
 
-    /// Whether and how a call is marked at `landlock`.
-    pub(super) fn mark(&self, call: &Call) -> Option<Mark> {
-        let own = call.arch == self.machine.audit;
-        let name = self.names.get(&call.number).filter(|_| own)?;
-        self.marks.get(name).copied()
-    }
-
     /// Numbers and names of the machine's calls.
     pub(super) fn names(&self) -> &BTreeMap<u32, String> {
         &self.names
@@ -152,22 +134,6 @@ fn numbers(machine: Machine) -> BTreeMap<u32, String> {
             (number != "-").then(|| (number.parse().unwrap(), words[0].to_owned()))
         })
         .collect()
-}
-
-const POLICY: &str = include_str!("../policies/default.toml");
-
-fn marks(policy: &str) -> BTreeMap<String, Mark> {
-    let policy: toml::Table = policy.parse().unwrap();
-    let mut marks = BTreeMap::new();
-    for (kind, mark) in [("asked", Mark::Asked), ("inits", Mark::Inits)] {
-        for group in policy[kind].as_array().unwrap() {
-            for name in group["names"].as_array().unwrap() {
-                let name = name.as_str().unwrap().to_owned();
-                assert_eq!(marks.insert(name, mark), None);
-            }
-        }
-    }
-    marks
 }
 
 fn entries(policy: &str) -> BTreeMap<String, Entry> {
@@ -205,8 +171,6 @@ fn entries(policy: &str) -> BTreeMap<String, Entry> {
                     let any = any.iter().map(all).collect();
                     add(&group["name"], Entry::When { from, any });
                 }
-                // See `marks`.
-                "asked" | "inits" => {}
                 other => panic!("{other}"),
             }
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::check;
-use crate::seccomp::{Instruction, MARK};
+use crate::seccomp::Instruction;
 
 /// Namespaces a box gets at birth.
 #[derive(Debug, Clone, Copy)]
@@ -80,16 +80,12 @@ pub(crate) fn clone_box(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io
 /// `EAGAIN` at the process limit, `ENOMEM`.
 pub(crate) fn fork() -> io::Result<Child> {
     // SAFETY: single-threaded, so every lock in the copied memory is free.
-    Ok(forked(check(libc::c_long::from(unsafe { libc::fork() }))?))
-}
-
-/// Who is running, by what a fork gave.
-pub(super) fn forked(pid: libc::c_long) -> Child {
-    if pid == 0 {
+    let pid = check(libc::c_long::from(unsafe { libc::fork() }))?;
+    Ok(if pid == 0 {
         Child::Me
     } else {
         Child::Pid(narrow(pid), None)
-    }
+    })
 }
 
 fn narrow(pid: libc::c_long) -> i32 {
@@ -156,7 +152,7 @@ pub(crate) fn seccomp_install(instructions: &[Instruction]) -> io::Result<()> {
     seccomp(instructions, 0).map(drop)
 }
 
-/// `seccomp(2)` with a filter, marked as init's; what it gives depends on the flags.
+/// `seccomp(2)` with a filter; what it gives depends on the flags.
 pub(super) fn seccomp(
     instructions: &[Instruction],
     flags: libc::c_ulong,
@@ -173,9 +169,6 @@ pub(super) fn seccomp(
             libc::SECCOMP_SET_MODE_FILTER,
             flags,
             &raw const program,
-            0usize,
-            0usize,
-            MARK as usize,
         )
     })
 }

@@ -10,7 +10,6 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use rustix::process::DumpableBehavior;
 
 use super::{Awaited, Room, UIDS_A_BOX, become_over, clear, give_up_capabilities, kill_everybody};
-use crate::alone;
 use crate::error::{At, Error, Step};
 use crate::sys::{self, Child};
 
@@ -114,15 +113,6 @@ pub(crate) enum Answer {
 }
 
 impl Closer {
-    /// A closer that listens already.
-    pub(crate) fn with(process: Awaited, socket: OwnedFd) -> Self {
-        Self {
-            process,
-            socket,
-            open: 0,
-        }
-    }
-
     /// Forks a box's closer, which keeps none of the warden's descriptors.
     ///
     /// # Errors
@@ -136,7 +126,11 @@ impl Closer {
             }
             Child::Pid(pid, _) => {
                 rustix::io::ioctl_fionbio(&ours, true).at(Step::Clone)?;
-                Ok(Self::with(Awaited::of(pid)?, ours))
+                Ok(Self {
+                    process: Awaited::of(pid)?,
+                    socket: ours,
+                    open: 0,
+                })
             }
         }
     }
@@ -181,20 +175,17 @@ impl Closer {
     }
 
     /// Lets it do what it does when the warden is gone, and waits for that.
-    pub(crate) fn finish(self) -> i32 {
+    pub(super) fn finish(self) -> i32 {
         drop(self.socket);
         self.process.end()
     }
 }
 
-/// The life of a closer that nothing descends from.
+/// The closer's whole life. It is out of the programs' reach, and has no
+/// rights but theirs.
 fn be_a_closer(room: &Room, socket: &OwnedFd) -> i32 {
     let confined = (|| -> io::Result<()> {
         sys::close_all_but([socket].into_iter())?;
-        if !room.is_apart() {
-            alone::enclose(room, &[]).map_err(|error| error.source)?;
-            return alone::only_close();
-        }
         become_over(room.uid, room.closer_uid)?;
         give_up_capabilities(room.uid, room.closer_uid)?;
         rustix::thread::set_no_new_privs(true)?;
@@ -206,30 +197,24 @@ fn be_a_closer(room: &Room, socket: &OwnedFd) -> i32 {
     if confined.is_err() {
         return 2;
     }
-    serve_as_closer(room, socket)
-}
-
-/// A closer's work. It is out of the programs' reach, and has no rights but
-/// theirs.
-pub(crate) fn serve_as_closer(room: &Room, socket: &OwnedFd) -> i32 {
-    let kill_everybody = || match room.is_apart() {
-        true => kill_everybody(room.uid),
-        false => alone::end_everybody(),
-    };
     let cleared = || room.writable().try_for_each(|path| clear(&path));
     loop {
         let mut byte = [0u8; 1];
         let heard = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut byte));
         match (heard, byte[0]) {
             (Ok(1), KILL) => {
-                let answer = if kill_everybody() == 0 { DONE } else { FAILED };
+                let answer = if kill_everybody(room.uid) == 0 {
+                    DONE
+                } else {
+                    FAILED
+                };
                 // The next read tells whether the warden is gone.
                 rustix::io::write(socket, &[answer]).ok();
             }
             (Ok(1), _) => return i32::from(cleared().is_err()),
             // The warden is gone.
             _ => {
-                let killed = kill_everybody();
+                let killed = kill_everybody(room.uid);
                 return i32::from(killed != 0 || cleared().is_err());
             }
         }

@@ -20,7 +20,7 @@ use crate::omit::{Omit, omitted};
 use crate::spec::Spec;
 use crate::sys::{self, Child, CloneFlags};
 use crate::uids::{self, Awaited, Closer, Room};
-use crate::{alone, init, mount};
+use crate::{init, mount};
 
 /// Added to a box's badness: the kernel should take it before the server.
 const OOM_SCORE: &str = "500";
@@ -48,7 +48,7 @@ impl Warden {
         self.made += 1;
         let made = match &self.ground {
             Ground::Namespaces { .. } => self.create_in_namespaces(slot, spec, explain, socket),
-            Ground::Uids(_) | Ground::Alone(_) => self.create_in_place(slot, spec, explain, socket),
+            Ground::Uids(_) => self.create_in_place(slot, spec, explain, socket),
         };
         match made {
             Ok(made) => {
@@ -132,12 +132,11 @@ impl Warden {
         explain: bool,
         socket: &OwnedFd,
     ) -> Result<Made, Error> {
-        let sources = uids::open(&spec.mounts)?;
-        let room = match &self.ground {
-            Ground::Uids(ids) => ids.room(slot, &spec.mounts)?,
-            Ground::Alone(alone) => alone.room(slot, &spec.mounts)?,
-            Ground::Namespaces { .. } => unreachable!("create() looked"),
+        let Ground::Uids(ids) = &self.ground else {
+            unreachable!("create() looked");
         };
+        let sources = uids::open(&spec.mounts)?;
+        let room = ids.room(slot, &spec.mounts)?;
         let with = Confinement {
             isolation: self.isolation,
             walls: Walls::InPlace {
@@ -148,16 +147,12 @@ impl Warden {
             filter: &self.filter,
             explain,
         };
-        let started = if room.is_apart() {
-            // First, so that there is one whatever the programs take.
-            Closer::start(&room).and_then(|closer| {
-                let needed = sources.iter().collect();
-                let (init, lifeline) = start(&with, needed, socket, None, |_| Ok(()))?;
-                Ok((init, lifeline, closer))
-            })
-        } else {
-            alone::start(&with, &room, &sources, socket)
-        };
+        // First, so that there is one whatever the programs take.
+        let started = Closer::start(&room).and_then(|closer| {
+            let needed = sources.iter().collect();
+            let (init, lifeline) = start(&with, needed, socket, None, |_| Ok(()))?;
+            Ok((init, lifeline, closer))
+        });
         match started {
             Ok((init, lifeline, closer)) => Ok(Made {
                 init,

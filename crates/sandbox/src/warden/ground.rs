@@ -1,11 +1,8 @@
-//! What boxes are made of on a rung: namespaces, uids, or Landlock alone.
-
-use std::path::PathBuf;
+//! What boxes are made of on a rung: namespaces, or uids alone.
 
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
-use crate::alone::{self, Alone};
 use crate::cgroup::Cgroups;
 use crate::claim::Claim;
 use crate::error::{At, Error, Step};
@@ -27,8 +24,6 @@ pub(super) enum Ground {
     },
     /// Uids of their own.
     Uids(Uids),
-    /// A Landlock domain.
-    Alone(Alone),
 }
 
 impl Ground {
@@ -44,7 +39,6 @@ impl Ground {
                 Ok((Self::namespaces()?, cgroups))
             }
             Isolation::Uids => Ok((Self::uids()?, None)),
-            Isolation::Landlock => Ok((Self::alone()?, None)),
         }
     }
 
@@ -83,13 +77,11 @@ impl Ground {
     }
 
     fn uids() -> Result<Self, Error> {
-        in_place()?;
+        hide()?;
+        // Orphans of a box whose init died come to the warden.
+        let me = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(me)).at(Step::StartWarden)?;
         Ok(Self::Uids(Uids::claim()?))
-    }
-
-    fn alone() -> Result<Self, Error> {
-        in_place()?;
-        Ok(Self::Alone(Alone::take()?))
     }
 
     /// Boxes that may live at once.
@@ -97,7 +89,6 @@ impl Ground {
         match self {
             Self::Namespaces { .. } => SLOTS,
             Self::Uids(_) => uids::SLOTS,
-            Self::Alone(_) => alone::SLOTS,
         }
     }
 
@@ -106,40 +97,8 @@ impl Ground {
         match self {
             Self::Namespaces { host_ids, .. } => matches!(host_ids, HostIds::Range { .. }),
             Self::Uids(_) => true,
-            Self::Alone(_) => false,
         }
     }
-
-    /// Where what boxes see is to be put, where they see it in place.
-    pub(super) fn shared(&self) -> PathBuf {
-        match self {
-            Self::Namespaces { .. } => PathBuf::new(),
-            Self::Uids(uids) => uids.shared(),
-            Self::Alone(alone) => alone.shared(),
-        }
-    }
-
-    /// Whether boxes live in the machine's own directories.
-    pub(super) fn is_in_place(&self) -> bool {
-        !matches!(self, Self::Namespaces { .. })
-    }
-
-    /// Whether boxes have nearly filled the machine's disk.
-    pub(super) fn disk_is_nearly_full(&self) -> bool {
-        match self {
-            Self::Namespaces { .. } => false,
-            Self::Uids(uids) => uids.disk_is_nearly_full(),
-            Self::Alone(alone) => alone.disk_is_nearly_full(),
-        }
-    }
-}
-
-/// The warden of boxes in place.
-fn in_place() -> Result<(), Error> {
-    hide()?;
-    // Orphans of a box whose init died come to the warden.
-    let me = rustix::process::getpid();
-    rustix::process::set_child_subreaper(Some(me)).at(Step::StartWarden)
 }
 
 fn hide() -> Result<(), Error> {

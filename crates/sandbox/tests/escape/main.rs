@@ -33,18 +33,15 @@ const LONG: &str = "ESCAPE_TEST_LONG";
 /// Set when `cargo xtask escape` follows, which attacks the rungs.
 const APART: &str = "ESCAPE_TEST_APART";
 /// Runs as root and starts what has less: the rungs are attacked as they are used.
-const RUNGS: [(Isolation, u32); 4] = [
+const RUNGS: [(Isolation, u32); 3] = [
     (Isolation::Full, 0),
     (Isolation::Namespaces, ORDINARY),
     (Isolation::Uids, 0),
-    (Isolation::Landlock, ALONE),
 ];
 /// Cases of the numbered corpus.
 const NUMBERED: u32 = 62;
 /// A user without rights and without a cgroup.
 const ORDINARY: u32 = 48_484;
-/// Another, so that what is counted by user does not meet.
-const ALONE: u32 = 48_485;
 
 /// Whether the long versions are wanted.
 pub(crate) fn long() -> bool {

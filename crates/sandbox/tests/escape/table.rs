@@ -56,7 +56,7 @@ fn table() -> Result<String, Failed> {
     for (rung, _) in RUNGS {
         write!(text, " `{rung}` |")?;
     }
-    text.push_str("\n|---|---|---|---|---|---|\n");
+    text.push_str("\n|---|---|---|---|---|\n");
     let mut notes = Vec::new();
     for name in CLASSES {
         for attack in class(&directory(), name)? {

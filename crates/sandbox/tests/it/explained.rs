@@ -1,7 +1,6 @@
 //! Boxes whose denied calls are told: what is told is true, nobody can flood
 //! or forge it, and a program notices nothing but the time it takes.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use sandbox::{Denials, DeniedCall, Event, Explanation, How, Isolation};
@@ -10,7 +9,6 @@ use crate::support::{Finished, Running, event, limits, mounts, python, run, run_
 use crate::{Here, Test};
 
 pub(crate) const EVERYWHERE: &[Test] = &[
-    ("explained_is_nothing_that_nobody_asked_for", not_asked),
     ("explained_calls_are_named_with_their_reasons", named),
     ("explained_errnos_are_the_usual_ones", same_errnos),
     ("explained_box_that_is_killed_still_tells", killed),
@@ -18,13 +16,8 @@ pub(crate) const EVERYWHERE: &[Test] = &[
     ("explained_flood_ends_with_its_box", flood),
     ("explained_calls_are_not_interrupted", signals),
     ("explained_are_threads_and_children_too", everybody),
+    ("explained_is_nothing_that_nobody_asked_for", not_asked),
     ("explained_box_runs_a_second_program", second),
-];
-
-/// Where the one listener decides about more.
-pub(crate) const ALONE: &[Test] = &[
-    ("explained_or_not_nobody_passes_for_init", passing_for_init),
-    ("explained_box_keeps_what_init_decides", decided),
 ];
 
 const WALL: Duration = Duration::from_secs(30);
@@ -72,92 +65,6 @@ fn counted(denials: &Denials, name: &str) -> u32 {
 fn succeeded(done: &Finished) {
     let how = done.exit.expect("it ended").how;
     assert_eq!(how, How::Exited(0), "{} {}", done.stdout, done.stderr);
-}
-
-/// With the mark by which init's filter knows what is init's.
-fn passing_for_init(here: &Here) {
-    let file = canary();
-    let mode = || file.as_file().metadata().unwrap().permissions().mode();
-    let before = mode();
-    let code = format!(
-        "
-MARK = 0x14179ead
-CLONE, SENDMSG, SECCOMP, FCHMODAT, UTIMENSAT = (220, 211, 277, 53, 88) if ARM else (56, 46, 317, 268, 280)
-path = ctypes.create_string_buffer({:?}.encode())
-for high in (0, 1 << 32):
-    mark = MARK | high
-    forked = libc.syscall(*map(ctypes.c_long, (CLONE, 17, 0, 0, 0, 0, mark)))
-    if forked == 0: os._exit(0)
-    print('fork', forked, ctypes.get_errno())
-    print('seccomp', call(SECCOMP, 2, 0, 0, 0, 0, mark))
-    print('sendmsg', call(SENDMSG, 1, 0, 0, 0, 0, mark))
-    print('ioctl', call(IOCTL, 1, 0x8901, 0, 0, 0, mark), call(IOCTL, 1, 0x541b, 0, 0, 0, mark))
-    print('mode', call(FCHMODAT, -100, ctypes.addressof(path), 0o777, 0, 0, mark))
-    print('times', call(UTIMENSAT, -100, ctypes.addressof(path), 0, 0, 0, mark))
-# Where the mark is not, and other calls have it.
-print(os.waitpid(os.fork() or os._exit(7), 0)[1] >> 8, call(39 if not ARM else 172, 0, 0, 0, 0, 0, MARK))
-",
-        file.path().display().to_string()
-    );
-    let refused = "fork -1 1\nseccomp 1\nsendmsg 1\nioctl 1 1\nmode 1\ntimes 1\n";
-    let expected = format!("{refused}{refused}7 0\n");
-    let (done, _) = explain(here, &code, WALL);
-    assert_eq!(done.stdout, expected, "{}", done.stderr);
-    let program = python(&format!("{CALL}{code}"));
-    let done = run(&here.launcher, limits(), &program, WALL);
-    assert_eq!(done.stdout, expected, "{}", done.stderr);
-    assert_eq!(mode(), before);
-}
-
-/// Denied calls are told between those that init decides, and change nothing
-/// about them.
-fn decided(here: &Here) {
-    let file = canary();
-    let before = file.as_file().metadata().unwrap().permissions().mode();
-    let code = format!(
-        "
-open('own', 'w').close()
-for mode in (0o600, 0o640):
-    call(BPF); os.chmod('own', mode); call(PTRACE)
-    print(oct(os.stat('own').st_mode & 0o777))
-for change in (lambda: os.chmod({0:?}, 0o777), lambda: os.utime({0:?})):
-    try: change(); print('BREACH')
-    except PermissionError: print('refused')
-NEWUSER = 0x10000000 | 17
-print('namespace', call(220 if ARM else 56, NEWUSER, 0, 0, 0, 0))
-children = []
-try:
-    while len(children) < 500:
-        pid = os.fork()
-        if pid == 0:
-            call(BPF); time.sleep(60)
-        children.append(pid); call(BPF)
-except BlockingIOError: pass
-print(len(children))
-",
-        file.path().display().to_string()
-    );
-    let (done, denials) = explain(here, &code, WALL);
-    let most = limits().processes - 1;
-    let expected = format!("0o600\n0o640\nrefused\nrefused\nnamespace 1\n{most}\n");
-    assert_eq!(done.stdout, expected, "{}", done.stderr);
-    succeeded(&done);
-    assert!(counted(&denials, "bpf") >= most + 2, "{denials:?}");
-    assert_eq!(counted(&denials, "ptrace"), 2);
-    assert_eq!(counted(&denials, "clone"), 1);
-    // What init decides is not denied.
-    for name in ["chmod", "fchmodat", "utimensat"] {
-        assert_eq!(counted(&denials, name), 0, "{name}");
-    }
-    let after = file.as_file().metadata().unwrap().permissions().mode();
-    assert_eq!(after, before);
-}
-
-fn canary() -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let closed = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(file.path(), closed).unwrap();
-    file
 }
 
 fn named(here: &Here) {

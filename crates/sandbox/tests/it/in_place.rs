@@ -1,4 +1,4 @@
-//! The rungs without namespaces: what a program can name, it cannot touch.
+//! The rung without namespaces: what a program can name, it cannot touch.
 
 use std::fs;
 use std::net::TcpListener;
@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("home_and_temporary_files_are_the_boxs_own", own_directories),
     ("what_is_written_is_bounded", disk),
     ("nothing_is_left_of_what_a_program_hid", hidden),
+    ("a_range_of_uids_has_one_server", one_server),
     ("a_cut_run_can_still_be_read", cut),
     ("the_shared_directory_is_lent_in_place", shared),
     (
@@ -25,12 +26,9 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-/// Where boxes have uids of their own.
-pub(crate) const BY_UID: &[Test] = &[("a_range_of_uids_has_one_server", one_server)];
+const WALL: Duration = Duration::from_secs(20);
 
-pub(crate) const WALL: Duration = Duration::from_secs(20);
-
-pub(crate) fn check(here: &Here, code: &str, expected: &[&str]) {
+fn check(here: &Here, code: &str, expected: &[&str]) {
     let done = run(&here.launcher, limits(), &python(code), WALL);
     let found: Vec<&str> = done.stdout.lines().collect();
     assert_eq!(found, expected, "stderr: {}", done.stderr);
@@ -156,7 +154,7 @@ fn rooms(here: &Here) -> Vec<PathBuf> {
         .collect()
 }
 
-pub(crate) fn gone(path: &Path) -> bool {
+fn gone(path: &Path) -> bool {
     for _ in 0..300 {
         if !path.exists() {
             return true;

@@ -2,11 +2,10 @@
 //!
 //! This binary owns `main`, because the warden is a re-execution of it. Run as
 //! root, it tests the rung `full` and then runs itself again: at `uids`, and as
-//! an ordinary user at `namespaces` and at `landlock`.
+//! an ordinary user, who gets `namespaces`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod alone;
 mod attacks;
 mod explained;
 mod in_place;
@@ -20,10 +19,6 @@ use sandbox::{Isolation, Launcher};
 
 /// Names the rung to test, where it is not to be the strongest that holds.
 pub(crate) const RUNG: &str = "SANDBOX_TEST_RUNG";
-
-/// Says of an older kernel why the rung `landlock` must be refused there, for a
-/// test of that in place of those at that rung.
-const REFUSED: &str = "SANDBOX_TEST_LANDLOCK_REFUSED";
 
 /// Everything a test gets.
 #[derive(Debug, Clone)]
@@ -81,8 +76,7 @@ fn main() {
             limits::IN_NAMESPACES,
         ]
         .concat(),
-        Isolation::Uids => [in_place::TESTS, in_place::BY_UID].concat(),
-        Isolation::Landlock => [in_place::TESTS, alone::TESTS, explained::ALONE].concat(),
+        Isolation::Uids => in_place::TESTS.to_vec(),
     });
     if isolation == Isolation::Full {
         tests.extend(limits::WITH_CGROUP);
@@ -97,19 +91,9 @@ fn main() {
             Ok(())
         }));
         trials.push(Trial::test("everything_as_an_ordinary_user", || {
-            support::again_as_an_ordinary_user(None);
+            support::again_as_an_ordinary_user();
             Ok(())
         }));
-        trials.push(match std::env::var(REFUSED) {
-            Ok(why) => Trial::test("landlock_is_refused_with_the_reason", move || {
-                support::refused_to_an_ordinary_user(Isolation::Landlock, &why);
-                Ok(())
-            }),
-            Err(_) => Trial::test("everything_at_landlock", || {
-                support::again_as_an_ordinary_user(Some(Isolation::Landlock));
-                Ok(())
-            }),
-        });
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

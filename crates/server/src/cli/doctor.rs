@@ -460,6 +460,5 @@ mod tests {
         check(Some(namespaces), namespaces, Exit::Success, false);
         check(Some(namespaces), full, Exit::Sandbox, true);
         check(None, uids, Exit::Sandbox, false);
-        check(None, Isolation::Landlock, Exit::Sandbox, false);
     }
 }

@@ -285,7 +285,13 @@ fn apply(key: &Key, values: &[String], settings: &mut Settings) -> Result<(), St
         }
         Kind::Word(words, put) => {
             if !words.contains(&text) {
-                return Err(refuse("is not known".to_owned()));
+                let problem = match (key.name, text) {
+                    ("min_isolation" | "max_isolation", "landlock") => {
+                        "no longer exists: the weakest level is uids"
+                    }
+                    _ => "is not known",
+                };
+                return Err(refuse(problem.to_owned()));
             }
             put(settings, text);
         }

@@ -11,18 +11,18 @@ pub(super) const RUNS: &[Key] = &[
         "min_isolation",
         Reach::Engine,
         "uids",
-        Kind::Word(&["full", "namespaces", "uids", "landlock"], |s, v| {
+        Kind::Word(&["full", "namespaces", "uids"], |s, v| {
             if let Ok(rung) = v.parse::<Isolation>() {
                 s.config.min_isolation = rung;
             }
         }),
-        "The least isolation that will do; the server refuses to start below it (landlock is never taken unless it is named here)",
+        "The least isolation that will do; the server refuses to start below it",
     ),
     key(
         "max_isolation",
         Reach::Engine,
         "full",
-        Kind::Word(&["full", "namespaces", "uids", "landlock"], |s, v| {
+        Kind::Word(&["full", "namespaces", "uids"], |s, v| {
             if let Ok(rung) = v.parse::<Isolation>() {
                 s.config.max_isolation = rung;
             }

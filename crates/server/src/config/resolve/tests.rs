@@ -209,7 +209,13 @@ fn wrong_words_and_contradictions_are_told() {
         &[("min_isolation", "max")],
         &[],
         "",
-        "--min-isolation: min_isolation = \"max\" is not known. Give full, namespaces, uids, landlock",
+        "--min-isolation: min_isolation = \"max\" is not known. Give full, namespaces, uids",
+    );
+    refused(
+        &[],
+        &[("CODEX_MIN_ISOLATION", "landlock")],
+        "max_isolation = \"landlock\"",
+        "CODEX_MIN_ISOLATION: min_isolation = \"landlock\" no longer exists: the weakest level is uids. Give full, namespaces, uids\ncodex.toml:1: max_isolation = \"landlock\" no longer exists: the weakest level is uids. Give full, namespaces, uids",
     );
     refused(
         &[("public_url", "x.example")],
