@@ -15,6 +15,7 @@ use crate::public_url::Platform;
 use crate::{artifact, file_url};
 
 pub mod env;
+mod file;
 mod home;
 pub mod keys;
 mod nearest;
@@ -23,6 +24,7 @@ pub mod table;
 pub mod value;
 
 pub use env::Env;
+pub use file::passed_over;
 pub use home::home_directory;
 pub use resolve::{ConfigError, Flags, Problem, Source, load, resolve};
 

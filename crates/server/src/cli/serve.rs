@@ -18,7 +18,7 @@ use crate::activity::Activity;
 use crate::app::App;
 use crate::artifact::Artifacts;
 use crate::auth::{Scope, Token};
-use crate::config::{Access, Settings, value};
+use crate::config::{Access, Settings, passed_over, value};
 use crate::exit_code::Exit;
 use crate::file_url::Fetcher;
 use crate::rate::Rate;
@@ -67,6 +67,12 @@ pub(super) fn with_instance(
     installation: Option<Installation>,
 ) -> Result<Exit, Failure> {
     telemetry::start(&settings).map_err(|message| Failure::text(Exit::Config, message))?;
+    // Whoever named a file knows which one is read.
+    if !settings.sources.contains_key("config")
+        && let Some(notice) = passed_over(settings.file.as_deref())
+    {
+        output::note(&format!("warning: {notice}"));
+    }
     let listener = port::listen(&mut settings)?;
     let engine = start_engine(&settings)?;
     let _log = output::queue_errors(settings.config.log_queue)?;

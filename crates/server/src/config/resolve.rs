@@ -12,11 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::keys::{self, Key, Kind};
 use crate::config::nearest::nearest;
-use crate::config::{Access, Env, RateLimit, Settings, home_directory, value};
+use crate::config::{Access, Env, RateLimit, Settings, file, home_directory, value};
 use crate::public_url::Platform;
-
-/// Largest `codex.toml` that is read.
-const FILE_LIMIT: u64 = 1024 * 1024;
 
 const OUT_OF_RANGE: &str = "is out of range";
 
@@ -108,70 +105,11 @@ struct Given {
 /// When no data directory can be told, the file cannot be read, or a value is wrong.
 pub fn load(flags: &Flags, env: &Env) -> Result<Settings, ConfigError> {
     let home = home_directory(flags, env)?;
-    let file = read_file(flags, env, &home)?;
+    let file = file::read(flags, env, &home)?;
     let file = file
         .as_ref()
         .map(|(path, text)| (path.as_path(), text.as_str()));
     resolve(flags, env, file, home)
-}
-
-fn read_file(
-    flags: &Flags,
-    env: &Env,
-    home: &Path,
-) -> Result<Option<(PathBuf, String)>, ConfigError> {
-    let flag = flags.0.get("config").and_then(|values| values.last());
-    let named = flag
-        .map(|path| (PathBuf::from(path), Source::Flag("--config".to_owned())))
-        .or_else(|| {
-            Some((
-                PathBuf::from(env.raw("CODEX_CONFIG")?),
-                Source::Env("CODEX_CONFIG".to_owned()),
-            ))
-        });
-    let (candidates, source) = match named {
-        Some((path, source)) => (vec![path], Some(source)),
-        None => (
-            vec![home.join("codex.toml"), PathBuf::from("codex.toml")],
-            None,
-        ),
-    };
-    for path in candidates {
-        match read_bounded(&path) {
-            Ok(text) => return Ok(Some((path, text))),
-            Err(error) if source.is_none() && is_absent(&path, &error) => {}
-            Err(error) => {
-                let message = format!(
-                    "failed to read {}: {error}. Make it a file that this user may read",
-                    path.display()
-                );
-                return Err(ConfigError::one(source, message));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Whether there is no file, as far as can be seen; a home that is no
-/// directory or is closed to us is told by whoever needs it.
-fn is_absent(path: &Path, error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => true,
-        ErrorKind::PermissionDenied => path.symlink_metadata().is_err(),
-        _ => false,
-    }
-}
-
-fn read_bounded(path: &Path) -> std::io::Result<String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    let file = std::fs::File::open(path)?;
-    let read = file.take(FILE_LIMIT + 1).read_to_string(&mut text)?;
-    if u64::try_from(read).unwrap_or(u64::MAX) > FILE_LIMIT {
-        return Err(std::io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(text)
 }
 
 /// Lays flags over environment over file over defaults.

@@ -1,7 +1,9 @@
 //! A server as its own process: what it says, how it ends, who else notices.
 
+use std::fs::Permissions;
 use std::io::Read as _;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use crate::processes;
@@ -417,4 +419,35 @@ fn the_home_of_another_program_is_left_alone() {
     let own = home.path().with_file_name("own");
     let done = home.run(&["run", "-c", "print(1)", "--home", own.to_str().unwrap()]);
     assert_eq!(done.out(), "1\n");
+}
+
+#[test]
+fn a_codex_toml_of_the_working_directory_decides_nothing() {
+    let home = Home::new();
+    let here = home.working_directory();
+    let interpreter = here.join("py");
+    let script = format!(
+        "#!/bin/sh\ntouch {}/ran\nexec /usr/bin/python3 \"$@\"\n",
+        here.display()
+    );
+    std::fs::write(&interpreter, script).unwrap();
+    std::fs::set_permissions(&interpreter, Permissions::from_mode(0o755)).unwrap();
+    let text = format!("interpreter = [\"python={}\"]", interpreter.display());
+    std::fs::write(here.join("codex.toml"), text).unwrap();
+
+    let run = ["run", "-c", "print(2+2)"];
+    let notice = "--config ./codex.toml";
+    let done = home.run(&run);
+    assert_eq!(done.out(), "4\n");
+    assert!(!done.stderr.contains("codex.toml"), "{done:?}");
+    let server = home.serve(&["serve"]);
+    server.process.signal("TERM");
+    let (_, said) = server.process.wait();
+    assert_eq!(said.matches(notice).count(), 1, "{said}");
+    assert!(!here.join("ran").exists(), "it ran on the host");
+
+    // Asked for, it counts.
+    let done = home.run(&[&run[..], &["--config", "./codex.toml"]].concat());
+    assert_eq!(done.out(), "4\n");
+    assert!(here.join("ran").exists());
 }

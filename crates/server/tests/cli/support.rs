@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::server::{PATIENCE, Process};
@@ -116,6 +116,11 @@ impl Home {
     /// The data directory, which is not there at first.
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("home")
+    }
+
+    /// The directory in which the binary is started.
+    pub(crate) fn working_directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Writes `codex.toml` into the data directory.

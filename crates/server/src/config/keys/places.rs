@@ -19,7 +19,7 @@ pub(super) const PLACES: &[Key] = &[
     outside_file(key(
         "config",
         Reach::Every,
-        "codex.toml in the home directory, else in the current one",
+        "codex.toml in the data directory, if there is one",
         Kind::Text(form("PATH", "a file"), |s, v| {
             s.file = Some(PathBuf::from(v));
             Ok(())

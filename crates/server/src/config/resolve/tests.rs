@@ -392,28 +392,3 @@ fn misspelt_variables_are_told() {
         ["CODEX_MAX_TIMEOUTS is not a setting; did you mean CODEX_MAX_TIMEOUT?"]
     );
 }
-
-#[test]
-fn the_file_is_found_and_bounded() {
-    let scratch = tempfile::tempdir().unwrap();
-    let home = scratch.path().to_str().unwrap();
-    let load_port = |given: &[(&'static str, &str)]| {
-        let mut given = given.to_vec();
-        given.push(("home", home));
-        load(&flags(&given), &Env::default()).map(|settings| settings.config.port)
-    };
-    std::fs::write(scratch.path().join("codex.toml"), "port = 1").unwrap();
-    std::fs::write(scratch.path().join("other.toml"), "port = 2").unwrap();
-    std::fs::write(scratch.path().join("large.toml"), "#".repeat(2 << 20)).unwrap();
-    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
-    assert_eq!(load_port(&[]), Ok(1));
-    assert_eq!(load_port(&[("config", &path("other.toml"))]), Ok(2));
-    let error = load_port(&[("config", &path("none.toml"))])
-        .unwrap_err()
-        .to_string();
-    assert!(error.starts_with("--config: failed to read "), "{error}");
-    let error = load_port(&[("config", &path("large.toml"))])
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("larger than 1 MiB"), "{error}");
-}
