@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::Bounds;
 use crate::job::{Draft, DraftFile, Invalid, Job};
+use crate::quote::quote;
 use crate::runtime::manifest::is_environment_name;
 use crate::runtime::{Manifest, Registry};
 
@@ -93,7 +94,7 @@ fn language<'a>(word: Option<&str>, registry: &'a Registry) -> Result<&'a Manife
                 .collect();
             let problem = match registry.missing_version(word) {
                 Some(version) => format!("{version} is not on this server"),
-                None => format!("{} is not a known language", quoted(word)),
+                None => format!("\"{}\" is not a known language", quote(word)),
             };
             invalid(
                 "language",
@@ -101,15 +102,6 @@ fn language<'a>(word: Option<&str>, registry: &'a Registry) -> Result<&'a Manife
                 format!("Send one of: {}.", known.join(", ")),
             )
         })
-}
-
-/// A client's own word in a message: escaped and short, for it also lands in logs.
-fn quoted(word: &str) -> String {
-    const LONGEST: usize = 60;
-    match word.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{:?}…", &word[..end]),
-        None => format!("{word:?}"),
-    }
 }
 
 fn code(code: &str, bounds: &Bounds) -> Result<(), Invalid> {
@@ -188,7 +180,7 @@ fn environment(env: &[(String, String)], bounds: &Bounds) -> Result<(), Invalid>
     )?;
     let mut seen = BTreeSet::new();
     for (name, value) in env {
-        let field = || format!("env.{}", quoted(name).trim_matches('"'));
+        let field = || format!("env.{}", quote(name));
         if !is_environment_name(name) {
             return Err(invalid(
                 field(),
@@ -214,7 +206,7 @@ fn environment(env: &[(String, String)], bounds: &Bounds) -> Result<(), Invalid>
     let entry = |(name, value): &(String, String)| name.len() + 1 + value.len();
     if let Some(long) = env.iter().find(|pair| entry(pair) > Bounds::ARG_BYTES) {
         return Err(invalid(
-            format!("env.{}", quoted(&long.0).trim_matches('"')),
+            format!("env.{}", quote(&long.0)),
             format!(
                 "is {} bytes long with its name, over the kernel's limit of {}",
                 entry(long),
@@ -257,14 +249,14 @@ fn files(files: &[DraftFile], manifest: &Manifest, bounds: &Bounds) -> Result<()
         if manifest.reserved.contains(path) {
             return Err(invalid(
                 field(),
-                format!("{path:?} is the name of the program's own file"),
+                format!("\"{path}\" is the name of the program's own file"),
                 "Choose another name; the program text goes into code.",
             ));
         }
         if !taken.insert(path) {
             return Err(invalid(
                 field(),
-                format!("{} is given twice", quoted(path)),
+                format!("\"{}\" is given twice", quote(path)),
                 "Give each file once.",
             ));
         }
@@ -273,7 +265,7 @@ fn files(files: &[DraftFile], manifest: &Manifest, bounds: &Bounds) -> Result<()
         if let Some(clash) = taken.intersection(&directories).next() {
             return Err(invalid(
                 field(),
-                format!("{} would be a file and a directory", quoted(clash)),
+                format!("\"{}\" would be a file and a directory", quote(clash)),
                 "Rename one of the two.",
             ));
         }
@@ -343,11 +335,11 @@ fn check_path(path: &str) -> Result<(), (String, &'static str)> {
         return Err((problem, "Use a shorter path."));
     }
     if path.starts_with('/') {
-        return Err((format!("{} is an absolute path", quoted(path)), RELATIVE));
+        return Err((format!("\"{}\" is an absolute path", quote(path)), RELATIVE));
     }
     if path.chars().any(char::is_control) {
         return Err((
-            format!("{} holds a control character", quoted(path)),
+            format!("\"{}\" holds a control character", quote(path)),
             "Remove it.",
         ));
     }
@@ -362,7 +354,7 @@ fn check_path(path: &str) -> Result<(), (String, &'static str)> {
     for name in path.split('/') {
         if matches!(name, "" | "." | "..") {
             return Err((
-                format!("{} holds an empty, . or .. component", quoted(path)),
+                format!("\"{}\" holds an empty, . or .. component", quote(path)),
                 RELATIVE,
             ));
         }

@@ -23,6 +23,7 @@ mod owner;
 mod pace;
 mod places;
 mod plan;
+mod quote;
 mod runtime;
 mod verdict;
 mod workspace;
@@ -39,6 +40,7 @@ pub use outcome::{
 };
 pub use owner::Owner;
 pub use places::{FairPlace, FairPlaces, NoPlace};
+pub use quote::{is_mark, is_visible, quote};
 pub use runtime::endings;
 pub use runtime::kit::{InstallLock, PackageKit, Stage};
 pub use runtime::packages::Package;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Bounds;
 use crate::outcome::OutputFile;
+use crate::quote::quote;
 
 /// Warnings about single files; the rest are counted.
 const MAX_WARNINGS: usize = 8;
@@ -150,20 +151,19 @@ impl Basket<'_> {
                     content,
                 });
             }
-            Ok(Read::TooLarge(size)) if size > most => self.skipped.add(format!(
-                "{path} was not collected: {size} bytes, at most {most}"
-            )),
+            Ok(Read::TooLarge(size)) if size > most => self.skipped.add(
+                &format!("not collected ({size} bytes, at most {most})"),
+                &path,
+            ),
             Ok(Read::TooLarge(_)) => self.surplus += 1,
             Ok(Read::Unchanged | Read::NotAFile) => {}
-            Err(error) => self
-                .skipped
-                .add(format!("{path} was not collected: {error}")),
+            Err(error) => self.skipped.add(&format!("not collected ({error})"), &path),
         }
     }
 
     fn finish(mut self) -> Collected {
         if self.surplus > 0 {
-            self.skipped.add(format!(
+            self.skipped.note(format!(
                 "{} more files were not collected: at most {} files of {} bytes together are given back",
                 self.surplus, self.bounds.files_out, self.bounds.files_out_bytes
             ));
@@ -182,7 +182,13 @@ struct Skipped {
 }
 
 impl Skipped {
-    fn add(&mut self, warning: String) {
+    /// Notes what became of the file that a program called `name`. The reason
+    /// is ours and stands first.
+    fn add(&mut self, reason: &str, name: &str) {
+        self.note(format!("{reason}: \"{}\"", quote(name)));
+    }
+
+    fn note(&mut self, warning: String) {
         if self.warnings.len() < MAX_WARNINGS {
             self.warnings.push(warning);
         } else {
@@ -225,15 +231,14 @@ impl Walk<'_> {
                 return;
             }
             if depth > Bounds::PATH_DEPTH {
-                self.skipped
-                    .add(format!("{directory} is too deep to be collected"));
+                self.skipped.add("not collected (too deep)", &directory);
                 continue;
             }
             match self.look_into(&directory) {
                 Ok(below) => directories.extend(below.into_iter().map(|path| (path, depth + 1))),
                 Err(error) => self
                     .skipped
-                    .add(format!("{directory} could not be read: {error}")),
+                    .add(&format!("not collected (unreadable: {error})"), &directory),
             }
         }
     }
@@ -260,7 +265,7 @@ impl Walk<'_> {
             }
             let Ok(name) = name.to_str() else {
                 self.skipped
-                    .add(format!("{name:?} was not collected: its name is not UTF-8"));
+                    .add("not collected (name not UTF-8)", &name.to_string_lossy());
                 continue;
             };
             if self.ignored.iter().any(|ignored| ignored == name) {
@@ -274,12 +279,10 @@ impl Walk<'_> {
             match self.kind(&path, entry.file_type()) {
                 FileType::Directory => below.push(path),
                 FileType::RegularFile => self.found.push(path),
-                FileType::Symlink => self
+                FileType::Symlink => self.skipped.add("not collected (symbolic link)", &path),
+                _ => self
                     .skipped
-                    .add(format!("{path} was not collected: it is a symbolic link")),
-                _ => self.skipped.add(format!(
-                    "{path} was not collected: it is not a regular file"
-                )),
+                    .add("not collected (not a regular file)", &path),
             }
         }
         Ok(below)

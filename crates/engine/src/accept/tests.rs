@@ -149,16 +149,11 @@ fn wrong_code_and_language_are_refused() {
         "javascript",
     );
     refused(language(""), "language", "\"\" is not a known", "python");
-    refused(
-        language("py\0\n"),
-        "language",
-        r#""py\0\n" is not"#,
-        "python",
-    );
+    refused(language("py\0\n"), "language", "\"py??\" is not", "python");
     refused(
         language(&"x".repeat(10_000)),
         "language",
-        "x\"… is not a known",
+        "x…\" is not a known",
         "python",
     );
 }
@@ -269,13 +264,13 @@ fn wrong_arguments_and_variables_are_refused() {
     );
     refused(
         env(&[("A", "1"), ("A=B", "x")]),
-        "env.A=B",
+        "env.A?B",
         "not a variable's name",
         "letters",
     );
     refused(
         env(&[("A\0", "x")]),
-        r"env.A\0",
+        "env.A?",
         "not a variable's name",
         "letters",
     );

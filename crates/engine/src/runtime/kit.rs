@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::manifest;
 use super::packages::{CURRENT, MARKER, Marker, Package, SET, STAGING, Shelf, TREE, sweep};
+use crate::quote::quote;
 
 /// What the operator added, a specifier a line.
 const ADDED: &str = "added.txt";
@@ -262,7 +263,8 @@ impl Stage {
             .all(|part| matches!(part, Component::Normal(_)))
         {
             return Err(io::Error::other(format!(
-                "the check left an odd path: {path:?}"
+                "the check left an odd path: \"{}\"",
+                quote(path)
             )));
         }
         let path = self.tree().join(relative);
@@ -271,7 +273,8 @@ impl Stage {
         // Never through a link of the set's own, nor over one of its files.
         if !fs::canonicalize(folder)?.starts_with(fs::canonicalize(self.tree())?) {
             return Err(io::Error::other(format!(
-                "the check left an odd path: {path:?}"
+                "the check left an odd path: \"{}\"",
+                quote(&relative.to_string_lossy())
             )));
         }
         for folder in relative.ancestors().skip(1) {

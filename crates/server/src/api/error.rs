@@ -8,14 +8,12 @@
 use std::time::Duration;
 
 use engine::Invalid;
+pub use engine::quote;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 /// Where each kind of problem is explained; the code is appended.
 const DOCS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/errors.md#");
-
-/// Characters of a caller's own words that an error repeats.
-const QUOTE_CHARS: usize = 60;
 
 /// How long a caller waits when nothing better is known.
 const RETRY: Duration = Duration::from_secs(5);
@@ -239,12 +237,13 @@ impl Problem {
     }
 
     /// A field is wrong: `problem` continues "`field` …", `cure` is a sentence.
+    /// All three are ours; what they hold of a caller's went through [`quote`].
     #[must_use]
     pub fn field(field: impl Into<String>, problem: &str, cure: &str) -> Self {
         let field = field.into();
         Self {
             code: Code::InvalidRequest,
-            detail: format!("`{}` {problem}. {cure}", quote(&field)),
+            detail: format!("`{field}` {problem}. {cure}"),
             field: Some(field),
             retry_after: None,
         }
@@ -294,7 +293,7 @@ impl From<Invalid> for Problem {
         let field = invalid.field;
         Self {
             code: Code::InvalidRequest,
-            detail: format!("`{}`: {}. {}", quote(&field), invalid.problem, invalid.cure),
+            detail: format!("`{field}`: {}. {}", invalid.problem, invalid.cure),
             field: Some(field),
             retry_after: None,
         }
@@ -361,20 +360,6 @@ pub fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(up).max(1)
 }
 
-/// A caller's own words, short and on one line, to be repeated in an error.
-#[must_use]
-pub fn quote(text: &str) -> String {
-    let mut quoted: String = text
-        .chars()
-        .take(QUOTE_CHARS)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
-    if text.chars().nth(QUOTE_CHARS).is_some() {
-        quoted.push('…');
-    }
-    quoted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,13 +387,6 @@ mod tests {
         for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), expected);
         }
-    }
-
-    #[test]
-    fn quotes_are_short_and_printable() {
-        assert_eq!(quote("a\nb"), "a\u{fffd}b");
-        assert_eq!(quote(&"x".repeat(61)).chars().count(), 61);
-        assert_eq!(quote(&"x".repeat(60)), "x".repeat(60));
     }
 
     #[test]

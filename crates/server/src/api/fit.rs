@@ -11,6 +11,9 @@ use super::response::{ExecuteResponse, FileOut};
 /// The least number of characters that [`fit`] can be asked for.
 pub(super) const LEAST_CHARS: usize = 4_000;
 
+/// What the warnings together may have of the room: one part in so many.
+const WARNINGS_PART: usize = 8;
+
 /// Characters kept of each warning and of the version when room is very short.
 const SHORT: usize = 120;
 
@@ -32,6 +35,7 @@ pub fn fit(mut response: ExecuteResponse, max_chars: usize) -> ExecuteResponse {
         return response;
     }
     response.truncated = true;
+    cut_warnings(&mut response.warnings, max_chars / WARNINGS_PART);
     let room = max_chars - OWN_WARNINGS;
     let fixed = document_chars(&strip(&response));
     let dropped = drop_contents(&mut response, room.saturating_sub(fixed));
@@ -49,6 +53,18 @@ pub fn fit(mut response: ExecuteResponse, max_chars: usize) -> ExecuteResponse {
         shorten_lists(&mut response, max_chars);
     }
     response
+}
+
+/// Cuts the longest warnings until all together have at most `room` characters
+/// of JSON: they may repeat a program's words, and its output is worth more.
+fn cut_warnings(warnings: &mut [String], room: usize) {
+    let lengths: Vec<usize> = warnings.iter().map(|text| json_chars(text)).collect();
+    let cap = level(&lengths, room);
+    for warning in warnings.iter_mut().filter(|text| json_chars(text) > cap) {
+        let (_, kept) = prefix(warning.chars(), cap.saturating_sub(1));
+        warning.truncate(kept);
+        warning.push('…');
+    }
 }
 
 /// UTF-16 units of `text` as a JSON string, without its quotes.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
 
+use crate::api::error::quote;
 use crate::api::{Code, Problem};
 use crate::config::Access;
 use crate::public_url;
@@ -120,8 +121,8 @@ impl Rules<'_> {
         }
         Err(format!(
             "This server does not know itself as \"{}\". If clients should reach it by that name, start it with --public-url http(s)://{} (or CODEX_PUBLIC_URL).",
-            crate::api::error::quote(host),
-            crate::api::error::quote(host),
+            quote(host),
+            quote(host),
         ))
     }
 
@@ -167,12 +168,12 @@ impl Rules<'_> {
         let page = origin
             .split_once("://")
             .and_then(|(_, authority)| parse(authority).ok());
-        let known = page.is_some_and(|page| {
+        let known = page.as_deref().is_some_and(|page| {
             let named = self
                 .names
                 .iter()
-                .any(|name| name.eq_ignore_ascii_case(&page));
-            named || page == host || is_loopback(&page)
+                .any(|name| name.eq_ignore_ascii_case(page));
+            named || page == host || is_loopback(page)
         });
         if listed || known {
             return Ok(());
@@ -180,8 +181,8 @@ impl Rules<'_> {
         Err(Problem::new(
             Code::Forbidden,
             format!(
-                "Pages of the origin \"{}\" may not call this server. If they should, name that origin in the setting cors_origin (CODEX_CORS_ORIGIN).",
-                crate::api::error::quote(origin),
+                "Pages of the host \"{}\" may not call this server. If they should, name their origin in the setting cors_origin (CODEX_CORS_ORIGIN).",
+                quote(page.as_deref().unwrap_or(origin)),
             ),
         ))
     }

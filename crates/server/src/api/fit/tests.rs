@@ -88,6 +88,18 @@ fn a_picture_too_large_is_absent_but_listed() {
 }
 
 #[test]
+fn warnings_leave_the_room_to_the_output() {
+    let mut before = response("x".repeat(60_000), String::new());
+    before.warnings = vec!["\n".repeat(8_000); 8];
+    before.warnings.push("a short one".to_owned());
+    let fitted = fit(before, 99_000);
+    assert_eq!(fitted.output.len(), 60_000);
+    assert_eq!(fitted.warnings[8], "a short one");
+    let warnings: usize = fitted.warnings.iter().map(|text| json_chars(text)).sum();
+    assert!(warnings <= 99_000 / WARNINGS_PART, "{warnings}");
+}
+
+#[test]
 fn the_count_of_missing_characters_is_true() {
     let fitted = fit(response("é\n".repeat(100_000), String::new()), 50_000);
     let (head, rest) = fitted.output.split_once("\n[… ").expect("marker");
