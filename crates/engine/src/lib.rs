@@ -10,6 +10,7 @@ mod accept;
 mod admission;
 mod capture;
 mod config;
+pub mod data_dir;
 mod engine;
 mod error;
 mod events;

@@ -7,15 +7,15 @@
 //! never fails a run.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use engine::data_dir;
 
 use crate::media::tidy_name;
 
@@ -382,24 +382,12 @@ pub fn on_disk(home: &Path) -> Result<(usize, u64), OpenError> {
 }
 
 fn make_folder(folder: &Path) -> Result<(), OpenError> {
-    let failed = |step| {
-        move |source| OpenError {
-            step,
-            path: folder.to_owned(),
-            source,
-        }
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed("make the folder"))?;
-    let found = folder.metadata().map_err(failed("look at"))?;
-    if found.permissions().mode() & 0o077 != 0 {
-        let private = Permissions::from_mode(0o700);
-        fs::set_permissions(folder, private).map_err(failed("make private"))?;
-    }
-    Ok(())
+    let made = data_dir::make_folder(folder, 0o700);
+    made.map(drop).map_err(|source| OpenError {
+        step: "make the folder",
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 /// Every file of the folder, with its id where the name is one.

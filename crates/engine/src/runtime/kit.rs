@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::manifest;
 use super::packages::{CURRENT, MARKER, Marker, Package, SET, STAGING, Shelf, TREE, sweep};
+use crate::data_dir;
 use crate::quote::quote;
 
 /// What the operator added, a specifier a line.
@@ -80,7 +81,11 @@ impl PackageKit {
     /// # Errors
     /// When the directory cannot be made or locked; `WouldBlock` when somebody has it.
     pub fn lock(&self, wait: bool) -> io::Result<InstallLock> {
-        fs::create_dir_all(&self.directory)?;
+        let shelves = self.directory.parent().unwrap_or(&self.directory);
+        fs::create_dir_all(shelves.parent().unwrap_or(shelves))?;
+        for folder in [shelves, &self.directory] {
+            data_dir::make_folder(folder, 0o755)?;
+        }
         let file = open_lock(&self.directory)?;
         if wait {
             file.lock()?;
@@ -185,11 +190,8 @@ pub(crate) fn is_locked(directory: &Path) -> bool {
 
 fn open_lock(directory: &Path) -> io::Result<fs::File> {
     let mut options = fs::File::options();
-    options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(directory.join(LOCK))
+    options.create(true).truncate(false).write(true);
+    data_dir::open(&directory.join(LOCK), &mut options)
 }
 
 /// A file that the operator put beside the sets.

@@ -456,8 +456,8 @@ fn load(
             text(&format!("{folder}/{name}"))?;
         }
     }
-    let root = shared.unwrap_or(data_dir);
-    let prepared = materialise(&root.join("runtimes"), folder, &files)
+    let root = shared.unwrap_or(data_dir).join("runtimes");
+    let prepared = materialise(&root, folder, &files)
         .and_then(|support| Ok((hold(&support, &files)?, support)));
     let (in_use, support) = prepared.map_err(|source| StartError::Io {
         step: format!(

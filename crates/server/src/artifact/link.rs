@@ -5,13 +5,13 @@
 //! once, kept in a file of mode 0600 in the data directory, and never logged.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use engine::data_dir;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -106,7 +106,7 @@ impl SigningKey {
             let path = path.clone();
             move |source| OpenError { step, path, source }
         };
-        match File::open(&path) {
+        match data_dir::open(&path, OpenOptions::new().read(true)) {
             Ok(file) => read(&file).map_err(failed("read the signing key")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make(home, &path).map_err(failed("make the signing key"))
@@ -156,9 +156,7 @@ impl SigningKey {
 }
 
 fn read(file: &File) -> io::Result<SigningKey> {
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(Permissions::from_mode(0o600))?;
-    }
+    data_dir::make_private(file)?;
     let mut bytes = Vec::new();
     file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     let key = bytes.try_into().map_err(|_| {
@@ -177,12 +175,7 @@ fn make(home: &Path, path: &Path) -> io::Result<SigningKey> {
     {
         return Err(error);
     }
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
+    let mut file = data_dir::open(&draft, OpenOptions::new().write(true).create_new(true))?;
     file.write_all(&key)?;
     file.sync_all()?;
     std::fs::rename(&draft, path)?;
@@ -191,6 +184,8 @@ fn make(home: &Path, path: &Path) -> io::Result<SigningKey> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use proptest::prelude::*;
 
     use super::*;

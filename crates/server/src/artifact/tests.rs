@@ -1,5 +1,7 @@
 //! Tests of the shelf: bounds, ends, restarts, and what lies about in its folder.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 const BOUNDS: Bounds = Bounds {

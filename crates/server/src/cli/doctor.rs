@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use engine::data_dir::Hold;
 use engine::{Engine, Isolation, Language, PackageState, StartError, Support};
 use serde_json::Value;
 
@@ -268,12 +269,18 @@ fn data_directory(settings: &Settings) -> Check {
             "name another with --home DIR",
             Exit::State,
         ),
-        Ok(found) if found.permissions().mode() & 0o077 != 0 => Check::warning(
-            NAME,
-            &format!("{shown} can be read by other users"),
-            &format!("chmod 700 {shown}"),
-        ),
-        Ok(_) => Check::good(NAME, &shown),
+        Ok(found) => match Hold::of(&found) {
+            Some(hold @ Hold::Writable) => {
+                Check::bad(NAME, &hold.problem(home), &hold.cure(home), Exit::State)
+            }
+            Some(hold) => Check::warning(NAME, &hold.problem(home), &hold.cure(home)),
+            None if found.permissions().mode() & 0o077 != 0 => Check::warning(
+                NAME,
+                &format!("{shown} can be read by other users"),
+                &format!("chmod 700 {shown}"),
+            ),
+            None => Check::good(NAME, &shown),
+        },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Check::good(NAME, &format!("{shown}, made at the first start"))
         }

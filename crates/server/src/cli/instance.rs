@@ -4,10 +4,10 @@
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::data_dir;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -153,13 +153,8 @@ impl Instance {
 
     fn lock(home: &Path) -> io::Result<Claim> {
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
-        let mut file = options.open(home.join(FILE))?;
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = data_dir::open(&home.join(FILE), &mut options)?;
         for attempt in 0..TRIES {
             match file.try_lock() {
                 Ok(()) => {
@@ -186,7 +181,7 @@ impl Instance {
 
 /// The server that runs with this data directory, if one does. Changes nothing.
 pub(super) fn running(home: &Path) -> Option<Running> {
-    let mut file = File::open(home.join(FILE)).ok()?;
+    let mut file = data_dir::open(&home.join(FILE), OpenOptions::new().read(true)).ok()?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Some(read(&mut file)),
         _ => None,

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::data_dir::Hold;
 use engine::{Engine, StartError};
 use tokio::sync::oneshot;
 
@@ -72,6 +73,13 @@ pub(super) fn with_instance(
         && let Some(notice) = passed_over(settings.file.as_deref())
     {
         output::note(&format!("warning: {notice}"));
+    }
+    let home = &settings.config.home;
+    if let Some(hold) = home.metadata().ok().and_then(|found| Hold::of(&found)) {
+        let (problem, cure) = (hold.problem(home), hold.cure(home));
+        output::note(&format!(
+            "warning: {problem}, who can read and change all that is kept there: {cure}"
+        ));
     }
     let listener = port::listen(&mut settings)?;
     let engine = start_engine(&settings)?;

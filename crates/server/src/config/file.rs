@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
+use engine::data_dir::Hold;
 use rustix::fs::{Mode, OFlags};
 
 use super::resolve::{ConfigError, Flags, Source};
@@ -32,6 +33,9 @@ pub(super) fn read(
         (None, Some(path)) => (path.into(), Some(Source::Env("CODEX_CONFIG".to_owned()))),
         (None, None) => (home.join(NAME), None),
     };
+    if source.is_none() {
+        refuse_planted(home, &path)?;
+    }
     match read_plain(&path) {
         Ok(text) => Ok(Some((path, text))),
         Err(error) if source.is_none() && is_absent(&path, &error) => Ok(None),
@@ -42,6 +46,19 @@ pub(super) fn read(
             );
             Err(ConfigError::one(source, message))
         }
+    }
+}
+
+/// Refuses the data directory's own file where others may have written it.
+fn refuse_planted(home: &Path, path: &Path) -> Result<(), ConfigError> {
+    let hold = home.metadata().ok().and_then(|found| Hold::of(&found));
+    match hold {
+        Some(hold @ Hold::Writable) if path.exists() => {
+            let (problem, cure) = (hold.problem(home), hold.cure(home));
+            let message = format!("{} is not read: {problem}. {cure}", path.display());
+            Err(ConfigError::one(None, message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::data_dir::{self, Hold};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
@@ -37,6 +38,14 @@ pub enum OpenError {
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
+    },
+    /// Others may write the data directory.
+    #[error("{problem}, and what they put there would be taken for the server's own: {cure}")]
+    Theirs {
+        /// What is wrong with it.
+        problem: String,
+        /// What to do about it.
+        cure: String,
     },
     /// A newer version was here before.
     #[error(
@@ -107,7 +116,7 @@ impl Store {
     pub async fn open(home: &Path) -> Result<Self, OpenError> {
         make_home(home)?;
         let path = home.join(DATABASE);
-        make_private_file(&path)?;
+        make_private_files(&path)?;
         let lock = migration_lock(home)?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
@@ -141,7 +150,7 @@ impl Store {
 /// is: it may be the operator's, or a volume of another owner.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be made, or others may write it.
 pub(crate) fn make_home(home: &Path) -> Result<(), OpenError> {
     DirBuilder::new()
         .recursive(true)
@@ -151,47 +160,60 @@ pub(crate) fn make_home(home: &Path) -> Result<(), OpenError> {
             step: "make the data directory",
             path: home.to_owned(),
             source,
-        })
+        })?;
+    let found = home.metadata().map_err(|source| OpenError::Directory {
+        step: "look at the data directory",
+        path: home.to_owned(),
+        source,
+    })?;
+    match Hold::of(&found) {
+        Some(hold @ Hold::Writable) => Err(OpenError::Theirs {
+            problem: hold.problem(home),
+            cure: hold.cure(home),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the database with mode 0600 before SQLite can make it with the
-/// umask's; its -wal and -shm files take over the mode.
-fn make_private_file(path: &Path) -> Result<(), OpenError> {
-    let made = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    match made {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let open_to_others = path
-                .metadata()
-                .is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
-            if open_to_others
-                && let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(0o600))
-            {
-                tracing::warn!(path = %path.display(), %error, "the database can be read by others");
+/// umask's; its -wal and -shm files take over the mode. `SQLite` would follow
+/// links, so none of the three may be one. None that exists is opened here:
+/// closing it would drop the locks that `SQLite` holds in this process.
+fn make_private_files(database: &Path) -> Result<(), OpenError> {
+    for ending in ["", "-wal", "-shm"] {
+        let mut path = database.as_os_str().to_owned();
+        path.push(ending);
+        let path = PathBuf::from(path);
+        let looked = data_dir::look(&path).and_then(|found| match found {
+            None if ending.is_empty() => {
+                data_dir::open(&path, OpenOptions::new().write(true).create_new(true)).map(drop)
             }
-            Ok(())
+            Some(found) if found.mode() & 0o077 != 0 => {
+                let private = Permissions::from_mode(0o600);
+                if let Err(error) = std::fs::set_permissions(&path, private) {
+                    tracing::warn!(path = %path.display(), %error, "the database can be read by others");
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        });
+        match looked {
+            // Another process was faster, and made it as we would have.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            looked => looked.map_err(|source| OpenError::Directory {
+                step: "create",
+                path,
+                source,
+            })?,
         }
-        Err(source) => Err(OpenError::Directory {
-            step: "create",
-            path: path.to_owned(),
-            source,
-        }),
     }
+    Ok(())
 }
 
 fn migration_lock(home: &Path) -> Result<File, OpenError> {
     let path = home.join(MIGRATION_LOCK);
     let mut options = OpenOptions::new();
-    let opened = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path);
+    let opened = data_dir::open(&path, options.write(true).create(true).truncate(false));
     opened
         .and_then(|file| file.lock().map(|()| file))
         .map_err(|source| OpenError::Directory {

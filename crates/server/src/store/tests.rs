@@ -192,5 +192,5 @@ async fn each_broken_store_has_its_cure() {
     // so a mode would not do.
     let folder = scratch.path().join("folder");
     std::fs::create_dir_all(folder.join("state.db")).unwrap();
-    check(&folder, "cannot be written").await;
+    check(&folder, "it is not a plain file").await;
 }

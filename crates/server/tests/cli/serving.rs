@@ -451,3 +451,61 @@ fn a_codex_toml_of_the_working_directory_decides_nothing() {
     assert_eq!(done.out(), "4\n");
     assert!(here.join("ran").exists());
 }
+
+#[test]
+fn what_others_planted_in_the_data_directory_is_not_followed() {
+    for (name, command) in [
+        ("server.lock", &["serve", "--port", "0"][..]),
+        ("state.lock", &["token", "list"]),
+        ("state.db", &["token", "list"]),
+        ("state.db-wal", &["token", "list"]),
+        ("artifact.key", &["serve", "--port", "0"]),
+        ("artifacts", &["serve", "--port", "0"]),
+        ("runtimes", &["run", "-c", "1"]),
+    ] {
+        let home = Home::new();
+        home.configure("");
+        let victim = home.working_directory().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, home.path().join(name)).unwrap();
+        let done = home.run(command);
+        assert!(!matches!(done.code, Some(0)), "{name}: {done:?}");
+        assert!(
+            done.stderr.contains("it is a symbolic link") && done.stderr.contains(name),
+            "{name}: {done:?}"
+        );
+        assert_eq!(
+            std::fs::read_to_string(&victim).unwrap(),
+            "precious",
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_data_directory_that_others_may_write_is_refused() {
+    let home = Home::new();
+    std::fs::create_dir(home.path()).unwrap();
+    let mode = |mode| std::fs::set_permissions(home.path(), Permissions::from_mode(mode)).unwrap();
+    mode(0o1777);
+    let cure = format!("chmod go-w {}", home.path().display());
+    for command in [
+        &["serve"][..],
+        &["up"],
+        &["token", "list"],
+        &["packages", "install"],
+    ] {
+        home.run(command).refused(7, &cure);
+    }
+    home.run(&["run", "-c", "1"]).refused(125, &cure);
+    let doctor = home.run(&["doctor"]);
+    assert!(
+        doctor.code == Some(7) && doctor.stdout.contains(&cure),
+        "{doctor:?}"
+    );
+    // Its file might be anybody's.
+    home.configure("");
+    home.run(&["serve"]).refused(3, &cure);
+    mode(0o755);
+    home.run(&["token", "list"]).out();
+}

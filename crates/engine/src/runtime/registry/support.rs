@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
+use crate::data_dir;
+
 /// Hexadecimal digits of the hash in a directory's name.
 const HASH_DIGITS: usize = 16;
 /// How long support files that no server uses are kept.
@@ -83,7 +85,8 @@ pub(super) fn materialise(
     if holds(&target, files) {
         return Ok(target);
     }
-    fs::create_dir_all(root)?;
+    fs::create_dir_all(root.parent().unwrap_or(root))?;
+    data_dir::make_folder(root, 0o755)?;
     // A box's user must be able to look through: the data directory's own mode guards the rest.
     let staging = root.join(format!(".{name}-{}", uuid::Uuid::now_v7()));
     let written = write(&staging, files).and_then(|()| install(&staging, &target, files));
