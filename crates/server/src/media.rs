@@ -5,6 +5,8 @@
 //! style sheets are plain text here, and whatever a browser could act on is
 //! offered for saving only.
 
+use engine::{is_mark, is_visible};
+
 /// How a kind of file is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Media {
@@ -119,10 +121,15 @@ impl Media {
 #[must_use]
 pub fn tidy_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let tame: String = last
-        .chars()
-        .map(|c| if is_odd(c) { '_' } else { c })
-        .collect();
+    let mut tame = String::with_capacity(last.len());
+    let mut nothing_to_join = true;
+    for c in last.chars() {
+        let alone = nothing_to_join && is_mark(c);
+        let odd = alone || is_odd(c);
+        // A mark may join a letter or another mark, but no dot, space or sign.
+        nothing_to_join = odd || !(c.is_alphanumeric() || is_mark(c));
+        tame.push(if odd { '_' } else { c });
+    }
     let tame = trim(&tame);
     let ending = tame.rfind('.').map_or("", |dot| &tame[dot..]);
     let ending = if ending.chars().count() > ENDING_CHARS {
@@ -160,15 +167,16 @@ fn trim(name: &str) -> &str {
         .trim_end_matches([' ', '.'])
 }
 
-/// Control characters, what means something in headers, shells and paths, and
-/// what turns the direction of text or cannot be seen.
+/// Says whether `c` means something in headers, shells or paths, or turns the
+/// direction of text, or cannot be seen.
 fn is_odd(c: char) -> bool {
-    c.is_control()
+    !is_visible(c)
         || matches!(
             c,
             '"' | '\'' | '\\' | '/' | ':' | '*' | '?' | '<' | '>' | '|' | '`' | '$' | '%' | ';'
         )
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
+        // Placeholders: of an object that is not there, and of what was no text.
+        || matches!(c, '\u{fffc}' | '\u{fffd}')
 }
 
 /// The `Content-Disposition` of a file (RFC 6266): a plain name for old
@@ -279,6 +287,17 @@ mod tests {
             ("gpj.\u{202e}exe", "gpj._exe"),
             ("%0a%22.txt", "_0a_22.txt"),
             ("\u{7f}\u{80}x", "__x"),
+            // Letters without a shape, blanks, what picks a shape, what joins nothing.
+            ("\u{3164}\u{115f}.txt", "__.txt"),
+            ("\u{1160}\u{ffa0}\u{2800}", "___"),
+            ("a\u{a0}b\u{3000}c\u{2003}d", "a_b_c_d"),
+            ("a\u{fe0f}b\u{e0100}c\u{180b}", "a_b_c_"),
+            ("a\u{34f}b\u{17b4}c\u{ad}d", "a_b_c_d"),
+            ("\u{301}\u{302}x", "__x"),
+            ("x.\u{301}txt", "x._txt"),
+            ("e\u{301}t\u{e9}.txt", "e\u{301}t\u{e9}.txt"),
+            ("हिन्दी.txt", "हिन्दी.txt"),
+            ("\u{e000}\u{fffd}\u{378}", "___"),
         ] {
             assert_eq!(tidy_name(name), expected, "{name:?}");
         }
