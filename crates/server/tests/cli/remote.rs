@@ -380,3 +380,14 @@ fn what_is_no_codex_server_is_told_apart() {
         assert!(!done.stderr.contains("codex_secret"), "{done:?}");
     }
 }
+
+#[test]
+fn junk_is_refused_at_its_first_byte() {
+    // More is promised than ever comes: who waits for it hears of a cut connection.
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 60000000\r\n\r\n";
+    for junk in ["xxxxxxxx", "[1, 2", "{\"output\": \"\", }"] {
+        let (_, done, _) = run_on(format!("{head}{junk}"));
+        done.refused(125, "answered, but not as a codex-server does");
+    }
+}

@@ -27,10 +27,12 @@ mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod refusal;
+mod shape;
 
 use answer::Answer;
 use events::{Event, Reader};
 use refusal::{Refusal, quoted};
+use shape::Shape;
 
 /// How long the connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -41,8 +43,10 @@ const SILENCE: Duration = Duration::from_secs(360);
 const ALIVE: Duration = Duration::from_secs(15);
 /// Longest refusal that is read.
 const REFUSAL: usize = 64 * 1024;
-/// Longest answer, and again all files fetched for it together.
-const ANSWER: usize = 256 * 1024 * 1024;
+/// Longest answer, in bytes: output and small files, as JSON.
+const ANSWER: usize = 64 * 1024 * 1024;
+/// Bytes of all files together that are fetched for an answer.
+const FILES: usize = 256 * 1024 * 1024;
 /// A whole MiB, the unit in which servers are asked for memory.
 const MIB: u64 = 1024 * 1024;
 
@@ -324,7 +328,7 @@ impl Far<'_> {
             (200, "application/json") => self.whole(response).await?,
             _ => return Err(self.refused(response).await),
         };
-        let mut budget = ANSWER;
+        let mut budget = FILES;
         let mut files = Vec::new();
         for file in &answer.files {
             files.push(match (&file.content, &file.url) {
@@ -353,8 +357,9 @@ impl Far<'_> {
 
     /// An answer of a server that does not stream, or was not asked to.
     async fn whole(&self, response: Response) -> Result<Answer, Failure> {
+        let mut shape = Shape::default();
         let bytes = self
-            .read(response, ANSWER)
+            .read(response, ANSWER, |piece| shape.take(piece))
             .await
             .map_err(|why| Failure::text(Exit::Failed, why))?;
         let answer = answer::parse(&bytes).and_then(Answer::of);
@@ -494,7 +499,7 @@ impl Far<'_> {
             body: String::new(),
         };
         // Without its words the refusal still has its status.
-        if let Ok(body) = self.read(response, REFUSAL).await {
+        if let Ok(body) = self.read(response, REFUSAL, |_| true).await {
             refusal.body = String::from_utf8_lossy(&body).into_owned();
         }
         Failure::text(Exit::Failed, refusal.told(self.server))
@@ -510,7 +515,7 @@ impl Far<'_> {
         if size > *budget {
             return Err(format!(
                 "the files are more than {} MiB together",
-                ANSWER >> 20
+                FILES >> 20
             ));
         }
         let response = self
@@ -524,7 +529,7 @@ impl Far<'_> {
                 response.status().as_u16()
             ));
         }
-        let content = self.read(response, size).await?;
+        let content = self.read(response, size, |_| true).await?;
         if content.len() != size {
             return Err("the server gives it with another size".to_owned());
         }
@@ -532,7 +537,13 @@ impl Far<'_> {
         Ok(content)
     }
 
-    async fn read(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, String> {
+    /// Reads a body of at most `limit` bytes, for as long as its pieces are `good`.
+    async fn read(
+        &self,
+        mut response: Response,
+        limit: usize,
+        mut good: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Vec<u8>, String> {
         let mut body = Vec::new();
         loop {
             let chunk = self
@@ -540,6 +551,7 @@ impl Far<'_> {
                 .await
                 .map_err(|failure| failure.error.to_string())?;
             match chunk {
+                Ok(Some(chunk)) if !good(&chunk) => return Err(self.foreign().error.to_string()),
                 Ok(Some(chunk)) if body.len() + chunk.len() <= limit => {
                     body.extend_from_slice(&chunk)
                 }

@@ -1,8 +1,8 @@
 //! Server-sent events out of the bytes of an answer. The server may be
 //! anybody's: whatever it sends, nothing panics and memory is bounded.
 
-/// Longest event: the last one carries the whole answer, files and all.
-const EVENT: usize = 256 * 1024 * 1024;
+/// Longest event, in bytes: the last one carries the whole answer.
+const EVENT: usize = super::ANSWER;
 
 /// An event that is whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
