@@ -12,6 +12,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,6 +41,10 @@ const UNFINISHED: &str = ".part";
 
 /// How often what has ended is removed.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// Bytes of the disk that kept files leave free: else who fills it with files
+/// could not be shut out any more, since the database needs room to revoke.
+pub(crate) const RESERVE: u64 = 32 * 1024 * 1024;
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +122,10 @@ pub enum KeepError {
     /// It would drive out files of keys that hold less than its own.
     #[error("there is no room beside the files of other keys")]
     Crowded,
-    /// The disk failed or is full.
+    /// It would take the last of the disk, which the server needs itself.
+    #[error("the disk of the data directory has no room beyond the server's own reserve")]
+    Full,
+    /// The disk failed.
     #[error("failed to {step}")]
     Io {
         /// What was being done.
@@ -158,6 +166,8 @@ struct Inner {
     bounds: Bounds,
     key: SigningKey,
     shelf: Mutex<Shelf>,
+    /// Bytes of the files that are being written; changed under the shelf's lock.
+    writing: AtomicU64,
 }
 
 impl Artifacts {
@@ -187,6 +197,7 @@ impl Artifacts {
                 bounds,
                 key,
                 shelf: Mutex::new(shelf),
+                writing: AtomicU64::new(0),
             }),
         })
     }
@@ -218,8 +229,7 @@ impl Artifacts {
         if size > bytes {
             return Err(KeepError::TooLarge);
         }
-        let place = Reserved::new(&self.inner, owner, size);
-        let mut place = place.ok_or(KeepError::Crowded)?;
+        let mut place = Reserved::new(&self.inner, owner, size)?;
         let path = self.path(id);
         let head = write(&path, &record, content).map_err(io("write the file"))?;
         let kept = kept(id, record, head);
@@ -320,15 +330,27 @@ struct Reserved<'a> {
 }
 
 impl<'a> Reserved<'a> {
-    fn new(inner: &'a Inner, owner: &'a str, size: u64) -> Option<Self> {
+    fn new(inner: &'a Inner, owner: &'a str, size: u64) -> Result<Self, KeepError> {
+        // Under the lock, so that no two files count the same room.
         let mut shelf = inner.shelf();
-        let gone = shelf.make_room(&inner.bounds, owner, Some(size))?;
+        let disk = rustix::fs::statvfs(&inner.folder).map_err(|error| KeepError::Io {
+            step: "look at the disk",
+            source: error.into(),
+        })?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let taken = inner.writing.load(Ordering::Relaxed).saturating_add(size);
+        if free < RESERVE.saturating_add(taken) {
+            return Err(KeepError::Full);
+        }
+        let gone = shelf.make_room(&inner.bounds, owner, Some(size));
+        let gone = gone.ok_or(KeepError::Crowded)?;
         shelf.reserve(owner, size);
+        inner.writing.fetch_add(size, Ordering::Relaxed);
         drop(shelf);
         for id in gone {
             remove(&inner.folder.join(id.to_string()));
         }
-        Some(Self {
+        Ok(Self {
             inner,
             owner,
             size,
@@ -340,6 +362,7 @@ impl<'a> Reserved<'a> {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         let mut shelf = self.inner.shelf();
+        self.inner.writing.fetch_sub(self.size, Ordering::Relaxed);
         match self.written.take() {
             Some(kept) => shelf.place(kept),
             None => shelf.unreserve(self.owner, self.size),

@@ -343,11 +343,13 @@ fn kept_files(settings: &Settings) -> Check {
     );
     let free = rustix::fs::statvfs(home).map(|found| found.f_bavail.saturating_mul(found.f_frsize));
     match free {
-        Ok(free) if free < bounds.bytes.saturating_sub(bytes) => Check::warning(
-            NAME,
-            &format!("{shown}; the disk has less room than that"),
-            "make room, or lower max_artifacts_bytes: a file that finds no room is not offered",
-        ),
+        Ok(free) if free.saturating_sub(artifact::RESERVE) < bounds.bytes.saturating_sub(bytes) => {
+            Check::warning(
+                NAME,
+                &format!("{shown}; the disk has less room than that"),
+                "make room, or lower max_artifacts_bytes: a file that finds no room is not offered",
+            )
+        }
         _ => Check::good(NAME, &shown),
     }
 }

@@ -13,7 +13,7 @@ use crate::auth::Scope;
 use crate::config::{Env, home_directory, load};
 use crate::exit_code::Exit;
 use crate::output;
-use crate::store::{CreateError, Key, Store};
+use crate::store::{CreateError, Key, Store, StoreError};
 
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
@@ -76,7 +76,7 @@ pub(super) fn token(args: TokenArgs, env: &Env) -> Result<Exit, Failure> {
         let home = home(&flags, env)?;
         let store = Store::open(&home).await?;
         let done = match action {
-            Action::Create(name, scopes) => create(&store, &name, scopes).await,
+            Action::Create(name, scopes) => create(&store, &home, &name, scopes).await,
             Action::List { json } => list(&store, json).await,
             Action::Revoke { name, files } => revoke(&store, &home, &name, files).await,
         };
@@ -101,19 +101,33 @@ fn home(flags: &EveryFlags, env: &Env) -> Result<PathBuf, Failure> {
     }
 }
 
-async fn create(store: &Store, name: &str, mut scopes: Vec<Scope>) -> Result<Exit, Failure> {
+/// A change that the database refused, with the cure where it is a full disk.
+fn refused(error: StoreError, home: &Path) -> Failure {
+    match error.cure(home) {
+        Some(cure) => {
+            let chain = anyhow::Error::new(error);
+            Failure::text(Exit::State, format!("{chain:#}. {cure}"))
+        }
+        None => error.into(),
+    }
+}
+
+async fn create(
+    store: &Store,
+    home: &Path,
+    name: &str,
+    mut scopes: Vec<Scope>,
+) -> Result<Exit, Failure> {
     if scopes.is_empty() {
         scopes.extend(Scope::DEFAULT);
     }
     scopes.sort_unstable();
     scopes.dedup();
-    let token = store.create_key(name, &scopes).await.map_err(|error| {
-        let exit = match error {
-            CreateError::Name(_) => Exit::Usage,
-            CreateError::Taken(_) | CreateError::Random(_) => Exit::Failed,
-            CreateError::Store(_) => Exit::State,
-        };
-        Failure::new(exit, error)
+    let made = store.create_key(name, &scopes).await;
+    let token = made.map_err(|error| match error {
+        CreateError::Name(_) => Failure::new(Exit::Usage, error),
+        CreateError::Taken(_) | CreateError::Random(_) => Failure::new(Exit::Failed, error),
+        CreateError::Store(error) => refused(error, home),
     })?;
     output::text(token.reveal())?;
     output::note(
@@ -123,7 +137,8 @@ async fn create(store: &Store, name: &str, mut scopes: Vec<Scope>) -> Result<Exi
 }
 
 async fn revoke(store: &Store, home: &Path, name: &str, files: bool) -> Result<Exit, Failure> {
-    if let Some(id) = store.revoke_key(name).await? {
+    let revoked = store.revoke_key(name).await;
+    if let Some(id) = revoked.map_err(|error| refused(error, home))? {
         output::note(&format!(
             "revoked {name}: callers with this token are refused from now on"
         ));

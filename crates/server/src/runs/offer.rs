@@ -90,6 +90,11 @@ fn warning(failed: &[&KeepError]) -> Option<String> {
         KeepError::Off => return None,
         KeepError::TooLarge => "more than the server keeps in all".to_owned(),
         KeepError::Crowded => "no room beside the files of other tokens".to_owned(),
+        KeepError::Full => {
+            tracing::warn!(error = %first, files = failed.len(), "failed to keep files of a run; make room on the disk of the data directory, or lower max_artifacts_bytes");
+            let reserve = artifact::RESERVE >> 20;
+            format!("the server's disk is full: its last {reserve} MiB are not for files")
+        }
         KeepError::Io { source, .. } => {
             tracing::warn!(error = %chain(first), files = failed.len(), "failed to keep files of a run; make room on the disk of the data directory, or lower max_artifacts_bytes");
             match source.kind() {

@@ -11,7 +11,7 @@ use engine::data_dir::{self, Hold};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-use super::Store;
+use super::{Store, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -230,14 +230,35 @@ fn is_full(path: &Path) -> bool {
     disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < SMALL)
 }
 
+/// SQLite's result code without its details, which are above the low byte.
+fn code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?;
+    Some(code.parse::<u32>().ok()? & 0xff)
+}
+
+impl StoreError {
+    /// Returns what to do where it is for want of room on the disk of the data
+    /// directory `home`; `None` where it is not.
+    #[must_use]
+    pub fn cure(&self, home: &Path) -> Option<String> {
+        let full = match code(&self.source) {
+            Some(13) => true,
+            Some(10 | 15 | 22) => is_full(home),
+            _ => false,
+        };
+        let home = home.display();
+        full.then(|| {
+            format!(
+                "Make room on the disk of {home} and try again; what runs have left lies in {home}/artifacts and may be removed"
+            )
+        })
+    }
+}
+
 /// Sorts SQLite's result codes into what an operator can do about them.
 fn sorted(path: &Path, step: &'static str, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
-    let code = error
-        .as_database_error()
-        .and_then(|error| error.code()?.parse::<u32>().ok())
-        // The low byte is the kind, the rest its details.
-        .map(|code| code & 0xff);
+    let code = code(&error);
     let reason = error
         .as_database_error()
         .map(|error| error.message().to_owned())

@@ -1,6 +1,8 @@
 //! Tokens, without a server and beside one.
 
-use crate::support::{Home, Server};
+use std::os::unix::fs::MetadataExt as _;
+
+use crate::support::{Home, Server, finish};
 
 #[test]
 fn a_token_alone_on_standard_output() {
@@ -161,4 +163,48 @@ fn a_token_may_do_what_its_scopes_say() {
     let (_, path) = leave_a_secret(&server, &execute);
     assert_eq!(server.call("GET", &path, Some(&execute), "").0, 200);
     assert_eq!(server.call("DELETE", &path, Some(&execute), "").0, 403);
+}
+
+/// Every amount of room that is too small says what to do.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a disk of its own needs a process that mounts it"
+)]
+fn a_full_disk_keeps_nobody_from_learning_the_cure() {
+    const SCRIPT: &str = r#"
+mkdir -p "$CODEX_HOME"
+mount -t tmpfs -o mode=700,size=1m small "$CODEX_HOME" || exit 99
+"$1" token create tina > /dev/null 2>&1 || exit 98
+for free in 0 4 8 12 16 24 32 36 40 44 48 56 64; do
+    head -c 1m /dev/zero > "$CODEX_HOME/full" 2> /dev/null
+    truncate -s -"$free"K "$CODEX_HOME/full"
+    for words in "revoke tina" "create new$free"; do
+        said=$("$1" token $words 2>&1)
+        echo "$? $free $words: $said" | tr '\n' ' '
+        echo
+    done
+    rm "$CODEX_HOME/full"
+    "$1" token create tina > /dev/null 2>&1
+done
+"#;
+    let home = Home::new();
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let binary = home.command(&[]);
+    let mut command = std::process::Command::new("unshare");
+    command
+        .arg(if root { "-m" } else { "-rm" })
+        .args(["sh", "-c", SCRIPT, "sh"])
+        .arg(binary.get_program())
+        .env("CODEX_HOME", home.path());
+    let done = finish(&mut command);
+    let lines = done.out().lines();
+    let refused: Vec<&str> = lines.filter(|line| !line.starts_with("0 ")).collect();
+    assert!(refused.len() > 2, "nothing was refused: {done:?}");
+    for line in refused {
+        assert!(
+            line.starts_with("7 ") && line.contains("Make room on"),
+            "{line}"
+        );
+    }
 }

@@ -497,21 +497,48 @@ fn a_crash_costs_no_file() {
 
 #[test]
 fn a_full_disk_costs_the_link_and_not_the_answer() {
-    let server = TestServer::on_small_disk("4m", &[("CODEX_OPEN", "true")]);
+    let server = TestServer::on_small_disk("40m", &[("CODEX_OPEN", "true")]);
     let small = run(&server, "open('a.txt', 'w').write('x')");
     assert_eq!(server.get(&target(&server, &small["files"][0])).text(), "x");
     let json = run(
         &server,
-        "open('b.txt', 'w').write('x' * 5_000_000); print('done')",
+        "open('b.txt', 'w').write('x' * 9_000_000); print('done')",
     );
     assert_eq!(json["output"], "done\n");
     assert_eq!(json["files"][0].get("url"), None);
-    assert_eq!(json["files"][0]["size"], 5_000_000);
+    assert_eq!(json["files"][0]["size"], 9_000_000);
     let warning = json["warnings"][0].as_str().expect("a warning");
     assert!(warning.contains("the server's disk is full"), "{warning}");
     server.log_line(&["failed to keep files of a run", "make room"]);
     let again = run(&server, "open('c.txt', 'w').write('y')");
     assert_eq!(server.get(&target(&server, &again["files"][0])).text(), "y");
+}
+
+#[test]
+fn whoever_fills_the_disk_can_be_revoked() {
+    let server = TestServer::on_small_disk("40m", &[("CODEX_OPEN", "true")]);
+    let code = "for n in range(3): open(f'{n}', 'w').write('x' * 3_000_000)";
+    let mut kept = 0;
+    let last = loop {
+        let json = run(&server, code);
+        let files = json["files"].as_array().expect("a list");
+        let urls = files.iter().filter(|file| file.get("url").is_some());
+        match urls.count() {
+            0 => break json,
+            more => kept += more,
+        }
+        assert!(kept < 9, "more was kept than there is room for");
+    };
+    assert!(kept > 0, "{last}");
+    let warning = last["warnings"][0].as_str().expect("a warning");
+    assert!(
+        warning.contains("its last 32 MiB are not for files"),
+        "{warning}"
+    );
+    for words in [["create", "tina"], ["revoke", "tina"]] {
+        let (code, said) = server.beside(&[&["token"][..], &words].concat());
+        assert_eq!(code, Some(0), "{words:?}: {said}");
+    }
 }
 
 #[test]

@@ -105,6 +105,29 @@ impl TestServer {
         new_token(self.home(), &[], name)
     }
 
+    /// Runs the binary where the server's own mounts are seen: exit code and
+    /// all that it said.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the binary under test is a process of its own"
+    )]
+    pub(crate) fn beside(&self, args: &[&str]) -> (Option<i32>, String) {
+        let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.process.id().to_string(), "-m"]);
+        if !root {
+            command.args(["-U", "--preserve-credentials"]);
+        }
+        command.arg(env!("CARGO_BIN_EXE_codex-server")).args(args);
+        surround(&mut command, self.home(), &[]);
+        let done = command.output().expect("nsenter runs");
+        let said = [done.stdout, done.stderr].concat();
+        (
+            done.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    }
+
     /// The data directory.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
