@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::{Bounds, Isolation};
+use ipnet::IpNet;
 
 use crate::public_url::Platform;
 use crate::{artifact, file_url};
@@ -98,7 +99,7 @@ pub struct Config {
     /// Where `public_url` came from (`--public-url`, `Codespaces`, `Railway`, …).
     pub public_url_source: Option<String>,
     /// Peers whose `Forwarded`/`X-Forwarded-*` headers are believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<IpNet>,
     /// Who is let in.
     pub access: Access,
     /// Rate limit: of each key, or of everybody together in open mode.
@@ -188,7 +189,7 @@ impl Config {
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         let mut proxies = self.trusted_proxies.iter();
-        proxies.any(|proxy| proxy.to_canonical() == peer)
+        proxies.any(|proxy| proxy.contains(&peer))
     }
 
     /// What the engine needs to know of it.

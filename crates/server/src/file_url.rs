@@ -13,10 +13,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use engine::{FairPlace, FairPlaces, Owner};
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 mod address;
@@ -32,8 +32,11 @@ const REDIRECTS: usize = 3;
 const URL_BYTES: usize = 8192;
 
 /// Requests at once that may hold fetched files in memory, from the first
-/// byte until the end of the run.
+/// byte until the end of the run; one more of a caller who has no other.
 pub(crate) const AT_ONCE: usize = 8;
+
+/// Requests that may wait for that.
+const WAITING: usize = 64;
 
 /// The port of https.
 const HTTPS: u16 = 443;
@@ -121,18 +124,6 @@ impl Host {
     }
 }
 
-/// Reads a network such as `10.1.0.0/16`, or one address.
-///
-/// # Errors
-/// With the words that follow the text in a message.
-pub fn network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>()
-        .or_else(|_| address())
-        .map(|network| network.trunc())
-        .map_err(|_| "is neither an address nor a network such as 10.1.0.0/16".to_owned())
-}
-
 /// Why a file was not fetched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -171,7 +162,7 @@ pub enum Refused {
 pub struct Fetched {
     /// The contents, in the order asked for.
     pub files: Vec<Vec<u8>>,
-    _place: OwnedSemaphorePermit,
+    _place: FairPlace,
 }
 
 /// Fetches files.
@@ -184,7 +175,7 @@ struct Inner {
     bounds: Bounds,
     /// Made at the first use: most servers never fetch anything.
     client: OnceLock<Option<Client>>,
-    places: Arc<Semaphore>,
+    places: FairPlaces,
     /// Whether http will do. Only tests say so, to do without certificates.
     plain: bool,
     names: Names,
@@ -220,7 +211,7 @@ impl Fetcher {
             inner: Arc::new(Inner {
                 bounds,
                 client: OnceLock::new(),
-                places: Arc::new(Semaphore::new(AT_ONCE)),
+                places: FairPlaces::new(AT_ONCE, WAITING),
                 plain,
                 names,
             }),
@@ -233,22 +224,21 @@ impl Fetcher {
         &self.inner.bounds
     }
 
-    /// Fetches one after the other until `deadline`, all together at most
-    /// `total` bytes.
+    /// Fetches files for an owner, one after the other until `deadline`, all
+    /// together at most `total` bytes.
     ///
     /// # Errors
     /// The number of the first that cannot be had, and why.
     pub async fn fetch_all(
         &self,
+        owner: &Owner,
         urls: &[&str],
         total: u64,
         deadline: Instant,
     ) -> Result<Fetched, (usize, Refused)> {
-        let place = Arc::clone(&self.inner.places).acquire_owned();
-        let place = tokio::time::timeout_at(deadline, place).await;
-        let Ok(Ok(place)) = place else {
-            return Err((0, Refused::Busy));
-        };
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let place = self.inner.places.enter(owner, patience).await;
+        let place = place.map_err(|_| (0, Refused::Busy))?;
         let mut files: Vec<Vec<u8>> = Vec::with_capacity(urls.len());
         let mut left = total;
         for (at, url) in urls.iter().enumerate() {

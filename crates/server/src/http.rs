@@ -50,7 +50,13 @@ mod state;
 mod stream;
 mod unread;
 
+#[cfg(test)]
+pub(crate) use body::REQUEST_BYTES;
 pub use connection::Connection;
+#[cfg(test)]
+pub(crate) use failures::REFUSALS;
+#[cfg(test)]
+pub(crate) use serve::FIRST_HEADER;
 pub use serve::serve;
 use state::Shared;
 
@@ -62,6 +68,7 @@ fn router(app: Arc<App>) -> Router {
     let metrics = metrics::Metrics::of(&app.engine);
     let shared = Arc::new(Shared {
         unread: metrics.unread(app.config.unread),
+        requests: body::shares(app.config.body_limit),
         metrics,
         app,
         failures: failures::Failures::default(),

@@ -7,6 +7,7 @@ pub mod api;
 pub mod app;
 pub mod artifact;
 pub mod auth;
+mod byte_shares;
 pub mod cli;
 pub mod config;
 pub mod exit_code;
@@ -20,6 +21,8 @@ pub mod provision;
 pub mod public_url;
 pub mod rate;
 mod runs;
+#[cfg(test)]
+mod shared_bounds;
 pub mod store;
 pub mod telemetry;
 

@@ -58,13 +58,13 @@ pub(crate) async fn execute(
         file_refs,
         mut warnings,
     } = order;
+    draft.owner = caller.principal.id.clone();
     let deadline = caller.client.deadline;
     let fetched = files::fetch(app, deadline, &file_refs, &mut draft, &mut warnings).await?;
     if let Some(deadline) = deadline {
         let left = deadline.at.saturating_duration_since(Instant::now());
         warnings.extend(deadline.fit(&mut draft, app.engine.bounds(), left));
     }
-    draft.owner = caller.principal.id.clone();
     let outcome = run(app, deadline, draft, follow).await;
     // Others may fetch now, however long the answer takes.
     drop(fetched);

@@ -2,8 +2,11 @@
 //! each error says what was expected, never only that it was wrong.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::config::RateLimit;
 
@@ -181,6 +184,18 @@ pub fn quoted(word: &str) -> Cow<'_, str> {
         return Cow::Borrowed(word);
     }
     Cow::Owned(format!("'{}'", word.replace('\'', "'\\''")))
+}
+
+/// Reads a network such as `10.1.0.0/16`, or one address.
+///
+/// # Errors
+/// With the words that follow the text in a message.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(|one| one.to_canonical().into());
+    text.parse::<IpNet>()
+        .or_else(|_| address())
+        .map(|network| network.trunc())
+        .map_err(|_| "is neither an address nor a network such as 10.1.0.0/16".to_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Addresses that a client wants fetched, from any bytes.
 
-use super::{Bounds, Fetcher, Host, Url, network};
+use super::{Bounds, Fetcher, Host, Url};
+use crate::config::value::network;
 
 /// A URL on the first line; on the next a host as the operator lists it, and a
 /// network.

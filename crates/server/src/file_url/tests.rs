@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::config::value::network;
 
 fn bounds(hosts: &[&str], networks: &[&str]) -> Bounds {
     Bounds {
@@ -220,7 +221,9 @@ async fn fetch(
     let url = format!("http://{host}:{port}{path}");
     let deadline =
         Instant::now() + Duration::from_millis(if path == "/silent" { 300 } else { 20_000 });
-    let fetched = fetcher.fetch_all(&[&url], 50_000, deadline).await;
+    let fetched = fetcher
+        .fetch_all(&Owner::default(), &[&url], 50_000, deadline)
+        .await;
     fetched
         .map(|mut fetched| String::from_utf8(fetched.files.remove(0)).expect("UTF-8"))
         .map_err(|(at, refused)| {
@@ -302,7 +305,9 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
     let deadline = Instant::now() + Duration::from_secs(20);
     let fetch = async |path: &str| {
         let url = format!("http://{host}{path}");
-        let fetched = fetcher.fetch_all(&[&url], 100, deadline).await;
+        let fetched = fetcher
+            .fetch_all(&Owner::default(), &[&url], 100, deadline)
+            .await;
         fetched
             .map(|fetched| fetched.files)
             .map_err(|(_, refused)| refused)
@@ -333,7 +338,9 @@ async fn a_redirect_is_resolved_and_checked_anew() {
     );
     let url = format!("http://{host}/inward");
     let deadline = Instant::now() + Duration::from_secs(20);
-    let fetched = fetcher.fetch_all(&[&url], 100, deadline).await;
+    let fetched = fetcher
+        .fetch_all(&Owner::default(), &[&url], 100, deadline)
+        .await;
     assert_eq!(fetched.err(), Some((0, Refused::Address)));
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
@@ -347,8 +354,12 @@ async fn files_share_their_room_and_the_failed_one_is_named() {
     let deadline = Instant::now() + Duration::from_secs(20);
     let url = format!("http://{host}/file");
     let two = [url.as_str(), url.as_str()];
-    let fetched = fetcher.fetch_all(&two, 10, deadline).await;
+    let fetched = fetcher
+        .fetch_all(&Owner::default(), &two, 10, deadline)
+        .await;
     assert_eq!(fetched.map(|fetched| fetched.files.len()), Ok(2));
-    let fetched = fetcher.fetch_all(&two, 9, deadline).await;
+    let fetched = fetcher
+        .fetch_all(&Owner::default(), &two, 9, deadline)
+        .await;
     assert_eq!(fetched.err(), Some((1, Refused::TooLarge(4))));
 }

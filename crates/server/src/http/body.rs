@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, HeaderValue, header};
+use engine::Owner;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, SizeHint};
 
 use crate::api::{Code, Problem};
+use crate::byte_shares::{ByteShare, ByteShares};
 
 /// Bytes of a refused body that are read only to be thrown away.
 const DISCARD: usize = 128 * 1024 * 1024;
@@ -70,19 +72,53 @@ fn is_json(essence: &str) -> bool {
         || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Reads a whole body of at most `limit` bytes within `patience`.
+/// Bytes of all requests in hand together, from the first byte of a body to
+/// the end of its run; more where the largest body is larger than 64 MiB.
+pub(crate) const REQUEST_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Returns the shares of the bytes of requests: room for four bodies at least.
+pub(super) fn shares(body_limit: usize) -> ByteShares {
+    ByteShares::new(REQUEST_BYTES.max(4 * body_limit as u64))
+}
+
+/// A body and the room that it takes, to be kept as long as what was read of it.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) bytes: Bytes,
+    pub(super) room: ByteShare,
+}
+
+/// Reads a whole body of at most `limit` bytes within `patience`, and counts
+/// it to its owner.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
+    (shares, owner): (&ByteShares, &Owner),
     limit: usize,
     patience: Duration,
-) -> Result<Bytes, Problem> {
+) -> Result<Received, Problem> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
+    let most = declared.unwrap_or(limit as u64);
+    let mut room = shares.take(owner, most).ok_or_else(no_room)?;
+    let bytes = read_whole(body, limit, patience).await?;
+    room.shrink(bytes.len() as u64);
+    Ok(Received { bytes, room })
+}
+
+fn no_room() -> Problem {
+    Problem::new(
+        Code::Unavailable,
+        "The server holds too many bytes of requests, most of them yours. Wait for some of them, or send less at once.",
+    )
+    .retry_after(Duration::from_secs(5))
+}
+
+async fn read_whole(body: Body, limit: usize, patience: Duration) -> Result<Bytes, Problem> {
     let whole = Limited::new(body, limit).collect();
     match tokio::time::timeout(patience, whole).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
@@ -182,9 +218,15 @@ mod tests {
         if let Some(length) = declared {
             headers.insert(header::CONTENT_LENGTH, length.parse().expect("a value"));
         }
-        let read = read(&headers, body, 10, PATIENCE).await;
-        read.map(|bytes| bytes.len())
-            .map_err(|problem| problem.code)
+        let shares = ByteShares::new(20);
+        let owner = (&shares, &Owner::default());
+        let read = read(&headers, body, owner, 10, PATIENCE).await;
+        if let Ok(received) = &read {
+            assert_eq!(shares.held(), received.bytes.len() as u64);
+        }
+        let length = read.map(|received| received.bytes.len());
+        assert_eq!(shares.held(), 0);
+        length.map_err(|problem| problem.code)
     }
 
     /// A body that never comes.
@@ -243,6 +285,21 @@ mod tests {
             outcome(Body::new(Silent), None).await,
             Err(Code::RequestTimeout)
         );
+    }
+
+    #[tokio::test]
+    async fn who_holds_most_of_the_bytes_is_refused() {
+        let (shares, owner) = (ByteShares::new(20), Owner::default());
+        let headers = HeaderMap::new();
+        let held = shares.take(&owner, 5).expect("room");
+        let more = || read(&headers, Body::from("123"), (&shares, &owner), 10, PATIENCE);
+        let refused = more().await.expect_err("ten more are too many").code;
+        assert_eq!(refused, Code::Unavailable);
+        let other = Owner::new("other");
+        let read = read(&headers, Body::from("123"), (&shares, &other), 7, PATIENCE).await;
+        assert_eq!(read.expect("room for another").bytes, "123");
+        drop(held);
+        assert!(more().await.is_ok());
     }
 
     #[tokio::test]

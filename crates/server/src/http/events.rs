@@ -30,6 +30,7 @@ use crate::api::event::{
     DroppedOut, Piece, QueuedOut, StartOut, TextDecoder, TextOut, TruncatedOut,
 };
 use crate::api::{ExecuteResponse, Order, Problem};
+use crate::byte_shares::ByteShare;
 use crate::runs::{self, Caller};
 
 /// How long output gathers, unless there is much of it: a program that prints
@@ -53,13 +54,16 @@ pub(super) async fn answer(
     context: Context,
     caller: Caller,
     order: Order,
+    room: ByteShare,
 ) -> Result<Response, Problem> {
     let app = Arc::clone(&shared.app);
     let keep_alive = app.config.stream_keep_alive;
     let (sink, mut events) = engine::events(app.engine.bounds().events());
     let owner = caller.principal.id.clone();
-    let mut running: Running =
-        Box::pin(async move { runs::execute(&app, &caller, order, Some(sink)).await });
+    let mut running: Running = Box::pin(async move {
+        let _room = room;
+        runs::execute(&app, &caller, order, Some(sink)).await
+    });
     let mut ended = None;
     let first = tokio::select! {
         biased;

@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use super::accept::{self, Form};
+use super::body::Received;
 use super::context::Context;
 use super::state::Shared;
 use super::unread::Slot;
@@ -47,15 +48,17 @@ pub(super) async fn execute(
         Some(_) => Form::Json,
         None => accept::form(&parts.headers)?,
     };
-    let (limit, patience) = (config.body_limit, config.client_timeout);
-    let body = body::read(&parts.headers, body, limit, patience).await?;
-    let order = Order::try_from(parse_object(&body)?)?;
-    drop(body);
     let caller = context.caller(action.unwrap_or_default());
+    let owner = (&shared.requests, &caller.principal.id);
+    let (limit, patience) = (config.body_limit, config.client_timeout);
+    let Received { bytes, room } = body::read(&parts.headers, body, owner, limit, patience).await?;
+    let order = Order::try_from(parse_object(&bytes)?)?;
+    drop(bytes);
     if form == Form::Events {
-        return events::answer(shared, context, caller, order).await;
+        return events::answer(shared, context, caller, order, room).await;
     }
     let answer = runs::execute(&shared.app, &caller, order, None).await?;
+    drop(room);
     context.note_run(&answer.status);
     let key = caller.principal.id.as_str();
     let held = shared.unread.hold(key, Slot::default(), json(&answer), 0);

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Refused tokens that an address may send in a [`WINDOW`].
-pub(super) const REFUSALS: u32 = 20;
+pub(crate) const REFUSALS: u32 = 20;
 
 /// The time in which refusals are counted.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);

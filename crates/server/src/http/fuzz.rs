@@ -44,7 +44,7 @@ pub(crate) fn headers(bytes: &[u8]) {
         Ok(&direct),
         "it is a plain URL"
     );
-    config.trusted_proxies = vec![stranger];
+    config.trusted_proxies = vec![stranger.into()];
     let trusted = of_request(&config, stranger, &headers);
     assert_eq!(
         normalise(&trusted).as_ref(),

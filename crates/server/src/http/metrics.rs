@@ -45,6 +45,7 @@ pub(super) struct Metrics {
     capacity: IntGauge,
     waiting: IntGauge,
     queue: IntGauge,
+    request_bytes: IntGauge,
     healthy: IntGauge,
 }
 
@@ -131,6 +132,10 @@ impl Metrics {
             capacity: gauge("codex_runs_capacity", "Runs possible at once."),
             waiting: gauge("codex_queue_length", "Jobs that wait for a place."),
             queue: gauge("codex_queue_capacity", "Jobs that may wait for a place."),
+            request_bytes: gauge(
+                "codex_request_bytes",
+                "Bytes of the requests in hand, from the body to the end of the run.",
+            ),
             healthy: gauge(
                 "codex_sandbox_healthy",
                 "Whether boxes can be made: 1, or 0 once the sandbox broke down.",
@@ -171,13 +176,15 @@ impl Metrics {
     }
 
     /// All of it as text, with the engine's load of this moment.
-    fn text(&self, engine: &Engine) -> Result<String, prometheus::Error> {
+    fn text(&self, engine: &Engine, request_bytes: u64) -> Result<String, prometheus::Error> {
         let load = engine.load();
         let wide = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.live.set(wide(load.running));
         self.capacity.set(wide(load.capacity));
         self.waiting.set(wide(load.waiting));
         self.queue.set(wide(engine.bounds().queue));
+        let request_bytes = i64::try_from(request_bytes).unwrap_or(i64::MAX);
+        self.request_bytes.set(request_bytes);
         self.healthy.set(i64::from(engine.healthy()));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -193,7 +200,9 @@ impl Metrics {
     responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
 )]
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
-    let mut text = shared.metrics.text(&shared.app.engine).map_err(|error| {
+    let held = shared.requests.held();
+    let text = shared.metrics.text(&shared.app.engine, held);
+    let mut text = text.map_err(|error| {
         tracing::error!(error = %chain(&error), "failed to write the metrics");
         Problem::internal()
     })?;

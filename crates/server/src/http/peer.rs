@@ -51,8 +51,8 @@ mod tests {
     #[test]
     fn only_trusted_proxies_are_believed() {
         let mut config = Config::defaults("/nowhere".into());
-        config.trusted_proxies = ["10.0.0.1", "10.0.0.2"]
-            .map(|ip| ip.parse().expect("an address"))
+        config.trusted_proxies = ["10.0.0.1/32", "10.0.0.2/31", "fd00::/8"]
+            .map(|network| network.parse().expect("a network"))
             .to_vec();
         for (peer, chain, expected) in [
             ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
@@ -65,6 +65,8 @@ mod tests {
             ),
             ("10.0.0.1", "198.51.100.1:4711", "198.51.100.1"),
             ("10.0.0.1", "[2001:db8::1]:4711", "2001:db8::1"),
+            ("fd12::1", "198.51.100.1, 10.0.0.3", "198.51.100.1"),
+            ("10.0.0.4", "198.51.100.1", "10.0.0.4"),
             ("10.0.0.1", "nonsense", "10.0.0.1"),
             ("10.0.0.1", "198.51.100.1, nonsense", "10.0.0.1"),
             ("10.0.0.1", "10.0.0.2", "10.0.0.2"),

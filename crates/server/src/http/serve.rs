@@ -31,7 +31,7 @@ use crate::app::App;
 const BUFFER: usize = 64 * 1024;
 
 /// Time for the first header of a connection: whoever opens one has something to ask.
-const FIRST_HEADER: Duration = Duration::from_secs(5);
+pub(crate) const FIRST_HEADER: Duration = Duration::from_secs(5);
 
 /// Time that connections get to write their last answers, after the engine has drained.
 const LAST_WORDS: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use super::failures::Failures;
 use super::metrics::Metrics;
 use super::unread::Unread;
 use crate::app::App;
+use crate::byte_shares::ByteShares;
 
 /// What handlers and layers share.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Shared {
     pub(super) failures: Failures,
     /// What is counted.
     pub(super) metrics: Metrics,
+    /// Bytes of the requests in hand.
+    pub(super) requests: ByteShares,
     /// Answers that wait for their readers.
     pub(super) unread: Unread,
 }

@@ -87,7 +87,7 @@ const HOST_IS: (&str, &str) = ("host", "inner:8000");
 
 fn forwarded_as(peer: IpAddr, pairs: &[(&str, &str)], expected: &str) {
     let config = Config {
-        trusted_proxies: vec![LOOPBACK],
+        trusted_proxies: vec![LOOPBACK.into()],
         ..config()
     };
     assert_eq!(
@@ -244,7 +244,7 @@ proptest! {
                 map.append(name, value);
             }
         }
-        let config = Config { trusted_proxies: vec![LOOPBACK], ..config() };
+        let config = Config { trusted_proxies: vec![LOOPBACK.into()], ..config() };
         let url = of_request(&config, LOOPBACK, &map);
         prop_assert_eq!(normalise(&url), Ok(url.clone()));
         prop_assert!(url.bytes().all(|b| b.is_ascii_alphanumeric() || b".:/[]-_~".contains(&b)), "{}", url);

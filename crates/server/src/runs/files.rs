@@ -30,7 +30,7 @@ pub(super) async fn fetch(
     let sent: usize = draft.files.iter().map(|file| file.content.len()).sum();
     let room = engine.bounds().files_in_bytes.saturating_sub(sent as u64);
     let urls: Vec<&str> = refs.iter().map(|one| one.download_link.as_str()).collect();
-    let fetched = fetcher.fetch_all(&urls, room, deadline).await;
+    let fetched = fetcher.fetch_all(&draft.owner, &urls, room, deadline).await;
     let mut fetched = fetched.map_err(|(at, refused)| problem(at, &refused))?;
     let mut taken: BTreeSet<String> = draft.files.iter().map(top).collect();
     for (one, content) in refs.iter().zip(fetched.files.drain(..)) {

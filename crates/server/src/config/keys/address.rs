@@ -44,11 +44,14 @@ pub(super) const ADDRESS: &[Key] = &[
         "trusted_proxy",
         Reach::Serve,
         "none",
-        Kind::List(form("ADDRESS", "IP addresses"), |s, v| {
-            s.config.trusted_proxies.push(address(v)?);
-            Ok(())
-        }),
-        "Proxy whose Forwarded and X-Forwarded-* headers are believed",
+        Kind::List(
+            form("NETWORK", "addresses or networks such as 10.1.0.0/16"),
+            |s, v| {
+                s.config.trusted_proxies.push(value::network(v)?);
+                Ok(())
+            },
+        ),
+        "Proxy, or network of proxies, whose Forwarded and X-Forwarded-* headers are believed",
     ),
     key(
         "max_connections",

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{GIB, KIB, Key, Kind, MIB, Reach, form, key, size};
+use crate::config::value;
 use crate::file_url;
 
 /// The longest that a file may be kept.
@@ -57,7 +58,7 @@ pub(super) const FILES: &[Key] = &[
         Kind::List(
             form("NETWORK", "addresses or networks such as 10.1.0.0/16"),
             |s, v| {
-                s.config.file_urls.networks.push(file_url::network(v)?);
+                s.config.file_urls.networks.push(value::network(v)?);
                 Ok(())
             },
         ),

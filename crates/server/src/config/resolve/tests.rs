@@ -227,7 +227,7 @@ fn wrong_words_and_contradictions_are_told() {
         &[("trusted_proxy", "127.0.0.1"), ("trusted_proxy", "lo")],
         &[],
         "",
-        "--trusted-proxy: trusted_proxy = \"lo\" is not an IP address such as 127.0.0.1, 0.0.0.0 or ::. Give IP addresses",
+        "--trusted-proxy: trusted_proxy = \"lo\" is neither an address nor a network such as 10.1.0.0/16. Give addresses or networks such as 10.1.0.0/16",
     );
     refused(
         &[],
@@ -363,14 +363,29 @@ fn values_that_follow_others() {
 #[test]
 fn words_and_lists_arrive() {
     let file = "log_format = 'json'\nmin_isolation = 'full'\ncors_origin = ['https://a.example', 'https://b.example']\nopen = true";
-    let config = layers(&[], &[("CODEX_TRUSTED_PROXY", "10.0.0.1, ::1")], file).config;
+    let config = layers(
+        &[],
+        &[("CODEX_TRUSTED_PROXY", "10.0.0.1, ::1, 172.16.9.9/12")],
+        file,
+    )
+    .config;
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.min_isolation, Isolation::Full);
     assert_eq!(
         config.cors_origins,
         ["https://a.example", "https://b.example"]
     );
-    assert_eq!(config.trusted_proxies.len(), 2);
+    for (peer, trusted) in [
+        ("10.0.0.1", true),
+        ("::ffff:10.0.0.1", true),
+        ("10.0.0.2", false),
+        ("::1", true),
+        ("172.17.0.1", true),
+        ("172.32.0.1", false),
+    ] {
+        let peer = peer.parse().expect("an address");
+        assert_eq!(config.trusts(peer), trusted, "{peer}");
+    }
     assert_eq!(config.access, Access::Open);
 }
 
