@@ -151,6 +151,8 @@ impl Client {
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limit)
+            // A client may close its side once it has asked (RFC 9112, 9.6).
+            .half_close(true)
             .max_buf_size(BUFFER)
             .serve_connection(TokioIo::new(stream), service);
         let serving = graceful.watch(serving);
@@ -179,7 +181,9 @@ async fn silent(seat: &Seat, limit: Duration) {
     }
 }
 
-/// Answers one request, unless the client goes away first.
+/// Answers one request. What may take long, a request that is not safe, ends
+/// when the client closes its side of the connection: whether it still reads
+/// cannot be seen, and a run is not to go on for nobody.
 async fn answer(
     router: Router,
     request: Request<Incoming>,
@@ -195,11 +199,12 @@ async fn answer(
     request.extensions_mut().insert(Arc::clone(&busy));
     // For an answer that goes on after this function has given it.
     request.extensions_mut().insert(Arc::clone(&socket));
+    let is_safe = request.method().is_safe();
     tokio::select! {
         answered = router.oneshot(request) => {
             let answered: Result<_, Infallible> = answered;
             Ok(answered.unwrap_or_else(|never| match never {}))
         }
-        () = socket.closed() => Err(ClientGone),
+        () = socket.closed(), if !is_safe => Err(ClientGone),
     }
 }

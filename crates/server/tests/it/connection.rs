@@ -234,3 +234,20 @@ fn a_connection_that_asks_nothing_is_closed_soon() {
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
+
+#[test]
+fn a_client_that_closes_its_side_is_answered() {
+    let server = TestServer::start();
+    for path in ["/health", "/languages", "/openapi.json", "/nope"] {
+        let mut stream = server.connect();
+        stream
+            .write_all(&server.bytes("GET", path, &[&server.bearer()], b""))
+            .expect("write");
+        stream
+            .shutdown(std::net::Shutdown::Write)
+            .expect("shutdown");
+        let expected = if path == "/nope" { 404 } else { 200 };
+        assert_eq!(Reply::read(&mut stream, false).status, expected, "{path}");
+    }
+    server.still_runs();
+}
