@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -45,7 +45,7 @@ impl Census {
         Ok(Self {
             processes: processes.len(),
             mounts: mounts(&processes)?,
-            cgroups: directories(Path::new("/sys/fs/cgroup")),
+            cgroups: cgroups(&processes),
             fds: fds(&processes),
             files: entries(home),
             memory_kib: memory_kib(pid)?,
@@ -68,22 +68,38 @@ impl Census {
     }
 }
 
-/// The server, everything that descends from it, and every later process that
-/// is in a namespace other than ours: what escaped its parents still counts.
+/// The server, everything that descends from it, and what escaped its parents:
+/// every later process in a namespace other than ours that has been passed on to
+/// an ancestor of the server. Whoever else starts boxes on this machine keeps its
+/// own.
 pub(crate) fn family(server: u32) -> Result<BTreeSet<Process>> {
     let all = snapshot()?;
     let own = namespaces("self");
-    let mut found: BTreeSet<Process> = descendants(server, &all);
     let born = all.keys().find(|process| process.pid == server);
     let born = born.map_or(0, |process| process.started);
-    for &process in all.keys().filter(|process| process.started >= born) {
-        let theirs = namespaces(&process.pid.to_string());
-        let strange = theirs.iter().zip(&own).any(|(a, b)| a.is_some() && a != b);
-        if strange {
-            found.insert(process);
-        }
-    }
+    let later = all.keys().filter(|process| process.started >= born);
+    let strange: BTreeSet<u32> = later
+        .filter(|process| {
+            let theirs = namespaces(&process.pid.to_string());
+            theirs.iter().zip(&own).any(|(a, b)| a.is_some() && a != b)
+        })
+        .map(|process| process.pid)
+        .collect();
+    let parents = all.iter().map(|(process, parent)| (process.pid, *parent));
+    let passed_on = passed_on(server, &parents.collect(), &strange);
+    let mut found: BTreeSet<Process> = descendants(server, &all);
+    found.extend(all.into_keys().filter(|one| passed_on.contains(&one.pid)));
     Ok(found)
+}
+
+/// Those of `strange` above whom the first that is not strange is an ancestor of
+/// `server`: there the kernel takes orphans.
+fn passed_on(server: u32, parents: &BTreeMap<u32, u32>, strange: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let above = |pid: u32| std::iter::successors(parents.get(&pid), |pid| parents.get(pid));
+    let ancestors: BTreeSet<u32> = above(server).copied().collect();
+    let adopter = |pid: u32| above(pid).find(|pid| !strange.contains(pid));
+    let is_passed_on = |pid: &&u32| adopter(**pid).is_some_and(|pid| ancestors.contains(pid));
+    strange.iter().filter(is_passed_on).copied().collect()
 }
 
 /// The family, a line for each: number, parent and command line.
@@ -194,13 +210,33 @@ fn fds(processes: &BTreeSet<Process>) -> usize {
         .sum()
 }
 
-/// Directories below `root`, not crossing symbolic links.
-fn directories(root: &Path) -> usize {
-    children(root)
-        .into_iter()
-        .filter(|(_, is_directory)| *is_directory)
-        .map(|(path, _)| 1 + directories(&path))
-        .sum()
+/// Cgroups of the wardens among `processes`, and of wardens that are dead: those
+/// of other servers come and go as they like.
+fn cgroups(processes: &BTreeSet<Process>) -> usize {
+    let is_theirs = |path: &Path| {
+        warden_in(&path.to_string_lossy()).is_some_and(|warden| {
+            processes.iter().any(|process| process.pid == warden)
+                || !Path::new("/proc").join(warden.to_string()).exists()
+        })
+    };
+    let mut left = vec![PathBuf::from("/sys/fs/cgroup")];
+    let mut count = 0;
+    while let Some(directory) = left.pop() {
+        for (path, is_directory) in children(&directory) {
+            if is_directory {
+                count += usize::from(is_theirs(&path));
+                left.push(path);
+            }
+        }
+    }
+    count
+}
+
+/// The process in the name of a warden's cgroup, or of one below it:
+/// `…/codex-server-PID-…`.
+fn warden_in(path: &str) -> Option<u32> {
+    let (_, name) = path.split_once("/codex-server-")?;
+    name.split('-').next()?.parse().ok()
 }
 
 /// Everything below `root`, not crossing symbolic links.
@@ -211,7 +247,7 @@ fn entries(root: &Path) -> usize {
         .sum()
 }
 
-fn children(root: &Path) -> Vec<(std::path::PathBuf, bool)> {
+fn children(root: &Path) -> Vec<(PathBuf, bool)> {
     fs::read_dir(root).map_or_else(
         |_| Vec::new(),
         |list| {
@@ -280,12 +316,40 @@ mod tests {
         assert!(alive(&child_only).expect("/proc is there").is_empty());
     }
 
+    /// 1 started the shell 10, that this check 20, that the server 30, whose
+    /// warden is 31; 40 is somebody else's server.
+    #[test]
+    fn orphans_are_ours_and_boxes_of_others_are_not() {
+        let usual = [(1, 0), (10, 1), (20, 10), (30, 20), (40, 10)];
+        let check = |strange: &[(u32, u32)], expected: &[u32]| {
+            let parents = usual.iter().chain(strange).copied().collect();
+            let strange = strange.iter().map(|(pid, _)| *pid).collect();
+            let found = passed_on(30, &parents, &strange);
+            assert_eq!(found, expected.iter().copied().collect(), "{strange:?}");
+        };
+        check(&[(31, 30), (32, 31)], &[]);
+        check(&[(32, 1), (33, 32)], &[32, 33]);
+        check(&[(32, 10)], &[32]);
+        check(&[(41, 40), (42, 41), (43, 42)], &[]);
+        check(&[(41, 99)], &[]);
+    }
+
+    #[test]
+    fn cgroups_name_their_warden() {
+        let check = |path, expected| assert_eq!(warden_in(path), expected, "{path}");
+        check("/sys/fs/cgroup/memory/a/codex-server-12-7f/box-3", Some(12));
+        check("/sys/fs/cgroup/codex-server-12-7f", Some(12));
+        check("/sys/fs/cgroup/codex-server.service", None);
+        check("/sys/fs/cgroup/codex-server-x", None);
+        check("/sys/fs/cgroup", None);
+    }
+
     #[test]
     fn files_are_counted_at_every_depth() {
         let root = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(root.path().join("a/b")).expect("made");
         fs::write(root.path().join("a/b/c"), "x").expect("written");
-        assert_eq!((entries(root.path()), directories(root.path())), (3, 2));
+        assert_eq!(entries(root.path()), 3);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 # Makes a network of the test's own, in which the metadata addresses exist, and
-# becomes the test there: ground.py UID PROGRAM [ARGUMENT...]
+# shared memory that no other program of this machine has; becomes the test there: ground.py UID PROGRAM [ARGUMENT...]
 import ctypes, fcntl, os, socket, struct, sys
 
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNET, CLONE_NEWIPC = 0x40000000, 0x08000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 
 uid = int(sys.argv[1])
 libc = ctypes.CDLL(None, use_errno=True)
-if libc.unshare(CLONE_NEWNET) != 0:
-    sys.exit("no network namespace: %s; run as root" % os.strerror(ctypes.get_errno()))
+if libc.unshare(CLONE_NEWNET | CLONE_NEWIPC) != 0:
+    sys.exit("no network and IPC namespaces: %s; run as root" % os.strerror(ctypes.get_errno()))
 
 def request(name, family=socket.AF_INET, address="0.0.0.0"):
     return struct.pack("16sH2s4s8x", name, family, b"\0\0", socket.inet_aton(address))

@@ -395,7 +395,7 @@ fn a_revoked_token_stops_nothing_that_runs() {
 #[test]
 fn doctor_makes_no_data_directory() {
     let home = Home::new();
-    let done = home.run(&["doctor"]);
+    let done = home.run(&["doctor", "--port", "0"]);
     assert!(done.out().contains("made at the first start"), "{done:?}");
     assert!(!home.path().exists());
     assert!(done.stdout.lines().count() <= 24, "{}", done.stdout);
