@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask up | build | test | tidy | …`.
+//! The project's own commands: `cargo xtask up | build | check | test | tidy | …`.
 //!
 //! Commands that attack, emulate and measure are in the crate `lab`, and handed on
 //! to it. Holds no product code and is never shipped. Everything that it starts
@@ -10,7 +10,10 @@
     reason = "these commands talk to the person who typed them"
 )]
 
+mod changes;
+mod check;
 mod lock;
+mod steps;
 mod test;
 mod tidy;
 mod up;
@@ -39,6 +42,8 @@ enum Command {
     },
     /// Build the release binary.
     Build,
+    /// Check what a commit needs, in three minutes: the crates that changed.
+    Check,
     /// Install what tests need and run everything it takes to trust a commit.
     Test {
         /// The long checks too.
@@ -85,7 +90,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up { serve } => up::up(&serve)?,
         Command::Build => println!("{}", build::release()?.display()),
-        // It told its failures itself: the sums are its last line.
+        // They told their failures themselves: the sums are their last line.
+        Command::Check if !check::check() => return Ok(ExitCode::FAILURE),
+        Command::Check => {}
         Command::Test { full } if !test::test(full) => return Ok(ExitCode::FAILURE),
         Command::Test { .. } => {}
         Command::Tidy => tidy::tidy()?,

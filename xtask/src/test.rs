@@ -5,14 +5,13 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use xtask::lab;
-use xtask::tally::{self, Counts, Tally};
+use xtask::tally::Tally;
 use xtask::{apt, build, dist, process};
 
-use crate::tidy;
+use crate::{steps, tidy};
 
 /// Seconds for each fuzzing target in the full run.
 const FULL_FUZZING: &str = "60";
@@ -25,7 +24,7 @@ pub(crate) fn test(full: bool) -> bool {
     let mut tally = Tally::new();
     tally.step("what tests need", prepare);
     source(&mut tally);
-    tally.counted("tests of every crate", || nextest_or_cargo("run the tests"));
+    tally.counted("tests of every crate", steps::all_tests);
     tally.step("documentation tests", || {
         let mut cargo = process::cargo();
         cargo.args(["test", "--workspace", "--doc", "--quiet"]);
@@ -101,26 +100,8 @@ fn prepare() -> Result<()> {
 
 /// The checks of the source alone.
 fn source(tally: &mut Tally) {
-    tally.step("formatting", || {
-        component("fmt", "rustfmt")?;
-        process::run(
-            "check the formatting (cure: `cargo fmt --all`)",
-            process::cargo().args(["fmt", "--all", "--check"]),
-        )
-    });
-    tally.step("clippy", || {
-        component("clippy", "clippy")?;
-        let mut clippy = process::cargo();
-        clippy.args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]);
-        process::run("pass clippy", &mut clippy)
-    });
+    tally.step("formatting", steps::formatting);
+    tally.step("clippy", steps::clippy);
     tally.step("tidy", tidy::tidy);
     if process::find("cargo-deny").is_none() {
         tally.leave_out(
@@ -134,68 +115,5 @@ fn source(tally: &mut Tally) {
             deny.args(["deny", "--offline", "check", "bans", "licenses", "sources"]);
             process::run("pass cargo deny", &mut deny)
         });
-    }
-}
-
-fn component(subcommand: &str, name: &str) -> Result<()> {
-    if !process::succeeds(process::cargo().args([subcommand, "--version"])) {
-        bail!("cargo has no `{subcommand}`; run `rustup component add {name}`, then try again");
-    }
-    Ok(())
-}
-
-fn nextest_or_cargo(what: &str) -> Result<Counts> {
-    if process::succeeds(process::cargo().args(["nextest", "--version"])) {
-        println!("{what} with nextest");
-        return counted(process::cargo().args([
-            "nextest",
-            "run",
-            "--workspace",
-            "--no-fail-fast",
-            "--status-level",
-            "slow",
-            "--color",
-            "never",
-        ]));
-    }
-    println!("{what} with cargo's own runner");
-    counted(process::cargo().args([
-        "test",
-        "--workspace",
-        "--lib",
-        "--bins",
-        "--tests",
-        "--no-fail-fast",
-        "--color",
-        "never",
-    ]))
-}
-
-fn counted(command: &mut Command) -> Result<Counts> {
-    command.env(lab::ATTACKS_APART, "1");
-    let (status, output) = process::tee("run the tests", command)?;
-    let counts = tally::runner_counts(&output);
-    if !status.success() && counts.failed == 0 {
-        bail!("the test runner ended with {status} before it counted a failure; see above");
-    }
-    Ok(counts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_runner_that_dies_is_a_failure() {
-        let check = |script: &str| {
-            let mut shell = process::command("sh");
-            shell.args(["-c", script]);
-            counted(&mut shell)
-        };
-        let passing = check("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'");
-        assert_eq!(passing.expect("it passes").passed, 2);
-        let failing = check("echo 'test result: FAILED. 2 passed; 1 failed; 0 ignored'; exit 101");
-        assert_eq!(failing.expect("it counted").failed, 1);
-        assert!(check("echo 'error: could not compile'; exit 101").is_err());
     }
 }
