@@ -27,12 +27,10 @@ mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod refusal;
-mod shape;
 
 use answer::Answer;
 use events::{Event, Reader};
 use refusal::{Refusal, quoted};
-use shape::Shape;
 
 /// How long the connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -357,9 +355,16 @@ impl Far<'_> {
 
     /// An answer of a server that does not stream, or was not asked to.
     async fn whole(&self, response: Response) -> Result<Answer, Failure> {
-        let mut shape = Shape::default();
+        let mut begun = false;
+        // Junk is not waited for: the first byte says whether this is an object.
+        let opens_object = |piece: &[u8]| {
+            let first = piece.iter().find(|byte| !byte.is_ascii_whitespace());
+            let good = begun || first.is_none_or(|byte| *byte == b'{');
+            begun |= first.is_some();
+            good
+        };
         let bytes = self
-            .read(response, ANSWER, |piece| shape.take(piece))
+            .read(response, ANSWER, opens_object)
             .await
             .map_err(|why| Failure::text(Exit::Failed, why))?;
         let answer = answer::parse(&bytes).and_then(Answer::of);
