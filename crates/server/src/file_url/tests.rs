@@ -363,3 +363,31 @@ async fn files_share_their_room_and_the_failed_one_is_named() {
         .await;
     assert_eq!(fetched.err(), Some((1, Refused::TooLarge(4))));
 }
+
+#[tokio::test]
+async fn one_owner_keeps_no_other_from_fetching() {
+    let (port, _) = serve(answer).await;
+    let names = Names::Fixed(Arc::new(|_| vec![SocketAddr::from(([127, 0, 0, 1], 0))]));
+    let host = format!("files.example:{port}");
+    let fetcher = Fetcher::with(bounds(&[&host], &["127.0.0.1"]), true, names);
+    let url = format!("http://{host}/file");
+    let fetch = async |name: &str, patience: Duration| {
+        let (owner, deadline) = (Owner::new(name), Instant::now() + patience);
+        fetcher.fetch_all(&owner, &[&url], 100, deadline).await
+    };
+    let mut held = Vec::new();
+    for _ in 0..AT_ONCE {
+        held.push(
+            fetch("eve", Duration::from_secs(20))
+                .await
+                .expect("a place"),
+        );
+    }
+    let refused = fetch("eve", Duration::from_millis(50)).await;
+    assert_eq!(refused.err(), Some((0, Refused::Busy)));
+    for _ in 0..3 {
+        let fetched = fetch("bob", Duration::from_secs(20)).await;
+        assert_eq!(fetched.expect("the kept place").files, [b"hello"]);
+    }
+    drop(held);
+}
