@@ -28,7 +28,7 @@ use crate::support::Isolation;
 use crate::sys;
 use crate::watch;
 use ground::Ground;
-use live::{LiveBox, Phase, REMOVAL_RETRY, Removal};
+use live::{Kind, LiveBox, Phase, REMOVAL_RETRY, Removal};
 
 /// How long the end of all boxes may take when the server is gone.
 const END_TIMEOUT: Duration = Duration::from_secs(4);
@@ -290,10 +290,7 @@ impl Warden {
         if omitted(Omit::Memory) {
             return;
         }
-        let uids: Vec<u32> = alive
-            .iter()
-            .filter_map(|each| each.room.as_ref().map(|room| room.uid))
-            .collect();
+        let uids: Vec<u32> = alive.iter().filter_map(|each| each.uid()).collect();
         match watch::resident_by_uid(&uids) {
             Ok(used) => {
                 for (each, used) in alive.iter_mut().zip(used) {
@@ -333,15 +330,16 @@ impl Warden {
                     // How it ended is nobody's to know: what matters is that it did.
                     init.end();
                 }
-                if each.room.is_some() {
-                    each.close();
+                if each.close() {
                     return;
                 }
                 // With it died everybody in its pid namespace.
                 let each = self.boxes.swap_remove(index);
                 tell_end(&each);
                 self.free.push(each.slot);
-                self.release(each.cgroup);
+                if let Kind::Namespaced { cgroup } = each.kind {
+                    self.release(cgroup);
+                }
             }
             Phase::Killing => {
                 if !each.is_closed() {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use super::ground::Ground;
-use super::live::{LiveBox, Phase, Seen};
+use super::live::{Kind, LiveBox, Lodging, Phase};
 use super::{Warden, log};
 use crate::cgroup::Cgroup;
 use crate::confine::{Confinement, Walls};
@@ -19,7 +19,7 @@ use crate::limits::Limits;
 use crate::omit::{Omit, omitted};
 use crate::spec::Spec;
 use crate::sys::{self, Child, CloneFlags};
-use crate::uids::{self, Awaited, Closer, Room};
+use crate::uids::{self, Awaited, Closer};
 use crate::{init, mount};
 
 /// Added to a box's badness: the kernel should take it before the server.
@@ -57,14 +57,10 @@ impl Warden {
                     init: Some(made.init),
                     _lifeline: made.lifeline,
                     monitor,
-                    cgroup: made.cgroup,
-                    room: made.room,
-                    closer: made.closer,
-                    closers: 0,
+                    kind: made.kind,
                     slot,
                     deadline: Instant::now() + spec.limits.lifetime,
                     killed: false,
-                    seen: Seen::up_to(spec.limits.memory),
                 });
                 Ok(())
             }
@@ -114,9 +110,7 @@ impl Warden {
             Ok((init, lifeline)) => Ok(Made {
                 init,
                 lifeline,
-                cgroup,
-                room: None,
-                closer: None,
+                kind: Kind::Namespaced { cgroup },
             }),
             Err(error) => {
                 self.release(cgroup);
@@ -157,9 +151,7 @@ impl Warden {
             Ok((init, lifeline, closer)) => Ok(Made {
                 init,
                 lifeline,
-                cgroup: None,
-                room: Some(room),
-                closer: Some(closer),
+                kind: Kind::InPlace(Lodging::new(room, closer, spec.limits.memory)),
             }),
             Err(error) => {
                 // Nobody was ever in it.
@@ -188,9 +180,7 @@ fn counted(limits: &Limits) -> Limits {
 struct Made {
     init: Awaited,
     lifeline: OwnedFd,
-    cgroup: Option<Cgroup>,
-    room: Option<Room>,
-    closer: Option<Closer>,
+    kind: Kind,
 }
 
 /// Clones the box and lets it go on once its ids are there. Gives its init and

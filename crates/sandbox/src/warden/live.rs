@@ -44,37 +44,36 @@ pub(super) struct LiveBox {
     /// Its other end shows init that the warden lives.
     pub(super) _lifeline: OwnedFd,
     pub(super) monitor: OwnedFd,
-    pub(super) cgroup: Option<Cgroup>,
-    /// Without namespaces: its directories and uids.
-    pub(super) room: Option<Room>,
-    /// Without namespaces: what ends it. None when it died, until there is another.
-    pub(super) closer: Option<Closer>,
-    /// How often it was replaced.
-    pub(super) closers: u32,
+    pub(super) kind: Kind,
     pub(super) slot: u32,
     pub(super) deadline: Instant,
     /// Whether it was told to die: once is enough.
     pub(super) killed: bool,
-    /// Without namespaces: what the warden saw of its memory.
-    pub(super) seen: Seen,
 }
 
-/// What the warden saw of a box's memory.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    /// The ceiling, in bytes.
-    pub(super) limit: u64,
+/// What holds a box together, and so what ends it.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Namespaces: nobody in them outlives its init. A cgroup where there are any.
+    Namespaced { cgroup: Option<Cgroup> },
+    /// Uids: whoever has them must be killed, and what they left deleted.
+    InPlace(Lodging),
+}
+
+/// A box's place on the machine itself, where it has no namespaces.
+#[derive(Debug)]
+pub(super) struct Lodging {
+    room: Room,
+    /// What ends it. None when it died, until there is another.
+    closer: Option<Closer>,
+    /// How often it was replaced.
+    closers: u32,
+    /// The memory that its programs may have, in bytes.
+    memory: u64,
+    /// The most that the warden saw of it, in bytes.
     peak: u64,
+    /// How often they were killed for having more.
     kills: u64,
-}
-
-impl Seen {
-    pub(super) fn up_to(limit: u64) -> Self {
-        Self {
-            limit,
-            ..Self::default()
-        }
-    }
 }
 
 impl LiveBox {
@@ -94,7 +93,9 @@ impl LiveBox {
         }
         self.killed = true;
         // By cgroup and by pid namespace: a fork bomb outruns any list of pids.
-        if let Some(cgroup) = &self.cgroup
+        if let Kind::Namespaced {
+            cgroup: Some(cgroup),
+        } = &self.kind
             && let Err(error) = cgroup.kill()
         {
             log(&Error::new(Step::Kill, error));
@@ -109,59 +110,156 @@ impl LiveBox {
 
     /// What the phase waits for.
     pub(super) fn awaited(&self) -> Option<BorrowedFd<'_>> {
-        let closer = self.closer.as_ref();
-        match self.phase {
-            Phase::Alive => self.init.as_ref().map(|init| init.fd.as_fd()),
-            Phase::Killing => closer.map(|closer| closer.socket.as_fd()),
-            Phase::Kept => None,
-            Phase::Clearing => closer.map(|closer| closer.process.fd.as_fd()),
+        match (self.phase, &self.kind) {
+            (Phase::Alive, _) => self.init.as_ref().map(|init| init.fd.as_fd()),
+            (Phase::Kept, _) | (_, Kind::Namespaced { .. }) => None,
+            (Phase::Killing, Kind::InPlace(lodging)) => {
+                lodging.closer.as_ref().map(|closer| closer.socket.as_fd())
+            }
+            (Phase::Clearing, Kind::InPlace(lodging)) => {
+                let closer = lodging.closer.as_ref();
+                closer.map(|closer| closer.process.fd.as_fd())
+            }
         }
     }
 
     /// The children of the warden that belong to it.
     pub(super) fn children(&mut self) -> impl Iterator<Item = &mut Awaited> {
-        let closer = self.closer.as_mut().map(|closer| &mut closer.process);
+        let closer = match &mut self.kind {
+            Kind::Namespaced { .. } => None,
+            Kind::InPlace(lodging) => lodging.closer.as_mut(),
+        };
+        let closer = closer.map(|closer| &mut closer.process);
         self.init.as_mut().into_iter().chain(closer)
     }
 
-    /// Begins to kill its programs for good, or goes on after a failure.
-    pub(super) fn close(&mut self) {
+    /// Begins to kill its programs for good, after the end of its init. Says
+    /// whether anybody can be left.
+    pub(super) fn close(&mut self) -> bool {
+        let Kind::InPlace(lodging) = &mut self.kind else {
+            return false;
+        };
         self.phase = Phase::Killing;
-        if self.closer.as_mut().is_none_or(|closer| !closer.kill()) {
-            self.replace_closer();
-        }
-    }
-
-    /// A closer that died or failed is replaced, as soon as one can be had.
-    fn replace_closer(&mut self) {
-        let started = self.room.as_ref().map(Closer::start);
-        self.closer = None;
-        self.closers += 1;
-        match started {
-            Some(Ok(mut closer)) => {
-                let told = match self.phase {
-                    Phase::Clearing => closer.clear(),
-                    _ => closer.kill(),
-                };
-                // Else it is dead already, and the next turn sees that.
-                self.closer = told.then_some(closer);
-            }
-            // Tried again at the next turn. Said once.
-            Some(Err(error)) if self.closers == 1 => log(&error),
-            Some(Err(_)) | None => {}
-        }
+        lodging.kill();
+        true
     }
 
     /// Goes on with what a lost closer did not do.
     pub(super) fn go_on(&mut self) {
-        let ends = matches!(self.phase, Phase::Killing | Phase::Clearing);
-        if ends && self.closer.is_none() {
-            self.replace_closer();
+        if let Kind::InPlace(lodging) = &mut self.kind
+            && lodging.closer.is_none()
+        {
+            match self.phase {
+                Phase::Alive | Phase::Kept => {}
+                Phase::Killing => lodging.kill(),
+                Phase::Clearing => lodging.clear(),
+            }
         }
     }
 
     /// Whether all of its programs are dead.
     pub(super) fn is_closed(&mut self) -> bool {
+        match &mut self.kind {
+            Kind::Namespaced { .. } => self.init.is_none(),
+            Kind::InPlace(lodging) => lodging.is_closed(),
+        }
+    }
+
+    /// Whether all that it left is gone; `Some(false)` when that cannot be had.
+    pub(super) fn is_cleared(&mut self) -> Option<bool> {
+        match &mut self.kind {
+            Kind::Namespaced { .. } => Some(true),
+            Kind::InPlace(lodging) => lodging.is_cleared(),
+        }
+    }
+
+    /// The uid of its programs, where it has no namespaces.
+    pub(super) fn uid(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Namespaced { .. } => None,
+            Kind::InPlace(lodging) => Some(lodging.room.uid),
+        }
+    }
+
+    /// Begins to delete what it left.
+    pub(super) fn clear(&mut self) {
+        self.phase = Phase::Clearing;
+        if let Kind::InPlace(lodging) = &mut self.kind {
+            lodging.clear();
+        }
+    }
+
+    /// Takes note of the memory its programs have, and kills them when it is
+    /// more than they may.
+    pub(super) fn look(&mut self, used: u64) {
+        if let Kind::InPlace(lodging) = &mut self.kind
+            && !lodging.keep_below(used)
+        {
+            self.kill();
+        }
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        match &self.kind {
+            Kind::InPlace(lodging) => Usage {
+                memory_peak: lodging.peak,
+                oom_kills: lodging.kills,
+                ..Usage::default()
+            },
+            Kind::Namespaced { cgroup: None } => Usage::default(),
+            Kind::Namespaced {
+                cgroup: Some(cgroup),
+            } => cgroup.usage().unwrap_or_else(|error| {
+                log(&error);
+                Usage::default()
+            }),
+        }
+    }
+}
+
+impl Lodging {
+    /// The place of a box whose programs may have so many bytes of memory.
+    pub(super) fn new(room: Room, closer: Closer, memory: u64) -> Self {
+        Self {
+            room,
+            closer: Some(closer),
+            closers: 0,
+            memory,
+            peak: 0,
+            kills: 0,
+        }
+    }
+
+    /// Has the programs killed, if need be by another closer.
+    fn kill(&mut self) {
+        self.tell(Closer::kill);
+    }
+
+    /// Has what they left deleted, if need be by another closer.
+    fn clear(&mut self) {
+        self.tell(Closer::clear);
+    }
+
+    /// A closer that died or failed is replaced, as soon as one can be had.
+    fn tell(&mut self, what: fn(&mut Closer) -> bool) {
+        if self.closer.as_mut().is_some_and(what) {
+            return;
+        }
+        // Before the other one is let go of, which it takes for the warden's end.
+        let started = Closer::start(&self.room);
+        self.closer = None;
+        self.closers += 1;
+        match started {
+            // One that cannot be told is dead already, and the next turn sees that.
+            Ok(mut closer) => self.closer = what(&mut closer).then_some(closer),
+            // Tried again at the next turn. Said once.
+            Err(error) if self.closers == 1 => log(&error),
+            Err(_) => {}
+        }
+    }
+
+    /// Whether all of its programs are dead.
+    fn is_closed(&mut self) -> bool {
         match self.closer.as_mut().map(Closer::answer) {
             Some(Answer::Done) => true,
             Some(Answer::Waiting) => false,
@@ -177,14 +275,13 @@ impl LiveBox {
     }
 
     /// Whether all that it left is gone; `Some(false)` when that cannot be had.
-    pub(super) fn is_cleared(&mut self) -> Option<bool> {
+    fn is_cleared(&mut self) -> Option<bool> {
         let code = self.closer.take().map_or(-1, |closer| closer.process.end());
-        let removed = match &self.room {
-            Some(room) if code == 0 => room.remove(),
-            _ => {
-                let failed = std::io::Error::other(format!("the closer ended with {code}"));
-                Err(Error::new(Step::ClearAway, failed))
-            }
+        let removed = if code == 0 {
+            self.room.remove()
+        } else {
+            let failed = std::io::Error::other(format!("the closer ended with {code}"));
+            Err(Error::new(Step::ClearAway, failed))
         };
         match removed {
             Ok(()) => Some(true),
@@ -197,50 +294,19 @@ impl LiveBox {
         }
     }
 
-    /// Begins to delete what it left.
-    pub(super) fn clear(&mut self) {
-        self.phase = Phase::Clearing;
-        if self.closer.as_mut().is_none_or(|closer| !closer.clear()) {
-            self.replace_closer();
+    /// Takes note of the memory in use, and has the programs killed when it is
+    /// more than they may have. Says whether that could be done.
+    fn keep_below(&mut self, used: u64) -> bool {
+        self.peak = self.peak.max(used.min(self.memory.saturating_mul(2)));
+        if used <= self.memory {
+            return true;
         }
-    }
-
-    /// Takes note of the memory its programs have, and kills them when it is
-    /// more than they may.
-    pub(super) fn look(&mut self, used: u64) {
-        self.seen.peak = self
-            .seen
-            .peak
-            .max(used.min(self.seen.limit.saturating_mul(2)));
-        if used <= self.seen.limit {
-            return;
+        if self.closer.as_mut().is_some_and(Closer::is_killing) {
+            return true;
         }
-        let Some(closer) = &mut self.closer else {
-            self.seen.kills += 1;
-            return self.kill();
-        };
-        if closer.is_killing() {
-            return;
-        }
-        self.seen.kills += 1;
+        self.kills += 1;
         // Init goes on, and tells how the program ended.
-        if !closer.kill() {
-            self.kill();
-        }
-    }
-
-    pub(super) fn usage(&self) -> Usage {
-        let Some(cgroup) = &self.cgroup else {
-            return Usage {
-                memory_peak: self.seen.peak,
-                oom_kills: self.seen.kills,
-                ..Usage::default()
-            };
-        };
-        cgroup.usage().unwrap_or_else(|error| {
-            log(&error);
-            Usage::default()
-        })
+        self.closer.as_mut().is_some_and(Closer::kill)
     }
 }
 
