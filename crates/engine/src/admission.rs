@@ -38,7 +38,7 @@ pub struct Load {
 pub(crate) struct Admission {
     places: FairPlaces,
     capacity: usize,
-    /// The longest wait that anybody may be told of.
+    /// Upper bound of `retry_after`.
     queue_wait: Duration,
     /// A moving average of how long a place is held.
     held: Arc<Mutex<Duration>>,
@@ -83,7 +83,7 @@ impl Admission {
                 held: Arc::clone(&self.held),
             }),
             Err(NoPlace::Closed) => Err(Error::Draining),
-            Err(NoPlace::Full | NoPlace::Late) => Err(self.overloaded(owner)),
+            Err(why) => Err(self.overloaded(owner, why == NoPlace::Full)),
         }
     }
 
@@ -103,7 +103,7 @@ impl Admission {
 
     /// Returns when a place should be free: all who wait now, and the one who
     /// asks, take the places in turns.
-    fn overloaded(&self, owner: &Owner) -> Error {
+    fn overloaded(&self, owner: &Owner, queue_full: bool) -> Error {
         let load = self.load();
         let held = *self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let turns = (load.waiting + 1).div_ceil(self.capacity);
@@ -112,6 +112,7 @@ impl Admission {
             running: load.running,
             waiting: load.waiting,
             own_waiting: self.places.waiting_of(owner),
+            queue_full,
             retry_after: wait.clamp(RETRY_MIN, self.queue_wait.max(RETRY_MIN)),
         }
     }
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_fewer_places_than_the_sandbox_has_slots() {
+    fn places_are_at_least_one_and_bounded() {
         for (asked, expected) in [(0, 1), (7, 7), (512, 512), (1024, 512)] {
             assert_eq!(admission(asked, 0).load().capacity, expected);
         }
@@ -171,12 +172,14 @@ mod tests {
             running,
             waiting: queued,
             own_waiting,
+            queue_full,
             retry_after,
         } = error
         else {
             panic!("{error}");
         };
         assert_eq!((running, queued, own_waiting), (2, 1, 1));
+        assert!(queue_full);
         assert!(retry_after >= Duration::from_secs(1) && retry_after <= Duration::from_secs(30));
         waiting.abort();
     }

@@ -364,18 +364,9 @@ impl Inner {
             Ok((plan, place))
         };
         let admitted = admitted.await;
-        let waited = begun.elapsed();
         match &admitted {
-            Ok(_) => self.metrics.queued(waited),
-            // Whoever was sent away at once has not waited.
-            Err(error) => {
-                let waited = if waited < patience {
-                    Duration::ZERO
-                } else {
-                    patience
-                };
-                self.metrics.refused(error, waited);
-            }
+            Ok(_) => self.metrics.queued(begun.elapsed()),
+            Err(error) => self.metrics.refused(error),
         }
         admitted
     }

@@ -18,6 +18,9 @@ pub enum Error {
         waiting: usize,
         /// How many of those are of the same owner.
         own_waiting: usize,
+        /// Whether it was sent away because the queue was full, and not because
+        /// the wait was too long.
+        queue_full: bool,
         /// When to try again.
         retry_after: Duration,
     },

@@ -147,10 +147,12 @@ impl Metrics {
         self.queue.observe(waited.as_secs_f64());
     }
 
-    /// A job was not begun; it had `waited` for a place.
-    pub(crate) fn refused(&self, error: &Error, waited: Duration) {
+    /// A job was not begun.
+    pub(crate) fn refused(&self, error: &Error) {
         let reason = match error {
-            Error::Overloaded { .. } if waited.is_zero() => REASONS[0],
+            Error::Overloaded {
+                queue_full: true, ..
+            } => REASONS[0],
             Error::Overloaded { .. } => REASONS[1],
             Error::Draining => REASONS[2],
             Error::Unavailable { .. } => REASONS[3],
@@ -279,16 +281,17 @@ mod tests {
 
     #[test]
     fn refusals_have_their_reasons() {
-        let busy = || Error::Overloaded {
+        let busy = |queue_full| Error::Overloaded {
             running: 1,
             waiting: 1,
             own_waiting: 1,
+            queue_full,
             retry_after: Duration::ZERO,
         };
         let metrics = Metrics::new();
-        metrics.refused(&busy(), Duration::ZERO);
-        metrics.refused(&busy(), Duration::from_secs(30));
-        metrics.refused(&Error::Draining, Duration::ZERO);
+        metrics.refused(&busy(true));
+        metrics.refused(&busy(false));
+        metrics.refused(&Error::Draining);
         let text = shown(&metrics);
         for reason in ["queue_full", "queue_wait", "draining"] {
             let line = format!("codex_runs_refused_total{{reason=\"{reason}\"}} 1\n");

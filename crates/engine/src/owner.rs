@@ -1,10 +1,11 @@
-//! Whose a run is. Plain data: what an owner may do is said elsewhere.
+//! The owner of a run: the id that places, files and rates are counted by.
+//! Plain data: what an owner may do is said elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The one to whom runs, files and places in queues are counted. It is made of
-/// an id that is never given again, not of a name, which may be. Cheap to clone.
+/// An id that runs, files and places in queues are counted by. Never used
+/// again, unlike a name. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(Arc<str>);
 

@@ -32,7 +32,8 @@ pub struct FairPlace {
 /// Why there was no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlace {
-    /// The queue is full, and nobody has more waiting than this owner.
+    /// The queue is full, and with one more waiting nobody would have more
+    /// than this owner.
     #[error("the queue is full")]
     Full,
     /// None was free in time.
@@ -69,8 +70,10 @@ struct Position<'a> {
 
 impl Drop for Position<'_> {
     fn drop(&mut self) {
-        // One that was answered is out already.
-        drop(self.places.lock().waiting.remove(&self.arrival));
+        // One that was answered is out already. Dropped without the lock: the
+        // end of its sender wakes a task.
+        let waiter = self.places.lock().waiting.remove(&self.arrival);
+        drop(waiter);
     }
 }
 
@@ -185,8 +188,8 @@ impl FairPlaces {
         }
     }
 
-    /// Hands places over, without the lock: one whose waiter is gone comes
-    /// back at once, by its drop.
+    /// Hands each place to its waiter. Must be called without the lock: where
+    /// the waiter is gone, dropping the place takes it again.
     fn send(&self, granted: Vec<Waiter>) {
         for waiter in granted {
             let place = self.place(&waiter.owner);

@@ -7,7 +7,7 @@
 //! never fails a run.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -251,7 +251,7 @@ impl Artifacts {
     /// # Errors
     /// When the file is gone or cannot be read.
     pub fn part(&self, kept: &Kept, begin: u64, length: usize) -> io::Result<Vec<u8>> {
-        let file = File::open(self.path(kept.id))?;
+        let file = data_dir::open(&self.path(kept.id), OpenOptions::new().read(true))?;
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, kept.head.saturating_add(begin))?;
         Ok(bytes)
@@ -433,15 +433,8 @@ fn files(folder: &Path) -> Result<Vec<(Option<Id>, PathBuf)>, OpenError> {
 
 /// What a file of the folder holds, if it is whole.
 fn whole(id: Id, path: &Path) -> Option<Kept> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)
-        .ok()?;
+    let mut file = data_dir::open(path, OpenOptions::new().read(true)).ok()?;
     let found = file.metadata().ok()?;
-    if !found.is_file() {
-        return None;
-    }
     let (record, head) = Record::read(&mut file)?;
     let tidy = record.name == tidy_name(&record.name);
     (tidy && found.len() == head.checked_add(record.size)?).then(|| kept(id, record, head))

@@ -1,10 +1,11 @@
-//! The HTTP front door: a thin translation to the engine's one door.
+//! The HTTP front door: a thin translation to [`runs`](crate::runs).
 //!
 //! From outside in: frame (id, log, security headers, problem documents),
 //! panics, CORS, gate (host, origin, token), then the routes. Nothing below
 //! this module knows of HTTP, and nothing here runs code itself.
 
 use std::any::Any;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,11 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
 
-use crate::api::{Code, Problem};
+use crate::api::Problem;
 use crate::app::App;
 
 mod accept;
@@ -24,8 +26,10 @@ mod access_log;
 mod actions;
 mod artifact;
 mod body;
+mod byte_shares;
 mod connection;
 mod connections;
+mod content_type;
 mod context;
 mod docs;
 mod events;
@@ -43,8 +47,10 @@ mod metrics;
 pub mod openapi;
 mod pages;
 mod peer;
+mod route;
 mod routes;
 mod schema;
+mod scrape;
 mod serve;
 mod state;
 mod stream;
@@ -55,18 +61,39 @@ pub(crate) use body::REQUEST_BYTES;
 pub use connection::Connection;
 #[cfg(test)]
 pub(crate) use failures::REFUSALS;
+use openapi::Description;
 #[cfg(test)]
 pub(crate) use serve::FIRST_HEADER;
-pub use serve::serve;
 use state::Shared;
 
 /// Seconds that a browser may remember the answer to a CORS question.
 const CORS_AGE: Duration = Duration::from_secs(3600);
 
-/// All routes with all layers.
+/// Serves `app` on `listener` until `shutdown` resolves, then refuses new
+/// calls and waits for the running ones, at most `drain_grace`.
+///
+/// # Errors
+/// When the listener itself is broken; what still runs is drained first.
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let router = router(Arc::clone(&app));
+    serve::serve(listener, router, app, shutdown).await
+}
+
+/// Returns this API's description, of which both documents are made.
+#[must_use]
+pub fn description() -> Description {
+    Description::of(routes::all())
+}
+
+/// Returns the router of all routes with all layers.
 fn router(app: Arc<App>) -> Router {
     let metrics = metrics::Metrics::of(&app.engine);
     let shared = Arc::new(Shared {
+        description: description(),
         unread: metrics.unread(app.config.unread),
         requests: body::shares(app.config.body_limit),
         metrics,
@@ -99,14 +126,7 @@ fn framed(router: Router, around: frame::Around) -> Router {
         .layer(middleware::from_fn_with_state(around, frame::frame))
 }
 
-async fn nowhere() -> Problem {
-    Problem::new(
-        Code::NotFound,
-        "Nothing lives at this address. GET /openapi.json lists the addresses that this server knows.",
-    )
-}
-
-/// Which pages may call, where the operator said so.
+/// Returns the layer that lets the listed origins call.
 fn cors(origins: &[String]) -> CorsLayer {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::DELETE])

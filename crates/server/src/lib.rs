@@ -7,7 +7,6 @@ pub mod api;
 pub mod app;
 pub mod artifact;
 pub mod auth;
-mod byte_shares;
 pub mod cli;
 pub mod config;
 pub mod exit_code;

@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use engine::{Call, Draft, Outcome, Reply, Sink};
+use engine::{Call, Job, Outcome, Reply, Sink};
 use tokio::time::Instant;
 
 use crate::api::{Code, ExecuteResponse, Order, Problem, fit};
 use crate::app::App;
 use crate::auth::Principal;
+use crate::file_url::Fetched;
 use crate::telemetry::chain;
 
 mod deadline;
@@ -20,20 +21,20 @@ mod offer;
 
 pub(crate) use deadline::Deadline;
 
-/// The one for whom code runs.
+/// Identity and limits of whoever asked for a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     /// Who it is.
     pub(crate) principal: Principal,
     /// Where links to this server begin, without a slash at the end.
     pub(crate) base_url: String,
-    /// What its client can bear.
-    pub(crate) client: Client,
+    /// Limits of its client.
+    pub(crate) client: ClientLimits,
 }
 
-/// What a client can bear beyond the bounds of the API.
+/// Limits of a client that are tighter than the API's.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Client {
+pub(crate) struct ClientLimits {
     /// When its answer is due.
     pub(crate) deadline: Option<Deadline>,
     /// Characters (UTF-16 units) of JSON that it takes; a longer answer is cut.
@@ -42,17 +43,21 @@ pub(crate) struct Client {
     pub(crate) chatgpt_files: bool,
 }
 
-/// Carries out an order and returns the whole answer. With a sink, the run
-/// can be followed while it goes on. Dropping the future kills the run.
+/// An order that is ready to run: its files are fetched, its time is fitted,
+/// and the engine has accepted it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    job: Job,
+    /// The right to hold what was fetched.
+    fetched: Option<Fetched>,
+    warnings: Vec<String>,
+}
+
+/// Prepares an order to be run.
 ///
 /// # Errors
-/// Whatever refuses the order, and our own failures; those are logged here.
-pub(crate) async fn execute(
-    app: &App,
-    caller: &Caller,
-    order: Order,
-    follow: Option<Sink>,
-) -> Result<ExecuteResponse, Problem> {
+/// Whatever is wrong with the order or its files.
+pub(crate) async fn prepare(app: &App, caller: &Caller, order: Order) -> Result<Prepared, Problem> {
     let Order {
         mut draft,
         file_refs,
@@ -65,7 +70,31 @@ pub(crate) async fn execute(
         let left = deadline.at.saturating_duration_since(Instant::now());
         warnings.extend(deadline.fit(&mut draft, app.engine.bounds(), left));
     }
-    let outcome = run(app, deadline, draft, follow).await;
+    Ok(Prepared {
+        job: app.engine.accept(draft)?,
+        fetched,
+        warnings,
+    })
+}
+
+/// Runs what was prepared and returns the whole answer. With a sink, the run
+/// can be followed while it goes on. Dropping the future kills the run.
+///
+/// # Errors
+/// A busy server, a deadline that passed, and our own failures, which are
+/// logged here.
+pub(crate) async fn execute(
+    app: &App,
+    caller: &Caller,
+    prepared: Prepared,
+    follow: Option<Sink>,
+) -> Result<ExecuteResponse, Problem> {
+    let Prepared {
+        job,
+        fetched,
+        warnings,
+    } = prepared;
+    let outcome = run(app, caller.client.deadline, job, follow).await;
     // Others may fetch now, however long the answer takes.
     drop(fetched);
     let mut outcome = outcome?;
@@ -76,15 +105,15 @@ pub(crate) async fn execute(
     Ok(caller.client.shape(response))
 }
 
-/// Runs a draft to its end, within the deadline where there is one.
+/// Runs a job to its end, within the deadline where there is one.
 async fn run(
     app: &App,
     deadline: Option<Deadline>,
-    draft: Draft,
+    job: Job,
     follow: Option<Sink>,
 ) -> Result<Outcome, Problem> {
     let engine = &app.engine;
-    let call = Call::Execute(Box::new(engine.accept(draft)?));
+    let call = Call::Execute(Box::new(job));
     let answered = async {
         match follow {
             Some(sink) => engine.call_streaming(call, sink).await,
@@ -101,7 +130,7 @@ async fn run(
     Ok(*outcome)
 }
 
-impl Client {
+impl ClientLimits {
     /// Fits an answer to what the client takes.
     fn shape(&self, mut response: ExecuteResponse) -> ExecuteResponse {
         if self.chatgpt_files {
@@ -125,7 +154,8 @@ fn failed(error: &engine::Error) -> Problem {
     problem
 }
 
-/// A last resort: queue and program together were given less.
+/// Returns the problem of a run whose deadline passed while it waited or ran:
+/// a last resort, since queue and program together were given less.
 fn too_late(deadline: &Deadline) -> Problem {
     Problem::new(
         Code::Unavailable,

@@ -307,6 +307,7 @@ impl From<&engine::Error> for Problem {
                 running,
                 waiting,
                 own_waiting,
+                queue_full: _,
                 retry_after,
             } => Self::new(
                 Code::Unavailable,

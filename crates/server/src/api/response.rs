@@ -262,6 +262,12 @@ impl ExecuteResponse {
         self.markdown = (!pictures.is_empty()).then(|| pictures.join("\n"));
     }
 
+    /// Returns it as it is sent.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings and finite numbers always serialise")
+    }
+
     /// Puts what the caller should know about the request before the run's own warnings.
     pub fn warn_first(&mut self, warnings: Vec<String>) {
         self.warnings.splice(0..0, warnings);

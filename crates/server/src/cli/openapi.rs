@@ -3,7 +3,8 @@
 use super::Failure;
 use crate::config::Settings;
 use crate::exit_code::Exit;
-use crate::http::openapi::{Server, actions_document, document, to_yaml};
+use crate::http::description;
+use crate::http::openapi::{Server, to_yaml};
 use crate::{output, public_url};
 
 pub(super) fn openapi(settings: &Settings, actions: bool, yaml: bool) -> Result<Exit, Failure> {
@@ -22,9 +23,9 @@ pub(super) fn openapi(settings: &Settings, actions: bool, yaml: bool) -> Result<
         ..Server::unseen(base, config.access)
     };
     let document = if actions {
-        actions_document(&server)
+        description().actions_document(&server)
     } else {
-        document(&server)
+        description().document(&server)
     };
     let text = if yaml {
         to_yaml(&document)

@@ -75,7 +75,8 @@ pub(super) fn with_instance(
         output::note(&format!("warning: {notice}"));
     }
     let home = &settings.config.home;
-    if let Some(hold) = home.metadata().ok().and_then(|found| Hold::of(&found)) {
+    // One that others may write is refused when it is opened.
+    if let Some(hold @ Hold::Owned { .. }) = home.metadata().ok().and_then(|one| Hold::of(&one)) {
         let (problem, cure) = (hold.problem(home), hold.cure(home));
         output::note(&format!(
             "warning: {problem}, who can read and change all that is kept there: {cure}"

@@ -14,7 +14,6 @@ use hyper::body::{Frame, SizeHint};
 use tracing::Span;
 
 use super::metrics::Metrics;
-use crate::activity::InUse;
 
 /// Characters of a user agent that are logged.
 const USER_AGENT_CHARS: usize = 200;
@@ -30,19 +29,12 @@ pub(super) struct Note(Arc<Notes>);
 struct Notes {
     key: OnceLock<String>,
     run: OnceLock<String>,
-    /// Held until the last who knows of the request is done with it.
-    in_use: OnceLock<InUse>,
 }
 
 impl Note {
     /// The name of the key that was let in; the first one counts.
     pub(super) fn key(&self, name: &str) {
         self.0.key.get_or_init(|| name.to_owned());
-    }
-
-    /// The request counts as use of the server, until its answer has been sent.
-    pub(super) fn in_use(&self, in_use: InUse) {
-        self.0.in_use.get_or_init(|| in_use);
     }
 
     /// How the run ended; the first one counts.

@@ -9,15 +9,19 @@ use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
 
-use crate::runs::{Client, Deadline};
+use crate::runs::{ClientLimits, Deadline};
 
 /// Characters of an answer.
 const CHARS: usize = 99_000;
 
-/// Returns what ChatGPT can bear, when a request that had `arrived` then comes
-/// from a ChatGPT Action; it is to be answered within `limit`.
-pub(super) fn client(headers: &HeaderMap, arrived: Instant, limit: Duration) -> Option<Client> {
-    is_action(headers).then(|| Client {
+/// Returns the limits of a ChatGPT Action, where the headers show one. Its
+/// request had `arrived` then, and is to be answered within `limit`.
+pub(super) fn limits(
+    headers: &HeaderMap,
+    arrived: Instant,
+    limit: Duration,
+) -> Option<ClientLimits> {
+    is_action(headers).then(|| ClientLimits {
         deadline: Some(Deadline {
             at: (arrived + limit).into(),
             limit,

@@ -11,66 +11,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use engine::Owner;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, SizeHint};
 
+use super::byte_shares::{ByteShare, ByteShares};
 use crate::api::{Code, Problem};
-use crate::byte_shares::{ByteShare, ByteShares};
 
 /// Bytes of a refused body that are read only to be thrown away.
 const DISCARD: usize = 128 * 1024 * 1024;
-
-/// Refuses a request whose content type does not say JSON.
-pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let mut all = headers.get_all(header::CONTENT_TYPE).iter();
-    let (sent, repeated) = (all.next(), all.next().is_some());
-    let text = sent.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let essence = text
-        .as_deref()
-        .and_then(|text| text.split(';').next())
-        .map(|essence| essence.trim().to_ascii_lowercase());
-    let sent = match essence {
-        Some(_) if repeated => "comes twice".to_owned(),
-        Some(essence) if is_json(&essence) => return Ok(()),
-        Some(essence) => format!("is \"{}\"", crate::api::error::quote(&essence)),
-        None => "is missing".to_owned(),
-    };
-    Err(Problem::new(
-        Code::UnsupportedMediaType,
-        format!(
-            "The Content-Type header {sent}. Send 'Content-Type: application/json' and a JSON body."
-        ),
-    ))
-}
-
-/// Refuses a body that the plain form of a page can send: of one of three
-/// types, or of none.
-pub(super) fn require_no_form(headers: &HeaderMap) -> Result<(), Problem> {
-    let plain = |value: &HeaderValue| {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        let essence = text.split(';').next().unwrap_or_default().trim();
-        [
-            "application/x-www-form-urlencoded",
-            "multipart/form-data",
-            "text/plain",
-        ]
-        .iter()
-        .any(|form| essence.eq_ignore_ascii_case(form))
-    };
-    let mut all = headers.get_all(header::CONTENT_TYPE).iter().peekable();
-    if all.peek().is_some() && !all.any(plain) {
-        return Ok(());
-    }
-    // In the words of those who want JSON, which is what is missing here.
-    require_json(headers)
-}
-
-fn is_json(essence: &str) -> bool {
-    essence == "application/json"
-        || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
 
 /// Bytes of all requests in hand together, from the first byte of a body to
 /// the end of its run; more where the largest body is larger than 64 MiB.
@@ -81,22 +31,16 @@ pub(super) fn shares(body_limit: usize) -> ByteShares {
     ByteShares::new(REQUEST_BYTES.max(4 * body_limit as u64))
 }
 
-/// A body and the room that it takes, to be kept as long as what was read of it.
-#[derive(Debug)]
-pub(super) struct Received {
-    pub(super) bytes: Bytes,
-    pub(super) room: ByteShare,
-}
-
-/// Reads a whole body of at most `limit` bytes within `patience`, and counts
-/// it to its owner.
-pub(super) async fn read(
+/// Reserves room for a body: as much as its headers say, else for the longest.
+///
+/// # Errors
+/// 413 for one over `limit`, 503 where there is no room.
+pub(super) fn reserve(
     headers: &HeaderMap,
-    body: Body,
-    (shares, owner): (&ByteShares, &Owner),
+    shares: &ByteShares,
+    owner: &Owner,
     limit: usize,
-    patience: Duration,
-) -> Result<Received, Problem> {
+) -> Result<ByteShare, Problem> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -104,16 +48,26 @@ pub(super) async fn read(
         return Err(too_large(limit));
     }
     let most = declared.unwrap_or(limit as u64);
-    let mut room = shares.take(owner, most).ok_or_else(no_room)?;
+    shares.take(owner, most).ok_or_else(no_room)
+}
+
+/// Reads a whole body of at most `limit` bytes within `patience`, and gives
+/// back the room that it does not take.
+pub(super) async fn read(
+    body: Body,
+    room: &mut ByteShare,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, Problem> {
     let bytes = read_whole(body, limit, patience).await?;
     room.shrink(bytes.len() as u64);
-    Ok(Received { bytes, room })
+    Ok(bytes)
 }
 
 fn no_room() -> Problem {
     Problem::new(
         Code::Unavailable,
-        "The server holds too many bytes of requests, most of them yours. Wait for some of them, or send less at once.",
+        "The server holds too many bytes of requests. Wait until some of them are answered, or send less at once.",
     )
     .retry_after(Duration::from_secs(5))
 }
@@ -219,14 +173,15 @@ mod tests {
             headers.insert(header::CONTENT_LENGTH, length.parse().expect("a value"));
         }
         let shares = ByteShares::new(20);
-        let owner = (&shares, &Owner::default());
-        let read = read(&headers, body, owner, 10, PATIENCE).await;
-        if let Ok(received) = &read {
-            assert_eq!(shares.held(), received.bytes.len() as u64);
-        }
-        let length = read.map(|received| received.bytes.len());
+        let received = async {
+            let mut room = reserve(&headers, &shares, &Owner::default(), 10)?;
+            let bytes = read(body, &mut room, 10, PATIENCE).await?;
+            assert_eq!(shares.held(), bytes.len() as u64);
+            Ok(bytes.len())
+        };
+        let received: Result<usize, Problem> = received.await;
         assert_eq!(shares.held(), 0);
-        length.map_err(|problem| problem.code)
+        received.map_err(|problem| problem.code)
     }
 
     /// A body that never comes.
@@ -242,32 +197,6 @@ mod tests {
         ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
             Poll::Pending
         }
-    }
-
-    #[test]
-    fn json_content_types() {
-        for (value, expected) in [
-            (Some("application/json"), true),
-            (Some("Application/JSON; charset=utf-8"), true),
-            (Some("application/vnd.api+json"), true),
-            (Some("text/plain"), false),
-            (Some("application/x-www-form-urlencoded"), false),
-            (Some("text/json+json"), false),
-            (Some(""), false),
-            (None, false),
-        ] {
-            let mut headers = HeaderMap::new();
-            if let Some(value) = value {
-                headers.insert(header::CONTENT_TYPE, value.parse().expect("a value"));
-            }
-            assert_eq!(require_json(&headers).is_ok(), expected, "{value:?}");
-        }
-        let mut twice = HeaderMap::new();
-        for value in ["application/json", "text/plain"] {
-            twice.append(header::CONTENT_TYPE, value.parse().expect("a value"));
-        }
-        let refused = require_json(&twice).expect_err("which one counts?");
-        assert!(refused.detail.contains("comes twice"), "{}", refused.detail);
     }
 
     #[tokio::test]
@@ -287,19 +216,17 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn who_holds_most_of_the_bytes_is_refused() {
+    #[test]
+    fn who_holds_most_of_the_bytes_is_refused() {
         let (shares, owner) = (ByteShares::new(20), Owner::default());
         let headers = HeaderMap::new();
         let held = shares.take(&owner, 5).expect("room");
-        let more = || read(&headers, Body::from("123"), (&shares, &owner), 10, PATIENCE);
-        let refused = more().await.expect_err("ten more are too many").code;
-        assert_eq!(refused, Code::Unavailable);
+        let refused = reserve(&headers, &shares, &owner, 10).expect_err("ten more are too many");
+        assert_eq!(refused.code, Code::Unavailable);
         let other = Owner::new("other");
-        let read = read(&headers, Body::from("123"), (&shares, &other), 7, PATIENCE).await;
-        assert_eq!(read.expect("room for another").bytes, "123");
+        assert!(reserve(&headers, &shares, &other, 7).is_ok());
         drop(held);
-        assert!(more().await.is_ok());
+        assert!(reserve(&headers, &shares, &owner, 10).is_ok());
     }
 
     #[tokio::test]

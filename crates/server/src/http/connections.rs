@@ -1,16 +1,23 @@
 //! The open connections, bounded, and which of them makes way for a new one.
 //!
 //! At the bound a new connection is let in all the same, so that nobody can
-//! shut the door by holding connections open. First to go is the one that
-//! longest did nothing and never showed an accepted token; when all have shown
-//! one, the quietest of the caller who has most connections.
+//! shut the door by holding connections open. While those that showed no
+//! accepted token are more than a quarter, the one of them that was quiet
+//! longest is closed; else the quietest of the caller who has most connections.
+//! So neither strangers nor one caller can keep newcomers from showing a token.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use engine::Owner;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::activity::InUse;
+
+/// The share of the bound that connections without a token have for themselves:
+/// one part in this many.
+const STRANGERS_PART: usize = 4;
 
 /// All open connections. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone)]
@@ -46,14 +53,23 @@ pub(super) struct Seat {
     cut: Arc<Notify>,
 }
 
-/// A request in progress on a connection, until its answer is whole.
+/// A request in progress on a connection, until its answer has been sent.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Seat>);
+pub(super) struct Busy {
+    seat: Arc<Seat>,
+    /// Keeps the server from counting as idle, where the request is use of it.
+    in_use: OnceLock<InUse>,
+}
 
 impl Busy {
-    /// Returns the connection's place.
-    pub(super) fn seat(&self) -> &Seat {
-        &self.0
+    /// Notes whose token was accepted on the connection.
+    pub(super) fn belongs_to(&self, owner: &Owner) {
+        self.seat.change(|entry| entry.owner = Some(owner.clone()));
+    }
+
+    /// Counts the request as use of the server until it ends.
+    pub(super) fn count(&self, in_use: InUse) {
+        self.in_use.get_or_init(|| in_use);
     }
 }
 
@@ -66,7 +82,7 @@ impl Drop for Seat {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.change(|entry| {
+        self.seat.change(|entry| {
             entry.busy -= 1;
             entry.active = Instant::now();
         });
@@ -88,7 +104,7 @@ impl Connections {
         let mut state = self.lock();
         let gone = if state.open.len() >= self.bound {
             state
-                .makes_way()
+                .makes_way(self.bound)
                 .and_then(|number| state.open.remove(&number))
         } else {
             None
@@ -124,12 +140,18 @@ impl Connections {
 
 impl State {
     /// Returns the connection that makes way for a new one.
-    fn makes_way(&self) -> Option<u64> {
-        let strangers = self.open.iter().filter(|(_, one)| one.owner.is_none());
-        let quietest = strangers.min_by_key(|(number, one)| (one.active, **number));
-        if let Some((number, _)) = quietest {
-            return Some(*number);
+    fn makes_way(&self, bound: usize) -> Option<u64> {
+        let strangers = || self.open.iter().filter(|(_, one)| one.owner.is_none());
+        let quietest = strangers().min_by_key(|(number, one)| (one.active, **number));
+        let quietest = quietest.map(|(number, _)| *number);
+        if strangers().count() > bound / STRANGERS_PART {
+            return quietest;
         }
+        self.quietest_of_most().or(quietest)
+    }
+
+    /// Returns the quietest connection of the caller who has most of them.
+    fn quietest_of_most(&self) -> Option<u64> {
         let mut held: HashMap<&Owner, usize> = HashMap::new();
         for owner in self.open.values().filter_map(|one| one.owner.as_ref()) {
             *held.entry(owner).or_default() += 1;
@@ -146,18 +168,16 @@ impl State {
 
 impl Seat {
     /// Notes that a request began; it lasts until the guard is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+    pub(super) fn begin(self: Arc<Self>) -> Busy {
         self.change(|entry| {
             entry.busy += 1;
             entry.has_called = true;
             entry.active = Instant::now();
         });
-        Busy(Arc::clone(self))
-    }
-
-    /// Notes whose token was accepted on it.
-    pub(super) fn belongs_to(&self, owner: &Owner) {
-        self.change(|entry| entry.owner = Some(owner.clone()));
+        Busy {
+            seat: self,
+            in_use: OnceLock::new(),
+        }
     }
 
     /// Says whether a whole header has come on it.
@@ -188,30 +208,26 @@ mod tests {
     use super::*;
 
     /// Opens a connection for each letter, a second apart, and says which of
-    /// them make way for the `new` ones. A small letter shows a token of that
-    /// owner, a capital one is busy with a request as well, `.` shows none and
-    /// `!` none in a request.
+    /// them make way for the `new` ones, which show no token. A small letter
+    /// showed a token of that owner, a capital one is in a request as well, `.`
+    /// shows none and `!` none in a request.
     async fn make_way(open: &str, new: usize) -> String {
         let connections = Connections::new(open.len());
         let mut seats = Vec::new();
         let mut requests = Vec::new();
         for letter in open.chars() {
             let seat = connections.enter();
+            let request = Arc::clone(&seat).begin();
             if letter.is_alphabetic() {
-                seat.belongs_to(&Owner::new(&letter.to_lowercase().to_string()));
+                request.belongs_to(&Owner::new(&letter.to_lowercase().to_string()));
             }
             if letter.is_uppercase() || letter == '!' {
-                requests.push(seat.begin());
+                requests.push(request);
             }
             seats.push(seat);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        let mut entered = Vec::new();
-        for _ in 0..new {
-            let seat = connections.enter();
-            seat.belongs_to(&Owner::new("new"));
-            entered.push(seat);
-        }
+        let entered: Vec<_> = (0..new).map(|_| connections.enter()).collect();
         assert_eq!(connections.lock().open.len(), open.len());
         let mut gone = String::new();
         for (at, seat) in seats.iter().enumerate() {
@@ -222,23 +238,29 @@ mod tests {
                 gone.push_str(&at.to_string());
             }
         }
+        drop(entered);
         gone
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_quietest_without_a_token_goes_first() {
+    async fn who_makes_way_for_a_new_connection() {
         for (open, new, expected) in [
+            // Strangers alone, and strangers who are more than a quarter.
             ("...", 1, "0"),
             ("...", 2, "01"),
             ("a..", 1, "1"),
             ("a!.", 1, "1"),
-            ("ab.", 1, "2"),
+            ("abc.", 1, "0"),
+            // One caller who has nearly all leaves room for newcomers.
+            ("aaaaaaa.", 1, "0"),
+            ("aaaaaaa.", 2, "01"),
+            ("aaaaaaa.", 3, "017"),
+            ("aaaaaaaa", 1, "0"),
             // All have shown a token: of the one who has most.
             ("aab", 1, "0"),
             ("baa", 1, "1"),
             ("Aab", 1, "1"),
             ("AAb", 1, "0"),
-            ("baaac", 2, "12"),
         ] {
             assert_eq!(make_way(open, new).await, expected, "{open} {new}");
         }
@@ -250,7 +272,7 @@ mod tests {
         let (first, second) = (connections.enter(), connections.enter());
         assert!(!first.has_called());
         tokio::time::advance(Duration::from_secs(1)).await;
-        drop(first.begin());
+        drop(Arc::clone(&first).begin());
         assert!(first.has_called());
         let _third = connections.enter();
         let cut = tokio::time::timeout(Duration::ZERO, second.cut()).await;

@@ -9,14 +9,13 @@ use axum::http::request::Parts;
 
 use super::access_log::Note;
 use super::connection::Connection;
-use super::connections::Busy;
 use super::frame::{Arrived, RequestId};
 use super::state::Shared;
 use super::stream::Socket;
 use crate::api::Problem;
 use crate::auth::Principal;
 use crate::public_url::of_request;
-use crate::runs::{Caller, Client};
+use crate::runs::{Caller, ClientLimits};
 
 /// The context of a request that the gate let in.
 #[derive(Debug, Clone)]
@@ -30,13 +29,11 @@ pub(super) struct Context {
     principal: Principal,
     base_url: String,
     note: Note,
-    /// Keeps the connection from counting as idle.
-    _busy: Arc<Busy>,
 }
 
 impl Context {
-    /// Returns the caller, with what its client can bear.
-    pub(super) fn caller(&self, client: Client) -> Caller {
+    /// Returns the caller, with the limits of its client.
+    pub(super) fn caller(&self, client: ClientLimits) -> Caller {
         Caller {
             principal: self.principal.clone(),
             base_url: self.base_url.clone(),
@@ -73,6 +70,5 @@ fn of_parts(parts: &Parts, shared: &Shared) -> Option<Context> {
         principal: known.get::<Principal>()?.clone(),
         base_url: of_request(&shared.app.config, connection.peer.ip(), &parts.headers),
         note: known.get::<Note>()?.clone(),
-        _busy: Arc::clone(known.get()?),
     })
 }

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
 use super::access_log::LogAtEnd;
+use super::byte_shares::ByteShare;
 use super::connection::ClientGone;
 use super::context::Context;
 use super::state::Shared;
@@ -30,7 +31,6 @@ use crate::api::event::{
     DroppedOut, Piece, QueuedOut, StartOut, TextDecoder, TextOut, TruncatedOut,
 };
 use crate::api::{ExecuteResponse, Order, Problem};
-use crate::byte_shares::ByteShare;
 use crate::runs::{self, Caller};
 
 /// How long output gathers, unless there is much of it: a program that prints
@@ -56,13 +56,14 @@ pub(super) async fn answer(
     order: Order,
     room: ByteShare,
 ) -> Result<Response, Problem> {
+    let prepared = runs::prepare(&shared.app, &caller, order).await?;
     let app = Arc::clone(&shared.app);
     let keep_alive = app.config.stream_keep_alive;
     let (sink, mut events) = engine::events(app.engine.bounds().events());
     let owner = caller.principal.id.clone();
     let mut running: Running = Box::pin(async move {
         let _room = room;
-        runs::execute(&app, &caller, order, Some(sink)).await
+        runs::execute(&app, &caller, prepared, Some(sink)).await
     });
     let mut ended = None;
     let first = tokio::select! {
@@ -116,7 +117,7 @@ fn last(
     let (name, mut content) = match answer {
         Ok(answer) => {
             context.note_run(&answer.status);
-            ("end", super::execute::json(&answer))
+            ("end", answer.to_json())
         }
         Err(problem) => {
             context.note_run("failed");
@@ -202,7 +203,7 @@ struct Writer {
     sender: mpsc::Sender<Message>,
     shared: Arc<Shared>,
     context: Context,
-    /// Whose unread answer the last event is.
+    /// Owner that the unread last event is counted to.
     owner: Owner,
     /// Events so far.
     sent: u64,

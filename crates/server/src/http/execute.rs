@@ -13,11 +13,10 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use super::accept::{self, Form};
-use super::body::Received;
 use super::context::Context;
 use super::state::Shared;
 use super::unread::Slot;
-use super::{actions, body, events};
+use super::{actions, body, content_type, events};
 use crate::api::{ExecuteRequest, ExecuteResponse, Order, Problem, parse_object};
 use crate::runs;
 
@@ -41,34 +40,32 @@ pub(super) async fn execute(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    body::require_json(&parts.headers)?;
+    content_type::require_json(&parts.headers)?;
     let config = &shared.app.config;
-    let action = actions::client(&parts.headers, context.arrived, config.action_timeout);
+    let action = actions::limits(&parts.headers, context.arrived, config.action_timeout);
     let form = match action {
         Some(_) => Form::Json,
         None => accept::form(&parts.headers)?,
     };
     let caller = context.caller(action.unwrap_or_default());
-    let owner = (&shared.requests, &caller.principal.id);
-    let (limit, patience) = (config.body_limit, config.client_timeout);
-    let Received { bytes, room } = body::read(&parts.headers, body, owner, limit, patience).await?;
+    let owner = &caller.principal.id;
+    let mut room = body::reserve(&parts.headers, &shared.requests, owner, config.body_limit)?;
+    let bytes = body::read(body, &mut room, config.body_limit, config.client_timeout).await?;
     let order = Order::try_from(parse_object(&bytes)?)?;
     drop(bytes);
     if form == Form::Events {
         return events::answer(shared, context, caller, order, room).await;
     }
-    let answer = runs::execute(&shared.app, &caller, order, None).await?;
+    let prepared = runs::prepare(&shared.app, &caller, order).await?;
+    let answer = runs::execute(&shared.app, &caller, prepared, None).await?;
     drop(room);
     context.note_run(&answer.status);
     let key = caller.principal.id.as_str();
-    let held = shared.unread.hold(key, Slot::default(), json(&answer), 0);
+    let held = shared
+        .unread
+        .hold(key, Slot::default(), answer.to_json(), 0);
     let mut response = Response::new(Body::new(held));
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
-}
-
-/// Returns an answer as it is sent.
-pub(super) fn json(answer: &ExecuteResponse) -> Vec<u8> {
-    serde_json::to_vec(answer).expect("strings and finite numbers always serialise")
 }

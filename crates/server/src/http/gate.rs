@@ -18,7 +18,7 @@ use super::connections::Busy;
 use super::failures::{REFUSALS, WINDOW};
 use super::host::{self, Rules};
 use super::peer::client_ip;
-use super::routes::{Counted, Door};
+use super::route::{Counted, Door, Entrance};
 use super::state::Shared;
 use super::{artifact, routes};
 use crate::api::{Code, Problem};
@@ -30,7 +30,7 @@ use crate::telemetry::chain;
 /// Characters that a token may have; longer ones are not looked up.
 const TOKEN_CHARS: usize = 256;
 
-/// The layer.
+/// Checks a request's host, origin and token, and passes it on with its principal.
 pub(super) async fn gate(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(connection): ConnectInfo<Connection>,
@@ -45,8 +45,7 @@ pub(super) async fn gate(
         Door::Signed(_) if artifact::is_signed(&request) => None,
         Door::Signed(scope) | Door::Scope(scope) => Some(scope),
     };
-    let is_open = scope.is_none();
-    if let Err(problem) = check_place(&shared, connection, &request, is_open, entrance.is_route) {
+    if let Err(problem) = check_place(&shared, connection, &request, entrance, scope) {
         return problem.into_response();
     }
     if let Some(scope) = scope {
@@ -55,13 +54,13 @@ pub(super) async fn gate(
             Err(response) => return response,
         };
         if let Some(busy) = request.extensions().get::<Arc<Busy>>() {
-            busy.seat().belongs_to(&principal.id);
+            busy.belongs_to(&principal.id);
+            if entrance.counted != Counted::No {
+                busy.count(shared.app.activity.begin());
+            }
         }
         if let Some(note) = request.extensions().get::<Note>() {
             note.key(&principal.name);
-            if entrance.counted != Counted::No {
-                note.in_use(shared.app.activity.begin());
-            }
         }
         request.extensions_mut().insert(principal);
     }
@@ -74,15 +73,15 @@ fn check_place(
     shared: &Shared,
     connection: Connection,
     request: &Request,
-    is_open: bool,
-    is_route: bool,
+    entrance: Entrance,
+    scope: Option<Scope>,
 ) -> Result<(), Problem> {
     let config = &shared.app.config;
     let headers = request.headers();
     let bad_host = |bad: host::BadHost| Problem::new(Code::InvalidRequest, bad.detail());
     let host = host::host(request.uri(), headers);
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    if safe && is_open {
+    if safe && scope.is_none() {
         // The probes of some load balancers speak HTTP/1.0, which knows no Host.
         let may_lack = request.version() == Version::HTTP_10;
         return match host {
@@ -106,7 +105,7 @@ fn check_place(
     };
     let forbidden = |detail| Problem::new(Code::Forbidden, detail);
     rules.check_host(&host).map_err(forbidden)?;
-    if !safe && is_route {
+    if !safe && entrance.is_route {
         rules.check_page(request.method(), &host, headers)?;
     }
     Ok(())
@@ -121,7 +120,7 @@ async fn admit(
     headers: &HeaderMap,
     scope: Scope,
 ) -> Result<Principal, Response> {
-    let denied = if shared.app.config.access == Access::Open {
+    let identified = if shared.app.config.access == Access::Open {
         Ok(Principal::open())
     } else {
         match bearer(headers) {
@@ -136,7 +135,7 @@ async fn admit(
             },
         }
     };
-    let admitted = denied.and_then(|principal| principal.check(scope).map(|()| principal));
+    let admitted = identified.and_then(|principal| principal.check(scope).map(|()| principal));
     admitted.map_err(|denied| {
         let client = client_ip(&shared.app.config, connection.peer.ip(), headers);
         refuse(shared, client, Instant::now(), denied)

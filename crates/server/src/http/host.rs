@@ -157,7 +157,7 @@ impl Rules<'_> {
             }
         }
         if self.access == Access::Open && !said && method == Method::POST {
-            super::body::require_no_form(headers)?;
+            super::content_type::require_no_form(headers)?;
         }
         Ok(())
     }

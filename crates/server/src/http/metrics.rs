@@ -1,28 +1,19 @@
-//! `GET /metrics`: what the server counts, in Prometheus' text form.
+//! What the server counts, in Prometheus' text form.
 //!
 //! A label is never a caller's own text: routes are templates, methods and
 //! statuses those we know. So the number of series is bounded.
 
-use std::sync::Arc;
-
-use axum::extract::State;
-use axum::http::{HeaderValue, Method, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::Method;
 use engine::{Engine, Stream};
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
-use super::state::Shared;
 use super::unread::Unread;
-use crate::api::{Code, Problem};
-use crate::telemetry::chain;
+use crate::api::Code;
 
-mod process;
-
-/// The media type of the text form.
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+pub(super) mod process;
 
 /// Why making a metric cannot fail.
 const FIXED: &str = "names and labels are fixed, well formed and unique";
@@ -176,7 +167,11 @@ impl Metrics {
     }
 
     /// All of it as text, with the engine's load of this moment.
-    fn text(&self, engine: &Engine, request_bytes: u64) -> Result<String, prometheus::Error> {
+    pub(super) fn text(
+        &self,
+        engine: &Engine,
+        request_bytes: u64,
+    ) -> Result<String, prometheus::Error> {
         let load = engine.load();
         let wide = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.live.set(wide(load.running));
@@ -188,27 +183,6 @@ impl Metrics {
         self.healthy.set(i64::from(engine.healthy()));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
-}
-
-/// Metrics
-///
-/// Requests, runs, queue, durations and the server's own use of resources, in Prometheus' text form.
-#[utoipa::path(
-    get,
-    path = "/metrics",
-    operation_id = "getMetrics",
-    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
-)]
-pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
-    let held = shared.requests.held();
-    let text = shared.metrics.text(&shared.app.engine, held);
-    let mut text = text.map_err(|error| {
-        tracing::error!(error = %chain(&error), "failed to write the metrics");
-        Problem::internal()
-    })?;
-    let started = shared.app.started.as_duration().as_secs_f64();
-    text.push_str(&process::text(started));
-    Ok(([(header::CONTENT_TYPE, TEXT)], text).into_response())
 }
 
 /// A method's name, where it is one that clients have any business with.

@@ -4,13 +4,12 @@
 //! the refusals from the one table of problems. Nothing is written twice, and
 //! golden copies at the root of the repository show each change in review.
 
-use std::sync::LazyLock;
-
 use engine::{Bounds, Language, Package, PackageState};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
+use utoipa::openapi::HttpMethod;
 
-use super::routes::{self, Counted, Door, Route};
+use super::route::{Counted, Door, Route, Verb};
 use crate::api::{
     Code, Encoding, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
     LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
@@ -60,12 +59,99 @@ const EVENTS_EXAMPLE: &str = concat!(
 )]
 struct Api;
 
-/// The part that is the same for every server.
-static BASE: LazyLock<Value> = LazyLock::new(|| {
-    let mut api = Api::openapi();
-    routes::document(&mut api);
-    serde_json::to_value(api).expect("a document of strings and numbers serialises")
-});
+/// The part of the documents that is the same for every server.
+#[derive(Debug)]
+pub struct Description {
+    base: Value,
+    routes: Vec<Route>,
+}
+
+impl Description {
+    /// Describes an API of these routes.
+    pub(super) fn of(routes: impl Iterator<Item = Route>) -> Self {
+        let routes: Vec<Route> = routes.collect();
+        let mut api = Api::openapi();
+        for route in &routes {
+            let Some(documentation) = route.documentation else {
+                continue;
+            };
+            let mut operation = (documentation.operation)();
+            operation.tags = Some(vec![documentation.tag.to_owned()]);
+            let method = match route.verb {
+                Verb::Get => HttpMethod::Get,
+                Verb::Post => HttpMethod::Post,
+                Verb::Delete => HttpMethod::Delete,
+            };
+            api.paths
+                .add_path_operation((documentation.path)(), vec![method], operation);
+        }
+        Self {
+            base: serde_json::to_value(api).expect("a document of strings and numbers serialises"),
+            routes,
+        }
+    }
+
+    /// Returns the whole API as OpenAPI 3.1.
+    #[must_use]
+    pub fn document(&self, server: &Server) -> Value {
+        let mut document = self.base.clone();
+        document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
+        document["info"]["license"] = json!({
+            "name": "Apache-2.0 OR MIT",
+            "identifier": "Apache-2.0 OR MIT",
+        });
+        document["servers"] = json!([{ "url": server.url }]);
+        document["components"]["securitySchemes"] = json!({
+            SCHEME: { "type": "http", "scheme": "bearer" },
+        });
+        bound(&mut document, &server.bounds);
+        tell_versions(&mut document, &server.languages);
+        tell_packages(&mut document, &server.packages);
+        let answers = &mut document["paths"]["/execute"]["post"]["responses"]["200"]["content"];
+        answers["text/event-stream"] = json!({
+            "schema": { "type": "string", "description": EVENTS },
+            "example": EVENTS_EXAMPLE,
+        });
+        let paths = document["paths"].as_object_mut();
+        for (path, item) in paths.into_iter().flatten() {
+            for (method, operation) in item.as_object_mut().into_iter().flatten() {
+                self.complete(path, method, operation, server.access);
+            }
+        }
+        document
+    }
+
+    /// Returns the part for ChatGPT Actions, flattened.
+    #[must_use]
+    pub fn actions_document(&self, server: &Server) -> Value {
+        flatten::flatten(&self.document(server), server.access)
+    }
+
+    /// Adds to an operation what no handler says by itself.
+    fn complete(&self, path: &str, method: &str, operation: &mut Value, access: Access) {
+        let mut routes = self.routes.iter();
+        let route = routes.find(|one| one.path == path && one.verb.word() == method);
+        let route = route.expect("every operation is of a route");
+        operation["security"] = match (route.door, access) {
+            (Door::Open, _) | (_, Access::Open) => json!([]),
+            (Door::Signed(_), Access::Token) => json!([{}, { SCHEME: [] }]),
+            (Door::Scope(_), Access::Token) => json!([{ SCHEME: [] }]),
+        };
+        let mut ok_headers = headers(&["X-Request-Id"]);
+        if route.counted == Counted::Run {
+            ok_headers.append(&mut headers(&["RateLimit", "RateLimit-Policy"]));
+        }
+        let responses = &mut operation["responses"];
+        for (status, response) in responses.as_object_mut().into_iter().flatten() {
+            if status.starts_with('2') {
+                response["headers"] = Value::Object(ok_headers.clone());
+            }
+        }
+        for code in refusals(route, access) {
+            responses[code.status().to_string()] = refusal(code);
+        }
+    }
+}
 
 /// The server that a document speaks of.
 #[derive(Debug, Clone)]
@@ -101,42 +187,6 @@ impl Server {
 #[must_use]
 pub fn to_yaml(document: &Value) -> String {
     yaml_serde::to_string(document).expect("any JSON value is a YAML value")
-}
-
-/// The whole API as OpenAPI 3.1.
-#[must_use]
-pub fn document(server: &Server) -> Value {
-    let mut document = BASE.clone();
-    document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
-    document["info"]["license"] = json!({
-        "name": "Apache-2.0 OR MIT",
-        "identifier": "Apache-2.0 OR MIT",
-    });
-    document["servers"] = json!([{ "url": server.url }]);
-    document["components"]["securitySchemes"] = json!({
-        SCHEME: { "type": "http", "scheme": "bearer" },
-    });
-    bound(&mut document, &server.bounds);
-    tell_versions(&mut document, &server.languages);
-    tell_packages(&mut document, &server.packages);
-    let answers = &mut document["paths"]["/execute"]["post"]["responses"]["200"]["content"];
-    answers["text/event-stream"] = json!({
-        "schema": { "type": "string", "description": EVENTS },
-        "example": EVENTS_EXAMPLE,
-    });
-    let paths = document["paths"].as_object_mut();
-    for (path, item) in paths.into_iter().flatten() {
-        for (method, operation) in item.as_object_mut().into_iter().flatten() {
-            complete(path, method, operation, server.access);
-        }
-    }
-    document
-}
-
-/// The part for ChatGPT Actions, flattened.
-#[must_use]
-pub fn actions_document(server: &Server) -> Value {
-    flatten::flatten(&document(server), server.access)
 }
 
 /// Names the versions that code can ask for, beside the languages that every
@@ -208,29 +258,6 @@ fn bound(document: &mut Value, bounds: &Bounds) {
     request["timeout"]["maximum"] = json!(bounds.wall_time_max.as_secs());
     request["memory_mb"]["default"] = json!(bounds.memory / MIB);
     request["memory_mb"]["maximum"] = json!(bounds.memory_max / MIB);
-}
-
-/// Adds to an operation what no handler says by itself.
-fn complete(path: &str, method: &str, operation: &mut Value, access: Access) {
-    let route = routes::documented(path, method).expect("every operation is of a route");
-    operation["security"] = match (route.door, access) {
-        (Door::Open, _) | (_, Access::Open) => json!([]),
-        (Door::Signed(_), Access::Token) => json!([{}, { SCHEME: [] }]),
-        (Door::Scope(_), Access::Token) => json!([{ SCHEME: [] }]),
-    };
-    let mut ok_headers = headers(&["X-Request-Id"]);
-    if route.counted == Counted::Run {
-        ok_headers.append(&mut headers(&["RateLimit", "RateLimit-Policy"]));
-    }
-    let responses = &mut operation["responses"];
-    for (status, response) in responses.as_object_mut().into_iter().flatten() {
-        if status.starts_with('2') {
-            response["headers"] = Value::Object(ok_headers.clone());
-        }
-    }
-    for code in refusals(&route, access) {
-        responses[code.status().to_string()] = refusal(code);
-    }
 }
 
 /// The problems that an operation can end in.
@@ -337,7 +364,7 @@ mod tests {
                 passed_over: Vec::new(),
                 version_of: name.contains('.').then(|| "python".to_owned()),
             };
-            let document = document(&Server {
+            let document = crate::http::description().document(&Server {
                 languages: names.iter().map(language).collect(),
                 ..Server::unseen(EXAMPLE_URL, Access::Token)
             });
@@ -358,7 +385,7 @@ mod tests {
     #[test]
     fn installed_packages_are_told_as_far_as_the_importer_reads() {
         let check = |packages: &[PackageState], expected: &str| {
-            let document = actions_document(&Server {
+            let document = crate::http::description().actions_document(&Server {
                 packages: packages.to_vec(),
                 ..Server::unseen(EXAMPLE_URL, Access::Token)
             });

@@ -8,92 +8,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{MethodRouter, delete, get, post};
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::{HttpMethod, OpenApi};
+use axum::routing::{delete, get, post};
 
+use super::route::{Counted, Documentation, Door, Entrance, Route, Verb};
 use super::state::Shared;
-use super::{artifact, docs, execute, health, languages, limits, metrics, pages, schema};
-use crate::api::Code;
+use super::{artifact, docs, execute, health, languages, limits, pages, schema, scrape};
+use crate::api::{Code, Problem};
 use crate::auth::Scope;
-
-/// Who is let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
-    /// Everybody.
-    Open,
-    /// The holder of a token with this scope.
-    Scope(Scope),
-    /// The holder of a signed link, or of a token with this scope.
-    Signed(Scope),
-}
-
-/// As what a call counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counted {
-    /// As nothing: machines call by themselves.
-    No,
-    /// As use of the server, which an idle shutdown waits for.
-    Use,
-    /// As use, and against the caller's rate.
-    Run,
-}
-
-/// A method that a route has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
-    Get,
-    Post,
-    Delete,
-}
-
-impl Verb {
-    /// Returns the verb of a request's method; `HEAD` is a `GET` here.
-    fn of(method: &axum::http::Method) -> Option<Self> {
-        match method.as_str() {
-            "GET" | "HEAD" => Some(Self::Get),
-            "POST" => Some(Self::Post),
-            "DELETE" => Some(Self::Delete),
-            _ => None,
-        }
-    }
-
-    /// Returns the key of an operation in an OpenAPI document.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::Post => "post",
-            Self::Delete => "delete",
-        }
-    }
-}
-
-/// What the documents say of a route.
-#[derive(Debug, Clone, Copy)]
-struct Documented {
-    /// The chapter.
-    tag: &'static str,
-    operation: fn() -> Operation,
-}
-
-/// A row of the table.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Route {
-    /// The template of the address.
-    pub(super) path: &'static str,
-    /// The method.
-    pub(super) verb: Verb,
-    /// Who is let in.
-    pub(super) door: Door,
-    /// As what a call counts.
-    pub(super) counted: Counted,
-    /// Problems that the handler itself answers with, besides those of the
-    /// gate and of every request.
-    pub(super) refusals: &'static [Code],
-    handler: fn() -> MethodRouter<Arc<Shared>>,
-    /// Its place in the documents; `None` for a part of a page.
-    documented: Option<Documented>,
-}
 
 /// A row, with the operation that `#[utoipa::path]` made of the handler.
 macro_rules! row {
@@ -106,8 +27,9 @@ macro_rules! row {
             counted: Counted::$counted,
             refusals: $refusals,
             handler: || $method($($handler)::+),
-            documented: Some(Documented {
+            documentation: Some(Documentation {
                 tag: $tag,
+                path: <$operation as utoipa::Path>::path,
                 operation: <$operation as utoipa::Path>::operation,
             }),
         }
@@ -134,7 +56,7 @@ const ROUTES: &[Route] = &[
     row!(delete Delete "/artifacts/{id}/{name}", Door::Scope(Scope::Files), Use, &[Code::NotFound], "files", artifact::delete, artifact::__path_delete),
     row!(get Get "/health", Door::Open, No, &[], "server", health::health, health::__path_health),
     row!(get Get "/languages", Door::Open, No, &[], "server", languages::languages, languages::__path_languages),
-    row!(get Get "/metrics", Door::Scope(Scope::Metrics), No, &[], "server", metrics::metrics, metrics::__path_metrics),
+    row!(get Get "/metrics", Door::Scope(Scope::Metrics), No, &[], "server", scrape::scrape, scrape::__path_scrape),
     row!(get Get "/", Door::Open, No, &[], "pages", pages::index, pages::__path_index),
     row!(get Get "/privacy", Door::Open, No, &[], "pages", pages::privacy, pages::__path_privacy),
     row!(get Get "/docs", Door::Open, No, &[], "pages", docs::docs, docs::__path_docs),
@@ -148,8 +70,8 @@ const ROUTES: &[Route] = &[
 /// here" is answered to everybody, so that they go on without.
 const OPEN_PREFIX: &str = "/.well-known/";
 
-/// All rows, with those of the parts of pages.
-fn all() -> impl Iterator<Item = Route> + Clone {
+/// Returns all rows, with those of the parts of pages.
+pub(super) fn all() -> impl Iterator<Item = Route> + Clone {
     let parts = docs::paths().map(|path| Route {
         path,
         verb: Verb::Get,
@@ -157,20 +79,9 @@ fn all() -> impl Iterator<Item = Route> + Clone {
         counted: Counted::No,
         refusals: &[],
         handler: || get(docs::part),
-        documented: None,
+        documentation: None,
     });
     ROUTES.iter().copied().chain(parts)
-}
-
-/// What the gate needs to know of the address of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entrance {
-    /// Who is let in.
-    pub(super) door: Door,
-    /// As what the call counts.
-    pub(super) counted: Counted,
-    /// Whether a handler will see it; else it is refused by its address.
-    pub(super) is_route: bool,
 }
 
 /// Returns how an address is entered. `matched` is the template that the
@@ -205,29 +116,6 @@ pub(super) fn entrance(matched: Option<&str>, path: &str, method: &axum::http::M
     }
 }
 
-/// Returns the row of an operation of the documents.
-pub(super) fn documented(path: &str, word: &str) -> Option<Route> {
-    all().find(|row| row.path == path && row.verb.word() == word)
-}
-
-/// Adds the operations of all routes to a document.
-pub(super) fn document(api: &mut OpenApi) {
-    for row in ROUTES {
-        let Some(documented) = row.documented else {
-            continue;
-        };
-        let mut operation = (documented.operation)();
-        operation.tags = Some(vec![documented.tag.to_owned()]);
-        let method = match row.verb {
-            Verb::Get => HttpMethod::Get,
-            Verb::Post => HttpMethod::Post,
-            Verb::Delete => HttpMethod::Delete,
-        };
-        api.paths
-            .add_path_operation(row.path, vec![method], operation);
-    }
-}
-
 /// Returns the router of all routes.
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new();
@@ -239,15 +127,19 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         }
         router = router.route(row.path, handler);
     }
-    router
-        .fallback(super::nowhere)
-        .with_state(Arc::clone(shared))
+    router.fallback(nowhere).with_state(Arc::clone(shared))
+}
+
+async fn nowhere() -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "Nothing lives at this address. GET /openapi.json lists the addresses that this server knows.",
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use axum::http::Method;
-    use utoipa::Path;
 
     use super::*;
 
@@ -306,27 +198,15 @@ mod tests {
         for row in all() {
             let same = |other: &Route| other.path == row.path && other.verb == row.verb;
             assert_eq!(all().filter(same).count(), 1, "{row:?}");
-            assert_eq!(
-                documented(row.path, row.verb.word()).map(|row| row.door),
-                Some(row.door)
-            );
         }
     }
 
     #[test]
     fn handlers_say_the_same_address() {
-        fn check<P: Path>(verb: Verb, path: &str) {
-            assert_eq!(P::path(), path);
-            let words: Vec<String> = P::methods().iter().map(word).collect();
-            assert_eq!(words, [verb.word()], "{path}");
+        for row in ROUTES {
+            if let Some(documentation) = row.documentation {
+                assert_eq!((documentation.path)(), row.path);
+            }
         }
-        fn word(method: &HttpMethod) -> String {
-            let word = serde_json::to_value(method).expect("a word");
-            word.as_str().expect("a word").to_owned()
-        }
-        check::<execute::__path_execute>(Verb::Post, "/execute");
-        check::<artifact::__path_download>(Verb::Get, "/artifacts/{id}/{name}");
-        check::<artifact::__path_delete>(Verb::Delete, "/artifacts/{id}/{name}");
-        check::<metrics::__path_metrics>(Verb::Get, "/metrics");
     }
 }

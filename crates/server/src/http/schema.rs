@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::{ConnectInfo, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -27,8 +27,8 @@ const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
     operation_id = "getOpenApiJson",
     responses((status = 200, description = "The document", body = Value, content_type = "application/json")),
 )]
-pub(super) async fn json(server: Server) -> Json<Value> {
-    Json(openapi::document(&server))
+pub(super) async fn json(State(shared): State<Arc<Shared>>, server: Server) -> Json<Value> {
+    Json(shared.description.document(&server))
 }
 
 /// OpenAPI document (YAML)
@@ -40,8 +40,8 @@ pub(super) async fn json(server: Server) -> Json<Value> {
     operation_id = "getOpenApiYaml",
     responses((status = 200, description = "The document", body = Value, content_type = "application/yaml")),
 )]
-pub(super) async fn yaml(server: Server) -> Response {
-    as_yaml(&openapi::document(&server))
+pub(super) async fn yaml(State(shared): State<Arc<Shared>>, server: Server) -> Response {
+    as_yaml(&shared.description.document(&server))
 }
 
 /// Document for ChatGPT Actions (JSON)
@@ -53,8 +53,8 @@ pub(super) async fn yaml(server: Server) -> Response {
     operation_id = "getActionsJson",
     responses((status = 200, description = "The document", body = Value, content_type = "application/json")),
 )]
-pub(super) async fn actions_json(server: Server) -> Json<Value> {
-    Json(openapi::actions_document(&server))
+pub(super) async fn actions_json(State(shared): State<Arc<Shared>>, server: Server) -> Json<Value> {
+    Json(shared.description.actions_document(&server))
 }
 
 /// Document for ChatGPT Actions (YAML)
@@ -66,8 +66,8 @@ pub(super) async fn actions_json(server: Server) -> Json<Value> {
     operation_id = "getActionsYaml",
     responses((status = 200, description = "The document", body = Value, content_type = "application/yaml")),
 )]
-pub(super) async fn actions_yaml(server: Server) -> Response {
-    as_yaml(&openapi::actions_document(&server))
+pub(super) async fn actions_yaml(State(shared): State<Arc<Shared>>, server: Server) -> Response {
+    as_yaml(&shared.description.actions_document(&server))
 }
 
 /// This server, by the address under which it was asked.

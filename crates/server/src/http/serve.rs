@@ -6,14 +6,16 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,8 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
 use super::connection::{ClientGone, Connection};
-use super::connections::{Connections, Seat};
-use super::router;
+use super::connections::{Busy, Connections, Seat};
 use super::stream::{Socket, Stream};
 use crate::app::App;
 
@@ -39,17 +40,13 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Shortest and longest pause after `accept` failed for want of descriptors or memory.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Serves `app` on `listener` until `shutdown` resolves, then refuses new
-/// calls and waits for the running ones, at most `drain_grace`.
-///
-/// # Errors
-/// When the listener itself is broken; what still runs is drained first.
-pub async fn serve(
+/// Serves `router` on `listener` until `shutdown` resolves, then drains.
+pub(super) async fn serve(
     listener: TcpListener,
+    router: Router,
     app: Arc<App>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let router = router(Arc::clone(&app));
     let graceful = GracefulShutdown::new();
     let connections = Connections::new(app.config.connections);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -203,8 +200,35 @@ async fn answer(
     tokio::select! {
         answered = router.oneshot(request) => {
             let answered: Result<_, Infallible> = answered;
-            Ok(answered.unwrap_or_else(|never| match never {}))
+            let response = answered.unwrap_or_else(|never| match never {});
+            Ok(response.map(|body| Body::new(Sending { body, _busy: busy })))
         }
         () = socket.closed(), if !is_safe => Err(ClientGone),
+    }
+}
+
+/// The body of an answer. Its request lasts until it has been sent.
+struct Sending {
+    body: Body,
+    _busy: Arc<Busy>,
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use super::byte_shares::ByteShares;
 use super::failures::Failures;
 use super::metrics::Metrics;
+use super::openapi::Description;
 use super::unread::Unread;
 use crate::app::App;
-use crate::byte_shares::ByteShares;
 
 /// What handlers and layers share.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// What every front door shares.
     pub(super) app: Arc<App>,
+    /// The description of this API.
+    pub(super) description: Description,
     /// Wrong tokens by address.
     pub(super) failures: Failures,
     /// What is counted.

@@ -17,10 +17,10 @@ pub(super) async fn offer(app: &App, caller: &Caller, outcome: &mut Outcome) -> 
         return Vec::new();
     }
     let owner = caller.principal.id.clone();
-    if !is_let_in(app, caller).await {
+    if let Some(reason) = token_obstacle(app, caller).await {
         let count = outcome.files.len();
         outcome.warnings.push(format!(
-            "files not offered for download: {count} (the token was revoked)"
+            "files not offered for download: {count} ({reason})"
         ));
         return Vec::new();
     }
@@ -65,17 +65,20 @@ pub(super) async fn offer(app: &App, caller: &Caller, outcome: &mut Outcome) -> 
         .collect()
 }
 
-/// Whether the caller's token still holds: it may have been revoked while the
-/// program ran, and a link would outlive it.
-async fn is_let_in(app: &App, caller: &Caller) -> bool {
+/// Returns why the caller's token offers no files, if so: it may have been
+/// revoked while the program ran, and a link would outlive it.
+async fn token_obstacle(app: &App, caller: &Caller) -> Option<&'static str> {
     if app.config.access == Access::Open {
-        return true;
+        return None;
     }
-    let live = app.store.is_live(caller.principal.id.as_str()).await;
-    live.unwrap_or_else(|error| {
-        tracing::error!(error = %chain(&error), "failed to look whether a token was revoked");
-        false
-    })
+    match app.store.is_live(caller.principal.id.as_str()).await {
+        Ok(true) => None,
+        Ok(false) => Some("the token was revoked"),
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "failed to look whether a token was revoked");
+            Some("the server failed to check the token")
+        }
+    }
 }
 
 /// Path and query of a link, the file's id, and its end.

@@ -201,7 +201,7 @@ fn make_private_files(database: &Path) -> Result<(), OpenError> {
             // Another process was faster, and made it as we would have.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             looked => looked.map_err(|source| OpenError::Directory {
-                step: "create",
+                step: "open",
                 path,
                 source,
             })?,

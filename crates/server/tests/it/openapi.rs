@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use codex_server::api::Code;
 use codex_server::config::Access;
-use codex_server::http::openapi::{self, EXAMPLE_URL, Server, to_yaml};
+use codex_server::http::description;
+use codex_server::http::openapi::{EXAMPLE_URL, Server, to_yaml};
 use serde_json::{Value, json};
 
 use crate::importer::faults;
@@ -13,11 +14,11 @@ use crate::importer::faults;
 const UPDATE: &str = "UPDATE_GOLDEN";
 
 fn document(access: Access) -> Value {
-    openapi::document(&Server::unseen(EXAMPLE_URL, access))
+    description().document(&Server::unseen(EXAMPLE_URL, access))
 }
 
 fn actions_document(access: Access) -> Value {
-    openapi::actions_document(&Server::unseen(EXAMPLE_URL, access))
+    description().actions_document(&Server::unseen(EXAMPLE_URL, access))
 }
 
 #[track_caller]

@@ -15,7 +15,7 @@ struct Figure {
 }
 
 /// The figures in the text form; `started` in seconds since 1970.
-pub(super) fn text(started: f64) -> String {
+pub(in super::super) fn text(started: f64) -> String {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let stat = Stat::of(&stat);
     let open = std::fs::read_dir("/proc/self/fd").ok().map(Iterator::count);

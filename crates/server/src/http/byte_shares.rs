@@ -1,8 +1,8 @@
 //! Bytes of memory that callers share: those of the requests in hand.
 //!
-//! A caller may hold as many bytes as stay free, so there is always room for
-//! one who holds none, however many wait with full hands. Never waits: who
-//! finds no room is refused.
+//! A caller may take bytes only while it then holds no more than stay free, so
+//! one caller alone can never hold more than half. Never waits: who finds no
+//! room is refused.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use engine::Owner;
 
 /// A bound for bytes, shared by owner. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone)]
-pub(crate) struct ByteShares {
+pub(super) struct ByteShares {
     bound: u64,
     held: Arc<Mutex<Held>>,
 }
@@ -24,7 +24,7 @@ struct Held {
 
 /// Bytes that an owner holds, given back on drop.
 #[derive(Debug)]
-pub(crate) struct ByteShare {
+pub(super) struct ByteShare {
     shares: ByteShares,
     owner: Owner,
     bytes: u64,
@@ -38,7 +38,7 @@ impl Drop for ByteShare {
 
 impl ByteShare {
     /// Gives back all but `bytes`.
-    pub(crate) fn shrink(&mut self, bytes: u64) {
+    pub(super) fn shrink(&mut self, bytes: u64) {
         let less = self.bytes.saturating_sub(bytes);
         self.bytes -= less;
         let mut held = self.shares.lock();
@@ -54,7 +54,7 @@ impl ByteShare {
 
 impl ByteShares {
     /// Makes shares of `bound` bytes.
-    pub(crate) fn new(bound: u64) -> Self {
+    pub(super) fn new(bound: u64) -> Self {
         Self {
             bound,
             held: Arc::default(),
@@ -62,7 +62,7 @@ impl ByteShares {
     }
 
     /// Takes bytes for an owner; `None` when it would hold more than stay free.
-    pub(crate) fn take(&self, owner: &Owner, bytes: u64) -> Option<ByteShare> {
+    pub(super) fn take(&self, owner: &Owner, bytes: u64) -> Option<ByteShare> {
         let mut held = self.lock();
         let own = held.by_owner.get(owner).copied().unwrap_or(0);
         let free = self.bound.checked_sub(held.total.checked_add(bytes)?)?;
@@ -82,7 +82,7 @@ impl ByteShares {
     }
 
     /// Returns how many bytes are held.
-    pub(crate) fn held(&self) -> u64 {
+    pub(super) fn held(&self) -> u64 {
         self.lock().total
     }
 
