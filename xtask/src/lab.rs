@@ -133,7 +133,8 @@ fn cause(output: &str) -> Option<&str> {
 
 fn cargo() -> Command {
     let mut cargo = process::cargo();
-    cargo.args(["run", "--quiet", "--package", "lab", "--manifest-path"]);
+    cargo.args(["run", "--quiet", "--profile", "tools", "--package", "lab"]);
+    cargo.arg("--manifest-path");
     cargo.arg(process::root().join("Cargo.toml")).arg("--");
     cargo
 }
