@@ -2,9 +2,11 @@
 //! tests that cargo knows.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use xtask::tally::{self, Counts};
 use xtask::{lab, process};
 
@@ -37,31 +39,93 @@ fn component(subcommand: &str, name: &str) -> Result<()> {
 
 /// Runs the tests of every crate.
 pub(crate) fn all_tests() -> Result<Counts> {
-    if has_nextest() {
-        return counted(&mut nextest());
+    if !has_nextest() {
+        println!("with cargo's own runner, as there is no nextest");
+        return counted(cargo_test().arg("--tests"), tally::runner_counts);
     }
-    println!("with cargo's own runner, as there is no nextest");
-    counted(cargo_test().arg("--tests"))
+    let cases = Cases::build()?;
+    let others = format!("not {}", Cases::BINARY);
+    let others = counted(nextest().args(["-E", &others]), tally::runner_counts)?;
+    let run = cases.run(&[])?;
+    Ok(Counts {
+        passed: others.passed + run.passed,
+        failed: others.failed + run.failed,
+        // Nextest calls those skipped that ran here.
+        skipped: others.skipped.saturating_sub(cases.listed()?) + run.skipped,
+    })
 }
 
 /// Runs the tests of some crates but those that take long. What is compiled is
 /// the same as for [`all_tests`], so that neither compiles for the other again.
 pub(crate) fn fast_tests(crates: &BTreeSet<String>) -> Result<Counts> {
-    let counts = if has_nextest() {
-        let wanted: Vec<String> = crates
-            .iter()
-            .map(|name| format!("package(={name})"))
-            .collect();
-        counted(nextest().args(FAST).args(["-E", &wanted.join(" + ")]))?
-    } else {
+    if !has_nextest() {
         println!("with cargo's own runner, as there is no nextest: unit tests of every crate");
-        counted(&mut cargo_test())?
-    };
+        return counted(&mut cargo_test(), tally::runner_counts);
+    }
+    let wanted: Vec<String> = crates
+        .iter()
+        .map(|name| format!("package(={name})"))
+        .collect();
+    let wanted = format!("({}) - {}", wanted.join(" + "), Cases::BINARY);
+    let mut counts = counted(
+        nextest().args(FAST).args(["-E", &wanted]),
+        tally::runner_counts,
+    )?;
+    if crates.contains(Cases::CRATE) {
+        let run = Cases::build()?.run(&["--skip", "cases_at_"])?;
+        counts.passed += run.passed;
+        counts.failed += run.failed;
+    }
     // Those that are not meant here.
     Ok(Counts {
         skipped: 0,
         ..counts
     })
+}
+
+/// The test binary that runs the languages' cases. All share an engine, which
+/// takes a second to start: so they are run in one process, and not in one each,
+/// as nextest would.
+struct Cases(PathBuf);
+
+impl Cases {
+    const CRATE: &str = "engine";
+    /// As nextest calls it.
+    const BINARY: &str = "binary_id(engine::it)";
+    const SOURCE: &str = "crates/engine/tests/it/main.rs";
+
+    /// Builds it, as part of all that the tests take.
+    fn build() -> Result<Self> {
+        let mut cargo = process::cargo();
+        cargo.args(["test", "--workspace", "--lib", "--bins", "--tests"]);
+        cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]);
+        println!("building the tests");
+        let built = process::capture("build the tests", &mut cargo)?;
+        let place = built
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|told| {
+                let source = told["target"]["src_path"].as_str();
+                source.is_some_and(|source| source.ends_with(Self::SOURCE))
+            })
+            .find_map(|told| told["executable"].as_str().map(PathBuf::from));
+        place.map(Self).context("cargo built no cases")
+    }
+
+    /// Runs them with some arguments.
+    fn run(&self, arguments: &[&str]) -> Result<Counts> {
+        let mut cases = process::command(&self.0);
+        cases.arg("--color=never").args(arguments);
+        counted(&mut cases, tally::last_counts)
+    }
+
+    /// How many tests it names to nextest.
+    fn listed(&self) -> Result<u32> {
+        let mut list = process::command(&self.0);
+        let names = process::capture("list the cases", list.arg("--list"))?;
+        let count = names.lines().filter(|line| line.ends_with(": test"));
+        u32::try_from(count.count()).context("so many cases")
+    }
 }
 
 fn has_nextest() -> bool {
@@ -82,10 +146,10 @@ fn cargo_test() -> Command {
     cargo
 }
 
-fn counted(command: &mut Command) -> Result<Counts> {
+fn counted(command: &mut Command, read: fn(&str) -> Counts) -> Result<Counts> {
     command.env(lab::ATTACKS_APART, "1");
     let (status, output) = process::tee("run the tests", command)?;
-    let counts = tally::runner_counts(&output);
+    let counts = read(&output);
     if !status.success() && counts.failed == 0 {
         bail!("the test runner ended with {status} before it counted a failure; see above");
     }
@@ -101,7 +165,7 @@ mod tests {
         let check = |script: &str| {
             let mut shell = process::command("sh");
             shell.args(["-c", script]);
-            counted(&mut shell)
+            counted(&mut shell, tally::runner_counts)
         };
         let passing = check("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'");
         assert_eq!(passing.expect("it passes").passed, 2);

@@ -158,6 +158,14 @@ pub fn runner_counts(output: &str) -> Counts {
         })
 }
 
+/// Reads the last line of cargo's own kind: a binary that runs itself again shows
+/// the lines of those runs, too.
+pub fn last_counts(output: &str) -> Counts {
+    let mut lines = output.lines();
+    let last = lines.rfind(|line| line.trim_start().starts_with("test result:"));
+    last.map(line_counts).unwrap_or_default()
+}
+
 fn line_counts(line: &str) -> Counts {
     Counts {
         passed: number_before(line, "passed"),
@@ -223,6 +231,14 @@ mod tests {
         check("12 passed, 3 failed, 1 skipped", None);
         check("all passed, 3 failed", None);
         check("", None);
+    }
+
+    #[test]
+    fn the_last_line_counts_for_a_binary_that_runs_itself() {
+        let output = "test result: ok. 9 passed; 0 failed; 0 ignored\ntest a ... ok\n\
+            test result: FAILED. 3 passed; 1 failed; 0 ignored\n";
+        assert_eq!(last_counts(output), counts(3, 1, 0));
+        assert_eq!(last_counts("no result"), Counts::default());
     }
 
     #[test]
