@@ -29,7 +29,7 @@ pub(crate) const COMPILER: Need = Need {
     required: true,
 };
 
-/// Executions of each target in the run that every commit passes.
+/// Executions of each target where no other number is asked for.
 const BOUNDED: u64 = 50_000;
 /// The longest input, in bytes.
 const INPUT: u32 = 4096;

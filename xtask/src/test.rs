@@ -13,8 +13,52 @@ use xtask::{apt, build, dist, process};
 
 use crate::{steps, tidy};
 
-/// Seconds for each fuzzing target in the full run.
-const FULL_FUZZING: &str = "60";
+/// How long each parser is fuzzed: as many inputs, or so many seconds in the full
+/// run.
+const FUZZING: [&str; 2] = ["--runs", "20000"];
+const FULL_FUZZING: [&str; 2] = ["--seconds", "60"];
+
+/// Steps that let the lab at one server's binary: the command, and its arguments
+/// in a run of every commit and in the full one.
+const ATTACKS: [Attack; 6] = [
+    (
+        "ordinary user, plain container, cured container",
+        "container",
+        &[],
+        &[],
+    ),
+    (
+        "OpenAPI documents and schemathesis",
+        "conformance",
+        &[],
+        &["--full"],
+    ),
+    ("pages and files in a browser", "browser", &[], &[]),
+    (
+        "the hostile corpus at every rung",
+        "escape",
+        &["--brief"],
+        &["--full"],
+    ),
+    (
+        "ordinary programs inside and outside",
+        REGRESS,
+        &[],
+        &["--full"],
+    ),
+    ("load and crash", "load", &["--requests", "500"], &[]),
+];
+
+/// Name, command, arguments, arguments of the full run.
+type Attack = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
+/// The one of [`ATTACKS`] that counts its own checks.
+const REGRESS: &str = "regress";
 
 /// Swaps of files under a collection in the full run; a few thousand else.
 const FULL_SWAPS: &str = "100000";
@@ -31,12 +75,8 @@ pub(crate) fn test(full: bool) -> bool {
         process::run("pass the documentation tests", &mut cargo)
     });
     tally.counted("fuzzing of every parser", || {
-        let long: &[&str] = if full {
-            &["--seconds", FULL_FUZZING]
-        } else {
-            &[]
-        };
-        lab::counted(&[&["fuzz"], long].concat())
+        let span = if full { FULL_FUZZING } else { FUZZING };
+        lab::counted(&[&["fuzz"], &span[..]].concat())
     });
     match build::tested() {
         Ok(binary) => attacked(&mut tally, &binary, full),
@@ -65,29 +105,18 @@ const FULL: [(&str, &str); 4] = [
     ("cold start against the baseline", "bench"),
 ];
 
-/// Steps that let the lab at one server's binary.
+/// Lets the lab at a server's binary.
 fn attacked(tally: &mut Tally, binary: &Path, full: bool) {
-    let words = |command: &'static str, knows_full: bool| -> Vec<&OsStr> {
+    for (name, command, brief, long) in ATTACKS {
         let mut words: Vec<&OsStr> = vec![command.as_ref(), "--binary".as_ref(), binary.as_ref()];
-        words.extend((full && knows_full).then_some::<&OsStr>("--full".as_ref()));
-        words
-    };
-    for (name, command, knows_full) in [
-        (
-            "ordinary user, plain container, cured container",
-            "container",
-            false,
-        ),
-        ("OpenAPI documents and schemathesis", "conformance", true),
-        ("pages and files in a browser", "browser", false),
-        ("the hostile corpus at every rung", "escape", true),
-    ] {
-        tally.step(name, || lab::check(&words(command, knows_full)));
+        let more = if full { long } else { brief };
+        words.extend(more.iter().map(|word| OsStr::new(*word)));
+        if command == REGRESS {
+            tally.counted(name, || lab::counted(&words));
+        } else {
+            tally.step(name, || lab::check(&words));
+        }
     }
-    tally.counted("ordinary programs inside and outside", || {
-        lab::counted(&words("regress", true))
-    });
-    tally.step("load and crash", || lab::check(&words("load", false)));
 }
 
 fn prepare() -> Result<()> {
