@@ -32,9 +32,18 @@ pub(crate) const CLEAN_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// A server's data directory and temporary directory; may outlive a server.
 #[derive(Debug)]
 pub(crate) struct Home {
-    directory: TempDir,
+    place: Place,
     /// Whose it is, where that is another user.
     user: Option<u32>,
+}
+
+/// Where a home is, and what becomes of it.
+#[derive(Debug)]
+enum Place {
+    /// Removed when dropped.
+    Temporary(TempDir),
+    /// Stays for later servers.
+    Kept(PathBuf),
 }
 
 impl Home {
@@ -44,12 +53,23 @@ impl Home {
             .prefix("codex-check-")
             .tempdir()
             .context("failed to make a directory for the server")?;
-        let home = Self {
-            directory,
-            user: None,
-        };
+        Self::furnished(Place::Temporary(directory))
+    }
+
+    /// Makes one at `path` that stays there. Of what an earlier server left in its
+    /// data directory only the entries named in `kept` are still there.
+    pub(crate) fn kept(path: &Path, kept: &[&str]) -> Result<Self> {
+        let home = Self::furnished(Place::Kept(path.to_owned()))?;
+        clear(&home.data(), kept)?;
+        clear(&home.tmp(), &[])?;
+        Ok(home)
+    }
+
+    fn furnished(place: Place) -> Result<Self> {
+        let home = Self { place, user: None };
         for part in [home.data(), home.tmp()] {
-            fs::create_dir(&part).with_context(|| format!("failed to make {}", part.display()))?;
+            fs::create_dir_all(&part)
+                .with_context(|| format!("failed to make {}", part.display()))?;
         }
         Ok(home)
     }
@@ -71,7 +91,10 @@ impl Home {
 
     /// All of it.
     pub(crate) fn path(&self) -> &Path {
-        self.directory.path()
+        match &self.place {
+            Place::Temporary(directory) => directory.path(),
+            Place::Kept(path) => path,
+        }
     }
 
     /// The data directory (`CODEX_HOME`).
@@ -107,6 +130,23 @@ impl Home {
         command.args(["token", "create", &name]);
         token_of(&process::capture("create a token", &mut command)?)
     }
+}
+
+/// Removes the entries of a directory but those of these names.
+fn clear(directory: &Path, kept: &[&str]) -> Result<()> {
+    let failed = || format!("failed to clear {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        if kept.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
+        if entry.file_type().with_context(failed)?.is_dir() {
+            fs::remove_dir_all(entry.path()).with_context(failed)?;
+        } else {
+            fs::remove_file(entry.path()).with_context(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// The token alone on stdout.
@@ -346,6 +386,25 @@ mod tests {
             text.contains("no sandbox here") && text.contains("exit status: 7"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_kept_home_keeps_what_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("home");
+        let home = Home::kept(&path, &["packages"]).expect("it is made");
+        for part in ["packages/python", "runtimes/x"] {
+            fs::create_dir_all(home.data().join(part)).expect("a folder");
+        }
+        fs::write(home.data().join("state.db"), "").expect("a file");
+        drop(home);
+        let home = Home::kept(&path, &["packages"]).expect("it is made again");
+        let left: Vec<_> = fs::read_dir(home.data())
+            .expect("it is there")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        assert_eq!(left, ["packages"]);
+        assert!(home.data().join("packages/python").is_dir());
     }
 
     #[test]

@@ -53,15 +53,8 @@ struct Arguments {
 enum Command {
     /// Trace the languages' cases, and print which allowed system calls none uses.
     Syscalls,
-    /// Compare a cold hello world with a bare FastAPI and subprocess server.
-    Bench {
-        /// Counted requests to each server, for each language.
-        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        requests: u32,
-        /// Fail when a ratio of medians is above this.
-        #[arg(long, default_value_t = bench::RATIO_LIMIT)]
-        limit: f64,
-    },
+    /// Compare latency and throughput with the naive FastAPI server, or with another build.
+    Bench(bench::Arguments),
     /// Thousands of requests, then many at once, then a crash: nothing may be left.
     Load(load::Arguments),
     /// Attack every rung with the hostile corpus, and print what came of it.
@@ -136,7 +129,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Syscalls => syscalls::syscalls()?,
-        Command::Bench { requests, limit } => bench::bench(requests, limit)?,
+        Command::Bench(arguments) => bench::bench(&arguments)?,
         Command::Load(arguments) => load::load(&arguments)?,
         Command::Escape(arguments) => escape::escape(&arguments)?,
         Command::Fuzz(arguments) => return Ok(told(fuzz::fuzz(&arguments)?)),

@@ -23,7 +23,7 @@ pub const COMMANDS: [(&str, &str); 12] = [
     ),
     (
         "bench",
-        "Compare a cold hello world with a bare FastAPI and subprocess server",
+        "Compare latency and throughput with the naive FastAPI server, or with another build",
     ),
     (
         "load",

@@ -102,7 +102,7 @@ const FULL: [(&str, &str); 4] = [
     ("sandbox tests in an emulated machine", "guest"),
     ("the systemd unit in an emulated machine", "unit"),
     ("the image with each set of flags", "image"),
-    ("cold start against the baseline", "bench"),
+    ("speed against the naive server", "bench"),
 ];
 
 /// Lets the lab at a server's binary.

@@ -1,0 +1,116 @@
+//! The two servers of a comparison: ours, and the naive one or another build of
+//! ours. Both get the same interpreters and the same packages, and end when dropped.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::http::Client;
+use crate::live::{CLEAN_PATH, Home, Server};
+use crate::venv;
+use xtask::{build, process};
+
+/// Debian's own interpreters, which both servers run: never a shim.
+pub(super) use xtask::python::PYTHON;
+pub(super) const NODE: &str = "/usr/bin/node";
+
+/// Variables of ours beside the bounds: exactly these interpreters, no others.
+const SETTINGS: [(&str, &str); 4] = [
+    (
+        "CODEX_INTERPRETER",
+        "python=/usr/bin/python3,javascript=/usr/bin/node",
+    ),
+    ("CODEX_SEARCH_PATH", "/usr/bin"),
+    // Room for all clients, each of which may have to wait for a while.
+    ("CODEX_QUEUE", "512"),
+    ("CODEX_QUEUE_WAIT", "60"),
+];
+
+/// A server that is measured.
+#[derive(Debug)]
+pub(super) struct Contender {
+    /// Its name in the table.
+    pub(super) name: &'static str,
+    server: Server,
+    /// Kept until the server has ended: fields are dropped in this order.
+    _home: Home,
+}
+
+impl Contender {
+    /// Starts a build of ours, after it has installed its packages if `packages`
+    /// are needed. What was installed is kept for the next run.
+    pub(super) fn ours(name: &'static str, binary: &Path, packages: bool) -> Result<Self> {
+        let home = Home::kept(&directory(name), &["packages"])?;
+        if packages {
+            install(binary, &home)?;
+        }
+        let server = Server::start(binary, &home, &SETTINGS)?;
+        Ok(Self {
+            name,
+            server,
+            _home: home,
+        })
+    }
+
+    /// Starts the naive server, whose programs see these packages.
+    pub(super) fn naive(packages: Option<&Path>) -> Result<Self> {
+        let home = Home::new()?;
+        let mut command = process::command(venv::bin()?.join("python"));
+        command
+            .env_clear()
+            .env("PATH", CLEAN_PATH)
+            .env("HOME", home.path())
+            .env("TMPDIR", home.tmp())
+            .arg("bench/naive.py");
+        if let Some(packages) = packages {
+            command.env("BENCH_PACKAGES", packages);
+        }
+        let server = Server::spawn(&mut command, None)?;
+        Ok(Self {
+            name: "naive",
+            server,
+            _home: home,
+        })
+    }
+
+    /// Returns a client of it, with a connection of its own.
+    pub(super) fn client(&self) -> Client {
+        self.server.client()
+    }
+
+    /// Returns the isolation that it tells.
+    ///
+    /// # Errors
+    /// When it is no server of ours.
+    pub(super) fn isolation(&self) -> Result<String> {
+        let health: Value = self.client().get("/health")?.json()?;
+        let word = health["isolation"].as_str();
+        Ok(word.context("/health names no isolation")?.to_owned())
+    }
+}
+
+/// Returns the directory of the packages that our server's Python programs see,
+/// if a benchmark has installed them.
+pub(super) fn installed_packages() -> Option<PathBuf> {
+    directory("ours")
+        .join("data/packages/python/current/tree")
+        .canonicalize()
+        .ok()
+}
+
+/// Where the server of this name keeps its state.
+fn directory(name: &str) -> PathBuf {
+    build::target_directory().join("xtask/bench").join(name)
+}
+
+/// Lets a binary install the pinned packages for Python, with pip as it is set up
+/// on this machine.
+fn install(binary: &Path, home: &Home) -> Result<()> {
+    let mut command = home.command(binary);
+    let of_pip = |name: &str| name.starts_with("PIP_") || name.to_lowercase().ends_with("_proxy");
+    command.envs(std::env::vars().filter(|(name, _)| of_pip(name)));
+    command.envs(SETTINGS);
+    command.args(["packages", "install", "--language", "python"]);
+    process::run("install the packages for Python", &mut command)
+}

@@ -1,0 +1,296 @@
+//! What a benchmark tells: facts about the machine and one table, for people in
+//! Markdown and for programs as JSON. Never measures anything.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::json;
+
+use super::contenders::{NODE, PYTHON};
+use super::figures::{Figures, Ratio};
+use super::turns::{CLIENTS, WARM_UP};
+use xtask::process;
+
+/// Widths of the table's columns, in characters.
+const WIDTHS: [usize; 7] = [10, 12, 9, 9, 9, 8, 9];
+
+/// All that a benchmark tells.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// Facts by name, in order.
+    pub(super) facts: Vec<(&'static str, String)>,
+    /// A line for each row.
+    pub(super) rows: Vec<Measured>,
+}
+
+/// A row with the figures of both servers.
+#[derive(Debug, Serialize)]
+pub(super) struct Measured {
+    /// The row's name.
+    pub(super) name: &'static str,
+    /// Whether `--limit` is about it.
+    pub(super) is_hello: bool,
+    /// The name of the server that ours is compared with.
+    pub(super) against: &'static str,
+    /// How ours did.
+    pub(super) ours: Figures,
+    /// How the other one did.
+    pub(super) other: Figures,
+    /// Ours divided by the other.
+    pub(super) ratio: Ratio,
+}
+
+impl Report {
+    /// Returns facts and table in Markdown, at most 100 characters wide.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = String::new();
+        for (name, fact) in &self.facts {
+            text.push_str(&format!("- {name}: {fact}\n"));
+        }
+        let rate = format!("req/s x{CLIENTS}");
+        let head = [
+            "row", "server", "p50 ms", "p90 ms", "p99 ms", "requests", &rate,
+        ];
+        text.push('\n');
+        text.push_str(&line(head.map(str::to_owned)));
+        text.push_str("|---|---|---:|---:|---:|---:|---:|\n");
+        for row in &self.rows {
+            let figures = |server: &str, figures: Figures| {
+                line([
+                    row.name.to_owned(),
+                    server.to_owned(),
+                    format!("{:.1}", figures.p50),
+                    format!("{:.1}", figures.p90),
+                    format!("{:.1}", figures.p99),
+                    figures.requests.to_string(),
+                    format!("{:.1}", figures.per_second),
+                ])
+            };
+            text.push_str(&figures("ours", row.ours));
+            text.push_str(&figures(row.against, row.other));
+            text.push_str(&line([
+                row.name.to_owned(),
+                "ratio".to_owned(),
+                format!("{:.2}", row.ratio.p50),
+                format!("{:.2}", row.ratio.p90),
+                format!("{:.2}", row.ratio.p99),
+                String::new(),
+                format!("{:.2}", row.ratio.per_second),
+            ]));
+        }
+        text
+    }
+
+    /// Writes the same as JSON.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let facts: BTreeMap<&str, &String> = self.facts.iter().map(|(k, v)| (*k, v)).collect();
+        let report = json!({"facts": facts, "rows": self.rows});
+        let mut text = serde_json::to_string_pretty(&report).context("failed to make JSON")?;
+        text.push('\n');
+        fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
+    }
+
+    /// Returns the rows, as text, whose ratio of medians is above `limit`; only
+    /// those that say hello count.
+    pub(super) fn above(&self, limit: f64) -> Vec<String> {
+        self.rows
+            .iter()
+            .filter(|row| row.is_hello && row.ratio.p50 > limit)
+            .map(|row| format!("{} {:.2}", row.name, row.ratio.p50))
+            .collect()
+    }
+}
+
+fn line(cells: [String; 7]) -> String {
+    let mut text = String::from("|");
+    for (column, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+        // Words to the left, numbers to the right.
+        let padded = if column < 2 {
+            format!(" {cell:<width$} |")
+        } else {
+            format!(" {cell:>width$} |")
+        };
+        text.push_str(&padded);
+    }
+    text.push('\n');
+    text
+}
+
+/// Returns what is to be known of the machine, of the two servers and of how they
+/// were asked.
+///
+/// # Errors
+/// When an interpreter does not tell its version.
+pub(super) fn facts(
+    build: String,
+    isolation: String,
+    packages: Option<&Path>,
+) -> Result<Vec<(&'static str, String)>> {
+    let cores = thread::available_parallelism().context("failed to count the cores")?;
+    let read =
+        |path: &str| fs::read_to_string(path).with_context(|| format!("failed to read {path}"));
+    let kernel = read("/proc/sys/kernel/osrelease")?;
+    let load = read("/proc/loadavg")?;
+    let load: Vec<&str> = load.split_whitespace().take(3).collect();
+    let processor = processor(&read("/proc/cpuinfo")?);
+    let version = |program: &str| {
+        let mut command = process::command(program);
+        command.arg("--version");
+        process::capture("ask an interpreter for its version", &mut command)
+    };
+    Ok(vec![
+        (
+            "machine",
+            format!("{cores} cores, {processor}, kernel {}", kernel.trim()),
+        ),
+        (
+            "interpreters",
+            format!(
+                "{}, Node {}",
+                version(PYTHON)?.trim(),
+                version(NODE)?.trim()
+            ),
+        ),
+        ("packages", versions(packages)?),
+        ("isolation", isolation),
+        ("build", build),
+        ("load before", load.join(" ")),
+        (
+            "requests",
+            format!(
+                "{WARM_UP} not counted, then in turns with pauses; then {CLIENTS} clients at once"
+            ),
+        ),
+    ])
+}
+
+/// The processor's name, as far as the kernel tells it.
+fn processor(cpuinfo: &str) -> String {
+    cpuinfo
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.trim() == "model name")
+        .map_or("processor not named", |(_, value)| value.trim())
+        .to_owned()
+}
+
+/// The packages that programs of both servers see.
+fn versions(packages: Option<&Path>) -> Result<String> {
+    const PROGRAM: &str = "\
+from importlib.metadata import version
+print(', '.join(name + ' ' + version(name) for name in ('numpy', 'pandas', 'matplotlib')))
+";
+    let Some(packages) = packages else {
+        return Ok("none".to_owned());
+    };
+    let mut command = process::command(PYTHON);
+    command
+        .env("PYTHONUSERBASE", packages)
+        .args(["-c", PROGRAM]);
+    let told = process::capture("ask for the versions of packages", &mut command)?;
+    Ok(told.trim().to_owned())
+}
+
+/// Returns the commit of the sources, and whether they were changed since.
+pub(super) fn commit() -> String {
+    let git = |words: &[&str]| {
+        let mut command = process::command("git");
+        command.args(words);
+        process::capture("ask git", &mut command).ok()
+    };
+    match (
+        git(&["rev-parse", "--short=12", "HEAD"]),
+        git(&["status", "--porcelain"]),
+    ) {
+        (Some(commit), Some(changes)) if changes.is_empty() => commit.trim().to_owned(),
+        (Some(commit), _) => format!("{} with changes", commit.trim()),
+        // A tarball of the sources is no repository.
+        (None, _) => "unknown commit".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let figures = |p50: f64| Figures {
+            p50,
+            p90: p50 * 2.0,
+            p99: 12_345.678,
+            requests: 60,
+            per_second: 1000.0 / p50,
+        };
+        let row = |name, is_hello, ours: Figures, other: Figures| Measured {
+            name,
+            is_hello,
+            against: "naive",
+            ours,
+            other,
+            ratio: ours.ratio(other),
+        };
+        Report {
+            facts: vec![("machine", "2 cores".to_owned())],
+            rows: vec![
+                row("javascript", true, figures(50.0), figures(40.0)),
+                row("pandas", false, figures(900.0), figures(300.0)),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_table_is_markdown_of_at_most_100_characters() {
+        let text = report().markdown();
+        let expected = "\
+- machine: 2 cores
+
+| row        | server       |    p50 ms |    p90 ms |    p99 ms | requests |  req/s x8 |
+|---|---|---:|---:|---:|---:|---:|
+| javascript | ours         |      50.0 |     100.0 |   12345.7 |       60 |      20.0 |
+| javascript | naive        |      40.0 |      80.0 |   12345.7 |       60 |      25.0 |
+| javascript | ratio        |      1.25 |      1.25 |      1.00 |          |      0.80 |
+| pandas     | ours         |     900.0 |    1800.0 |   12345.7 |       60 |       1.1 |
+| pandas     | naive        |     300.0 |     600.0 |   12345.7 |       60 |       3.3 |
+| pandas     | ratio        |      3.00 |      3.00 |      1.00 |          |      0.33 |
+";
+        assert_eq!(text, expected);
+        assert!(text.lines().all(|line| line.len() <= 100));
+    }
+
+    #[test]
+    fn the_limit_is_about_hello_alone() {
+        let check = |limit: f64, expected: &[&str]| assert_eq!(report().above(limit), expected);
+        check(1.6, &[]);
+        check(1.25, &[]);
+        check(1.2, &["javascript 1.25"]);
+    }
+
+    #[test]
+    fn the_json_has_the_same_figures() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("figures.json");
+        report().write(&path).expect("it is written");
+        let text = fs::read_to_string(&path).expect("it is there");
+        let json: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let row = &json["rows"][0];
+        assert_eq!(row["name"], "javascript");
+        assert_eq!(row["ours"]["p50"], 50.0);
+        assert_eq!(row["other"]["per_second"], 25.0);
+        assert_eq!(row["ratio"]["p50"], 1.25);
+        assert_eq!(json["facts"]["machine"], "2 cores");
+    }
+
+    #[test]
+    fn the_processor_is_named_where_the_kernel_does() {
+        let check = |cpuinfo, expected| assert_eq!(processor(cpuinfo), expected);
+        check("processor\t: 0\nmodel name\t: Some CPU\n", "Some CPU");
+        check("processor\t: 0\nCPU part\t: 0xd0c\n", "processor not named");
+    }
+}

@@ -1,0 +1,243 @@
+//! The programs that are compared, as data, and whether an answer is the one that
+//! a program must give. Never measures anything.
+
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::http::Response;
+
+/// Seconds that a program may take: the most that both servers allow, since with
+/// many at once on few cores each takes its time.
+const TIMEOUT: u32 = 30;
+
+/// What every PNG file begins with, in Base64.
+const PNG: &str = "iVBORw0KGgo";
+
+/// A program and what must come of it, on both sides alike.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Its name in `--rows` and in the table.
+    pub(super) name: &'static str,
+    /// The language, as both servers name it.
+    pub(super) language: &'static str,
+    /// The program text.
+    pub(super) code: &'static str,
+    /// What it prints.
+    pub(super) output: &'static str,
+    /// The PNG file that it leaves, if it leaves one.
+    pub(super) picture: Option<&'static str>,
+    /// What it imports beside the language's own library.
+    pub(super) imports: &'static [&'static str],
+}
+
+/// Every row, in the table's order.
+pub(super) static ROWS: [Row; 4] = [
+    Row {
+        name: "python",
+        language: "python",
+        code: "print(2+2)",
+        output: "4\n",
+        picture: None,
+        imports: &[],
+    },
+    Row {
+        name: "javascript",
+        language: "javascript",
+        code: "console.log(2+2)",
+        output: "4\n",
+        picture: None,
+        imports: &[],
+    },
+    Row {
+        name: "pandas",
+        language: "python",
+        code: "\
+import numpy as np
+import pandas as pd
+frame = pd.DataFrame({'group': np.arange(1000) % 4, 'value': np.arange(1000)})
+print(frame.groupby('group')['value'].sum().tolist())
+",
+        output: "[124500, 124750, 125000, 125250]\n",
+        picture: None,
+        imports: &["numpy", "pandas"],
+    },
+    Row {
+        name: "png",
+        language: "python",
+        code: "\
+import matplotlib
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+plt.plot([1, 2, 4, 8, 16])
+plt.title('Powers of two')
+plt.savefig('plot.png')
+print('saved')
+",
+        output: "saved\n",
+        picture: Some("plot.png"),
+        imports: &["matplotlib"],
+    },
+];
+
+/// Returns the names of all rows.
+pub(super) fn names() -> [&'static str; 4] {
+    ROWS.each_ref().map(|row| row.name)
+}
+
+/// Returns the rows of these names in the table's order, or all when none is named.
+pub(super) fn chosen(names: &[String]) -> Vec<&'static Row> {
+    ROWS.iter()
+        .filter(|row| names.is_empty() || names.iter().any(|name| name == row.name))
+        .collect()
+}
+
+impl Row {
+    /// Returns whether it measures how long an interpreter takes to start, and
+    /// little else: `--limit` is about these.
+    pub(super) fn is_hello(&self) -> bool {
+        self.imports.is_empty()
+    }
+
+    /// Returns the body of its request.
+    pub(super) fn request(&self) -> Value {
+        json!({"code": self.code, "language": self.language, "timeout": TIMEOUT})
+    }
+}
+
+/// The check of all answers to a row. A picture has to be the same file, byte for
+/// byte, in each of them, whichever server gave it.
+#[derive(Debug)]
+pub(super) struct Check {
+    row: &'static Row,
+    /// The picture of the first answer, in Base64.
+    first: OnceLock<String>,
+}
+
+impl Check {
+    /// Returns the check of a row that nobody has answered yet.
+    pub(super) fn new(row: &'static Row) -> Self {
+        Self {
+            row,
+            first: OnceLock::new(),
+        }
+    }
+
+    /// Fails when an answer is not the one that the row must get.
+    pub(super) fn pass(&self, response: &Response) -> Result<()> {
+        ensure!(
+            response.status == 200,
+            "the row {} got status {}: {}",
+            self.row.name,
+            response.status,
+            response.text()
+        );
+        self.pass_answer(&response.json()?)
+            .with_context(|| format!("the row {} got {}", self.row.name, response.text()))
+    }
+
+    fn pass_answer(&self, answer: &Value) -> Result<()> {
+        ensure!(
+            answer["exit_code"] == 0 && answer["output"] == self.row.output,
+            "it should have printed {:?}",
+            self.row.output
+        );
+        let files = answer["files"].as_array().map_or(&[][..], Vec::as_slice);
+        match (self.row.picture, files) {
+            (None, []) => Ok(()),
+            (Some(name), [file]) if file["path"] == name => {
+                let content = file["content"].as_str().unwrap_or_default();
+                ensure!(content.starts_with(PNG), "{name} is no PNG file");
+                let first = self.first.get_or_init(|| content.to_owned());
+                ensure!(
+                    first == content,
+                    "{name} is not the picture that the first answer had"
+                );
+                Ok(())
+            }
+            (wanted, _) => bail!("it should have left {}", wanted.unwrap_or("no file")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::contenders;
+    use xtask::process;
+
+    #[test]
+    fn rows_are_chosen_by_name() {
+        let check = |names: &[&str], expected: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            let rows: Vec<&str> = chosen(&names).iter().map(|row| row.name).collect();
+            assert_eq!(rows, expected);
+        };
+        check(&[], &["python", "javascript", "pandas", "png"]);
+        check(&["png", "python"], &["python", "png"]);
+        check(&["pandas"], &["pandas"]);
+    }
+
+    #[test]
+    fn only_the_expected_answer_passes() {
+        let [hello, _, _, png] = &chosen(&[])[..] else {
+            panic!("there are four rows");
+        };
+        let passes = |row: &'static Row, answers: &[Value]| {
+            let check = Check::new(row);
+            answers
+                .iter()
+                .all(|answer| check.pass_answer(answer).is_ok())
+        };
+        let check = |row, answers: &[Value], expected: bool| {
+            assert_eq!(passes(row, answers), expected, "{answers:?}");
+        };
+        let printed = |text: &str, exit_code: i32| json!({"output": text, "exit_code": exit_code});
+        check(hello, &[printed("4\n", 0)], true);
+        check(hello, &[printed("4\n", 1)], false);
+        check(hello, &[printed("5\n", 0)], false);
+        check(hello, &[json!({})], false);
+        let saved = |path: &str, content: &str| json!({"output": "saved\n", "exit_code": 0, "files": [{"path": path, "content": content}]});
+        check(hello, &[saved("plot.png", "")], false);
+        check(png, &[printed("saved\n", 0)], false);
+        check(png, &[saved("plot.png", "iVBORw0KGgoA")], true);
+        check(png, &[saved("other.png", "iVBORw0KGgoA")], false);
+        check(png, &[saved("plot.png", "R0lGODlh")], false);
+        let (one, two) = (
+            saved("plot.png", "iVBORw0KGgoA"),
+            saved("plot.png", "iVBORw0KGgoB"),
+        );
+        check(png, &[one.clone(), one.clone()], true);
+        check(png, &[one, two], false);
+    }
+
+    /// Where no benchmark has installed the packages yet, programs that import
+    /// some cannot be tried here; the benchmark itself checks every answer.
+    #[test]
+    fn programs_print_what_they_promise_and_without_packages_hello_does() {
+        let packages = contenders::installed_packages();
+        for row in &ROWS {
+            if !row.is_hello() && packages.is_none() {
+                continue;
+            }
+            let directory = tempfile::tempdir().expect("a directory");
+            let (interpreter, flag) = match row.language {
+                "python" => (contenders::PYTHON, "-c"),
+                _ => (contenders::NODE, "-e"),
+            };
+            let mut command = process::command(interpreter);
+            command.current_dir(directory.path()).args([flag, row.code]);
+            command.env("PYTHONDONTWRITEBYTECODE", "1");
+            command.env("MPLCONFIGDIR", directory.path().join("matplotlib"));
+            if let Some(packages) = &packages {
+                command.env("PYTHONUSERBASE", packages);
+            }
+            let printed = process::capture("run a row's program", &mut command)
+                .expect("the program succeeds");
+            assert_eq!(printed, row.output, "{}", row.name);
+            let left = row.picture.map(|name| directory.path().join(name));
+            assert!(left.is_none_or(|path| path.is_file()), "{}", row.name);
+        }
+    }
+}
