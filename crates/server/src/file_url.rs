@@ -36,7 +36,7 @@ const URL_BYTES: usize = 8192;
 pub(crate) const AT_ONCE: usize = 8;
 
 /// Requests that may wait for that.
-const WAITING: usize = 64;
+pub(crate) const WAITING: usize = 64;
 
 /// The port of https.
 const HTTPS: u16 = 443;

@@ -39,7 +39,11 @@ fn every_bound_is_shared_or_of_one_request() {
 fn the_figures_are_those_of_the_code() {
     let (table, _) = chapter();
     let figures = [
-        format!("| {} |", file_url::AT_ONCE),
+        format!(
+            "| {}, and {} that wait |",
+            file_url::AT_ONCE,
+            file_url::WAITING
+        ),
         format!("| {} MiB |", http::REQUEST_BYTES >> 20),
         format!("{} s for the first header", http::FIRST_HEADER.as_secs()),
         format!("{} a minute", http::REFUSALS),

@@ -312,7 +312,8 @@ impl From<&engine::Error> for Problem {
             } => Self::new(
                 Code::Unavailable,
                 format!(
-                    "The server is busy: {running} running, {waiting} waiting, {own_waiting} of them yours. Try again in {} s.",
+                    "The server is busy: {running} running, {waiting} waiting{}. Try again in {} s.",
+                    own(*own_waiting, *waiting),
                     whole_seconds(*retry_after)
                 ),
             )
@@ -330,6 +331,15 @@ impl From<&engine::Error> for Problem {
             engine::Error::Sandbox(_) | engine::Error::Io { .. } => Self::internal(),
         }
     }
+}
+
+/// Returns how many of those who wait are the caller's, where that says more
+/// than their number does.
+fn own(own_waiting: usize, waiting: usize) -> String {
+    if own_waiting == waiting {
+        return String::new();
+    }
+    format!(", {own_waiting} of them with this token")
 }
 
 /// The problem document of RFC 9457, `application/problem+json`.

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{FOLDER, OpenError, files, now, remove, whole};
+use super::{FOLDER, OpenError, files, now, whole};
 
 /// What one key's runs left and can still be downloaded.
 #[derive(Debug, Default)]
@@ -50,10 +50,24 @@ impl OwnedFiles {
         self.last_ends
     }
 
-    /// Removes them all, and returns how many are still there.
-    #[must_use]
-    pub fn remove(self) -> usize {
-        self.paths.iter().for_each(|path| remove(path));
-        self.paths.iter().filter(|path| path.exists()).count()
+    /// Removes them all.
+    ///
+    /// # Errors
+    /// The first that could not be removed, and why; the others are gone.
+    pub fn remove(self) -> Result<(), OpenError> {
+        let mut failed = None;
+        for path in self.paths {
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    failed.get_or_insert(OpenError {
+                        step: "delete",
+                        path,
+                        source,
+                    });
+                }
+                _ => {}
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 }

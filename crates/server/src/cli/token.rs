@@ -174,6 +174,9 @@ fn left_files(home: &Path, name: &str, ids: &[String], delete: bool) -> Result<E
         let left = OwnedFiles::find(home, id).map_err(|error| Failure::new(Exit::State, error))?;
         let (count, ends) = (left.count(), left.last_ends());
         if count == 0 {
+            if delete {
+                output::note("its runs left no files");
+            }
             continue;
         }
         if !delete {
@@ -183,16 +186,8 @@ fn left_files(home: &Path, name: &str, ids: &[String], delete: bool) -> Result<E
             ));
             continue;
         }
-        let stay = left.remove();
-        if stay > 0 {
-            return Err(Failure::text(
-                Exit::State,
-                format!(
-                    "failed to delete {stay} of {count} files in {}; delete them as the user whom the server runs as",
-                    home.display()
-                ),
-            ));
-        }
+        left.remove()
+            .map_err(|error| Failure::new(Exit::State, error))?;
         output::note(&format!("deleted {count} files that its runs left"));
     }
     Ok(Exit::Success)
