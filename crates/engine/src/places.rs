@@ -1,9 +1,10 @@
 //! Places that owners share: who gets a free one, who waits, who is refused.
 //!
-//! A free place goes to the waiting owner who holds fewest, so nobody waits
-//! behind all that another has asked for. One place more than the capacity is
-//! kept for owners who hold none. A full queue refuses the owner who has most
-//! waiting. Never starts anything itself; it hands out places.
+//! A free place goes to the waiting owner who holds fewest, and among those to
+//! the one whose last place is longest ago, so nobody waits behind all that
+//! others have asked for. One place more than the capacity is kept for owners
+//! who hold none. A full queue refuses the owner who has most waiting. Never
+//! starts anything itself; it hands out places.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +51,10 @@ struct State {
     queue: usize,
     held: HashMap<Owner, usize>,
     total: usize,
+    /// When each owner who holds a place or waits for one got the last, as the
+    /// number of that grant.
+    last_grants: HashMap<Owner, u64>,
+    grants: u64,
     /// Those who wait, by arrival.
     waiting: BTreeMap<u64, Waiter>,
     arrivals: u64,
@@ -98,6 +103,8 @@ impl FairPlaces {
                 queue,
                 held: HashMap::new(),
                 total: 0,
+                last_grants: HashMap::new(),
+                grants: 0,
                 waiting: BTreeMap::new(),
                 arrivals: 0,
                 closed: false,
@@ -217,6 +224,8 @@ impl State {
     fn take(&mut self, owner: &Owner) {
         *self.held.entry(owner.clone()).or_default() += 1;
         self.total += 1;
+        self.grants += 1;
+        self.last_grants.insert(owner.clone(), self.grants);
     }
 
     fn give_back(&mut self, owner: &Owner) {
@@ -235,9 +244,13 @@ impl State {
         let mut granted = Vec::new();
         loop {
             let fitting = self.waiting.iter().filter(|(_, one)| self.fits(&one.owner));
-            // Of one owner's the first that came, since keys are arrivals.
-            let next = fitting.min_by_key(|(arrival, one)| (self.held_by(&one.owner), **arrival));
+            let turn = |owner: &Owner| {
+                let last = self.last_grants.get(owner).copied().unwrap_or(0);
+                (self.held_by(owner), last)
+            };
+            let next = fitting.min_by_key(|(arrival, one)| (turn(&one.owner), **arrival));
             let Some(arrival) = next.map(|(arrival, _)| *arrival) else {
+                self.forget_idle();
                 return granted;
             };
             let Some(waiter) = self.waiting.remove(&arrival) else {
@@ -246,6 +259,15 @@ impl State {
             self.take(&waiter.owner);
             granted.push(waiter);
         }
+    }
+
+    /// Forgets the grants of owners who neither hold a place nor wait for one.
+    fn forget_idle(&mut self) {
+        let (held, waiting) = (&self.held, &self.waiting);
+        let is_idle = |owner: &Owner| {
+            !held.contains_key(owner) && !waiting.values().any(|one| one.owner == *owner)
+        };
+        self.last_grants.retain(|owner, _| !is_idle(owner));
     }
 
     fn waiting_of(&self, owner: &Owner) -> usize {

@@ -75,6 +75,30 @@ async fn a_free_place_goes_to_the_owner_with_fewest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn owners_take_turns_however_many_they_are() {
+    // a and b hold all there is and have more waiting; c came last, once.
+    assert_eq!(turns("ab", "ababc").await, "cabab");
+    let places = FairPlaces::new(1, 64);
+    let mut held = vec![hold(&places, "a").await, hold(&places, "b").await];
+    let mut flood = Vec::new();
+    for name in ["a", "b", "a", "b"] {
+        flood.push(wait(&places, name).await);
+    }
+    let c = wait(&places, "c").await;
+    // Each gives its place back once: before that, c has its turn.
+    drop(held.remove(0));
+    yield_now().await;
+    assert!(
+        c.is_finished(),
+        "a's next came before c, and a had a place before"
+    );
+    drop(held);
+    for one in flood {
+        one.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_place_is_kept_for_owners_who_hold_none() {
     let places = FairPlaces::new(2, 8);
     let _held = (hold(&places, "a").await, hold(&places, "a").await);

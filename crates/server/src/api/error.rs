@@ -81,7 +81,7 @@ const ROWS: [Row; Code::ALL.len()] = [
         status: 403,
         slug: "forbidden",
         title: "Forbidden",
-        doc: "The token lacks a scope, the Host or Origin header is not one that this server accepts, or the link to a file is expired or not signed by this server.",
+        doc: "The token lacks a scope, the Host, Origin or Sec-Fetch-Site header is not one that this server accepts, or the link to a file is expired or not signed by this server.",
     },
     Row {
         status: 404,

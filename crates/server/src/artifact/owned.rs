@@ -1,14 +1,14 @@
-//! The kept files of one key, counted and removed beside a running server.
+//! The kept files of some keys, counted and removed beside a running server.
 //!
 //! For the command line, which revokes tokens while the server runs: it finds
 //! out at the next request for a file that the file is gone. Never follows a
-//! link, and removes nothing that is not a whole artifact of that key.
+//! link, and removes nothing that is not a whole artifact of one of them.
 
 use std::path::{Path, PathBuf};
 
 use super::{FOLDER, OpenError, files, now, whole};
 
-/// What one key's runs left and can still be downloaded.
+/// What the runs of some keys left and can still be downloaded.
 #[derive(Debug, Default)]
 pub struct OwnedFiles {
     paths: Vec<PathBuf>,
@@ -16,11 +16,11 @@ pub struct OwnedFiles {
 }
 
 impl OwnedFiles {
-    /// Finds the files of the key with the id `owner` in the data directory.
+    /// Finds the files of the keys with the ids `owners` in the data directory.
     ///
     /// # Errors
     /// When the folder is there and cannot be read.
-    pub fn find(home: &Path, owner: &str) -> Result<Self, OpenError> {
+    pub fn find(home: &Path, owners: &[String]) -> Result<Self, OpenError> {
         let folder = home.join(FOLDER);
         let listed = match files(&folder) {
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -29,7 +29,8 @@ impl OwnedFiles {
         let mut found = Self::default();
         for (id, path) in listed {
             let kept = id.and_then(|id| whole(id, &path));
-            let alive = kept.filter(|one| one.owner == owner && one.expires > now().as_secs());
+            let alive =
+                kept.filter(|one| owners.contains(&one.owner) && one.expires > now().as_secs());
             if let Some(one) = alive {
                 found.paths.push(path);
                 found.last_ends = found.last_ends.max(one.expires);

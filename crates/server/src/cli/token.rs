@@ -1,4 +1,4 @@
-//! `token create|list|revoke`: keys in the store, whether a server runs or
+//! `token create|list|revoke|clean`: keys in the store, whether a server runs or
 //! not. Standard output carries the token alone, so that scripts can take it.
 
 use std::path::{Path, PathBuf};
@@ -57,6 +57,13 @@ enum TokenCommand {
         #[command(flatten)]
         flags: EveryFlags,
     },
+    /// Delete the files that runs of revoked tokens of a name left
+    Clean {
+        /// The token's name; a live token of that name is not touched
+        name: String,
+        #[command(flatten)]
+        flags: EveryFlags,
+    },
 }
 
 pub(super) fn token(args: TokenArgs, env: &Env) -> Result<Exit, Failure> {
@@ -71,6 +78,7 @@ pub(super) fn token(args: TokenArgs, env: &Env) -> Result<Exit, Failure> {
         } => (flags, Action::Create(name, scopes)),
         TokenCommand::List { json, flags } => (flags, Action::List { json }),
         TokenCommand::Revoke { name, files, flags } => (flags, Action::Revoke { name, files }),
+        TokenCommand::Clean { name, flags } => (flags, Action::Clean(name)),
     };
     runtime.block_on(async {
         let home = home(&flags, env)?;
@@ -79,6 +87,10 @@ pub(super) fn token(args: TokenArgs, env: &Env) -> Result<Exit, Failure> {
             Action::Create(name, scopes) => create(&store, &home, &name, scopes).await,
             Action::List { json } => list(&store, json).await,
             Action::Revoke { name, files } => revoke(&store, &home, &name, files).await,
+            Action::Clean(name) => match store.keys().await {
+                Ok(keys) => clean(&keys, &home, &name),
+                Err(error) => Err(error.into()),
+            },
         };
         store.close().await;
         done
@@ -90,6 +102,7 @@ enum Action {
     Create(String, Vec<Scope>),
     List { json: bool },
     Revoke { name: String, files: bool },
+    Clean(String),
 }
 
 /// Only the data directory matters here: a wrong port in the file must not
@@ -138,18 +151,56 @@ async fn create(
 
 async fn revoke(store: &Store, home: &Path, name: &str, files: bool) -> Result<Exit, Failure> {
     let revoked = store.revoke_key(name).await;
-    if let Some(id) = revoked.map_err(|error| refused(error, home))? {
-        output::note(&format!(
-            "revoked {name}: callers with this token are refused from now on"
-        ));
-        return left_files(home, name, &[id], files);
-    }
     let keys = store.keys().await?;
-    let revoked = keys.iter().filter(|key| key.name == name);
-    let revoked: Vec<String> = revoked.map(|key| key.id.clone()).collect();
-    if files && !revoked.is_empty() {
-        return left_files(home, name, &revoked, files);
+    let Some(id) = revoked.map_err(|error| refused(error, home))? else {
+        return Err(no_live(&keys, name));
+    };
+    output::note(&format!(
+        "revoked {name}: callers with this token are refused from now on"
+    ));
+    if files {
+        return clean(&keys, home, name);
     }
+    let left = OwnedFiles::find(home, &[id]).map_err(|error| Failure::new(Exit::State, error))?;
+    if left.count() > 0 {
+        let ends = time(i64::try_from(left.last_ends()).unwrap_or(i64::MAX));
+        output::note(&format!(
+            "files that its runs left: {}; their links work until {ends} at the latest. End them now with: codex-server token clean {name}",
+            left.count()
+        ));
+    }
+    Ok(Exit::Success)
+}
+
+/// Deletes the files that runs of revoked tokens of a name left. A live token
+/// of that name, and its files, are not touched.
+fn clean(keys: &[Key], home: &Path, name: &str) -> Result<Exit, Failure> {
+    let revoked = keys
+        .iter()
+        .filter(|key| key.name == name && key.revoked_at.is_some());
+    let ids: Vec<String> = revoked.map(|key| key.id.clone()).collect();
+    if ids.is_empty() {
+        let problem = if keys.iter().any(|key| key.name == name) {
+            format!(
+                "the token named {name:?} is not revoked; its files end with it: codex-server token revoke {name} --files"
+            )
+        } else {
+            format!("there is no token named {name:?}")
+        };
+        return Err(Failure::text(Exit::Failed, problem));
+    }
+    let left = OwnedFiles::find(home, &ids).map_err(|error| Failure::new(Exit::State, error))?;
+    let count = left.count();
+    left.remove()
+        .map_err(|error| Failure::new(Exit::State, error))?;
+    output::note(&format!(
+        "files that runs of {name} had left: {count}, deleted"
+    ));
+    Ok(Exit::Success)
+}
+
+/// Says that there is no live token of a name, and which there are.
+fn no_live(keys: &[Key], name: &str) -> Failure {
     let live: Vec<&str> = keys
         .iter()
         .filter(|key| key.revoked_at.is_none())
@@ -165,32 +216,7 @@ async fn revoke(store: &Store, home: &Path, name: &str, files: bool) -> Result<E
             live.join(", ")
         )
     };
-    Err(Failure::text(Exit::Failed, problem))
-}
-
-/// Says which links live on after a revocation, or ends them.
-fn left_files(home: &Path, name: &str, ids: &[String], delete: bool) -> Result<Exit, Failure> {
-    for id in ids {
-        let left = OwnedFiles::find(home, id).map_err(|error| Failure::new(Exit::State, error))?;
-        let (count, ends) = (left.count(), left.last_ends());
-        if count == 0 {
-            if delete {
-                output::note("its runs left no files");
-            }
-            continue;
-        }
-        if !delete {
-            let ends = time(i64::try_from(ends).unwrap_or(i64::MAX));
-            output::note(&format!(
-                "files that its runs left: {count}; their links work until {ends} at the latest. End them now with: codex-server token revoke {name} --files"
-            ));
-            continue;
-        }
-        left.remove()
-            .map_err(|error| Failure::new(Exit::State, error))?;
-        output::note(&format!("deleted {count} files that its runs left"));
-    }
-    Ok(Exit::Success)
+    Failure::text(Exit::Failed, problem)
 }
 
 async fn list(store: &Store, json: bool) -> Result<Exit, Failure> {

@@ -36,7 +36,7 @@ pub(super) fn read(
     if source.is_none() {
         refuse_planted(home, &path)?;
     }
-    match read_plain(&path) {
+    match read_plain(&path, source.is_none()) {
         Ok(text) => Ok(Some((path, text))),
         Err(error) if source.is_none() && is_absent(&path, &error) => Ok(None),
         Err(error) => {
@@ -49,13 +49,18 @@ pub(super) fn read(
     }
 }
 
-/// Refuses the data directory's own file where others may have written it.
+/// Refuses the data directory's own file where others may have written it: it
+/// can name the program that runs as an interpreter.
 fn refuse_planted(home: &Path, path: &Path) -> Result<(), ConfigError> {
     let hold = home.metadata().ok().and_then(|found| Hold::of(&found));
     match hold {
-        Some(hold @ Hold::Writable) if path.exists() => {
+        Some(hold) if path.symlink_metadata().is_ok() => {
             let (problem, cure) = (hold.problem(home), hold.cure(home));
-            let message = format!("{} is not read: {problem}. {cure}", path.display());
+            let message = format!(
+                "{} is not read: {problem}. {cure}; or name the file: --config {}",
+                path.display(),
+                path.display()
+            );
             Err(ConfigError::one(None, message))
         }
         _ => Ok(()),
@@ -88,12 +93,17 @@ fn is_absent(path: &Path, error: &io::Error) -> bool {
 }
 
 /// Reads a plain file of at most `LIMIT` bytes, and never waits for a pipe's
-/// other end.
-fn read_plain(path: &Path) -> io::Result<String> {
+/// other end. One that nobody named must be this user's or root's alone.
+fn read_plain(path: &Path, unnamed: bool) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
+    let found = file.metadata()?;
+    if !found.is_file() {
         return Err(io::Error::other("it is not a plain file"));
+    }
+    if unnamed && let Some(hold) = Hold::of(&found) {
+        let (problem, cure) = (hold.problem(path), hold.cure(path));
+        return Err(io::Error::other(format!("{problem} ({cure})")));
     }
     let mut text = String::new();
     let read = file.take(LIMIT + 1).read_to_string(&mut text)?;

@@ -12,7 +12,9 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use engine::Owner;
 
+use super::connections::Busy;
 use super::state::Shared;
 use crate::api::{Code, Problem};
 use crate::artifact::{BadLink, Id, Kept, Signature};
@@ -66,7 +68,12 @@ pub(super) async fn download(
 ) -> Result<Response, Problem> {
     let query = query.unwrap_or_default();
     let kept = if is_signed(&request) {
-        by_link(&shared, &id, &name, &query)?
+        let kept = by_link(&shared, &id, &name, &query)?;
+        // As good as a token: its connection is counted to the file's owner.
+        if let Some(busy) = request.extensions().get::<Arc<Busy>>() {
+            busy.belongs_to(&Owner::new(&kept.owner));
+        }
+        kept
     } else {
         by_token(&shared, &id, &name, request.extensions().get())?
     };

@@ -31,37 +31,38 @@ pub(super) fn shares(body_limit: usize) -> ByteShares {
     ByteShares::new(REQUEST_BYTES.max(4 * body_limit as u64))
 }
 
-/// Reserves room for a body: as much as its headers say, else for the longest.
+/// Reads a whole body of at most `limit` bytes within `patience`. Its bytes are
+/// counted to `owner` as they arrive, until the share is dropped.
 ///
 /// # Errors
-/// 413 for one over `limit`, 503 where there is no room.
-pub(super) fn reserve(
+/// 413 for one over `limit`, 503 where there is no room, 408 for one that is
+/// late.
+pub(super) async fn read(
     headers: &HeaderMap,
-    shares: &ByteShares,
-    owner: &Owner,
+    body: Body,
+    (shares, owner): (&ByteShares, &Owner),
     limit: usize,
-) -> Result<ByteShare, Problem> {
+    patience: Duration,
+) -> Result<(Bytes, ByteShare), Problem> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    let most = declared.unwrap_or(limit as u64);
-    shares.take(owner, most).ok_or_else(no_room)
-}
-
-/// Reads a whole body of at most `limit` bytes within `patience`, and gives
-/// back the room that it does not take.
-pub(super) async fn read(
-    body: Body,
-    room: &mut ByteShare,
-    limit: usize,
-    patience: Duration,
-) -> Result<Bytes, Problem> {
-    let bytes = read_whole(body, limit, patience).await?;
-    room.shrink(bytes.len() as u64);
-    Ok(bytes)
+    let mut room = shares.take(owner, 0).ok_or_else(no_room)?;
+    let reading = read_whole(body, &mut room, limit);
+    let bytes = tokio::time::timeout(patience, reading).await;
+    let bytes = bytes.map_err(|_late| {
+        Problem::new(
+            Code::RequestTimeout,
+            format!(
+                "The request body did not arrive within {} s. Send it faster, or send less.",
+                patience.as_secs()
+            ),
+        )
+    })??;
+    Ok((bytes, room))
 }
 
 fn no_room() -> Problem {
@@ -72,23 +73,27 @@ fn no_room() -> Problem {
     .retry_after(Duration::from_secs(5))
 }
 
-async fn read_whole(body: Body, limit: usize, patience: Duration) -> Result<Bytes, Problem> {
-    let whole = Limited::new(body, limit).collect();
-    match tokio::time::timeout(patience, whole).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
-        Ok(Err(_)) => Err(Problem::new(
-            Code::InvalidRequest,
-            "The request body could not be read to its end: the connection broke or the chunks are malformed. Send it again.",
-        )),
-        Err(_) => Err(Problem::new(
-            Code::RequestTimeout,
-            format!(
-                "The request body did not arrive within {} s. Send it faster, or send less.",
-                patience.as_secs()
-            ),
-        )),
+async fn read_whole(body: Body, room: &mut ByteShare, limit: usize) -> Result<Bytes, Problem> {
+    let mut body = Limited::new(body, limit);
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                return too_large(limit);
+            }
+            Problem::new(
+                Code::InvalidRequest,
+                "The request body could not be read to its end: the connection broke or the chunks are malformed. Send it again.",
+            )
+        })?;
+        if let Ok(data) = frame.into_data() {
+            if !room.grow(data.len() as u64) {
+                return Err(no_room());
+            }
+            bytes.extend_from_slice(&data);
+        }
     }
+    Ok(bytes.into())
 }
 
 fn too_large(limit: usize) -> Problem {
@@ -173,13 +178,13 @@ mod tests {
             headers.insert(header::CONTENT_LENGTH, length.parse().expect("a value"));
         }
         let shares = ByteShares::new(20);
-        let received = async {
-            let mut room = reserve(&headers, &shares, &Owner::default(), 10)?;
-            let bytes = read(body, &mut room, 10, PATIENCE).await?;
+        let owner = (&shares, &Owner::default());
+        let received = read(&headers, body, owner, 10, PATIENCE).await;
+        let received = received.map(|(bytes, room)| {
             assert_eq!(shares.held(), bytes.len() as u64);
-            Ok(bytes.len())
-        };
-        let received: Result<usize, Problem> = received.await;
+            drop(room);
+            bytes.len()
+        });
         assert_eq!(shares.held(), 0);
         received.map_err(|problem| problem.code)
     }
@@ -216,17 +221,23 @@ mod tests {
         );
     }
 
-    #[test]
-    fn who_holds_most_of_the_bytes_is_refused() {
+    #[tokio::test]
+    async fn who_holds_most_of_the_bytes_is_refused() {
         let (shares, owner) = (ByteShares::new(20), Owner::default());
         let headers = HeaderMap::new();
-        let held = shares.take(&owner, 5).expect("room");
-        let refused = reserve(&headers, &shares, &owner, 10).expect_err("ten more are too many");
+        let held = shares.take(&owner, 8).expect("room");
+        let three = |owner: Owner| {
+            let (shares, headers) = (&shares, &headers);
+            async move { read(headers, Body::from("123"), (shares, &owner), 10, PATIENCE).await }
+        };
+        let refused = three(owner.clone())
+            .await
+            .expect_err("three more are too many");
         assert_eq!(refused.code, Code::Unavailable);
-        let other = Owner::new("other");
-        assert!(reserve(&headers, &shares, &other, 7).is_ok());
+        let (bytes, _room) = three(Owner::new("other")).await.expect("room for another");
+        assert_eq!(bytes, "123");
         drop(held);
-        assert!(reserve(&headers, &shares, &owner, 10).is_ok());
+        assert!(three(owner).await.is_ok());
     }
 
     #[tokio::test]

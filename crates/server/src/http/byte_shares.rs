@@ -37,6 +37,16 @@ impl Drop for ByteShare {
 }
 
 impl ByteShare {
+    /// Takes `more` bytes; says whether there was room for them.
+    pub(super) fn grow(&mut self, more: u64) -> bool {
+        let taken = self.shares.take(&self.owner, more);
+        let Some(mut taken) = taken else { return false };
+        self.bytes += taken.bytes;
+        // They are this share's from here on.
+        taken.bytes = 0;
+        true
+    }
+
     /// Gives back all but `bytes`.
     pub(super) fn shrink(&mut self, bytes: u64) {
         let less = self.bytes.saturating_sub(bytes);
@@ -134,7 +144,9 @@ mod tests {
         let owner = Owner::default();
         let mut share = shares.take(&owner, 50).expect("half of all");
         assert!(shares.take(&owner, 1).is_none());
-        share.shrink(5);
+        assert!(!share.grow(1));
+        share.shrink(4);
+        assert!(share.grow(1));
         share.shrink(20);
         assert_eq!(shares.held(), 5);
         assert!(shares.take(&owner, 40).is_some());

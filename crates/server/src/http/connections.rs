@@ -67,6 +67,11 @@ impl Busy {
         self.seat.change(|entry| entry.owner = Some(owner.clone()));
     }
 
+    /// Forgets whose token was accepted on the connection.
+    pub(super) fn belongs_to_nobody(&self) {
+        self.seat.change(|entry| entry.owner = None);
+    }
+
     /// Counts the request as use of the server until it ends.
     pub(super) fn count(&self, in_use: InUse) {
         self.in_use.get_or_init(|| in_use);

@@ -48,9 +48,9 @@ pub(super) async fn execute(
         None => accept::form(&parts.headers)?,
     };
     let caller = context.caller(action.unwrap_or_default());
-    let owner = &caller.principal.id;
-    let mut room = body::reserve(&parts.headers, &shared.requests, owner, config.body_limit)?;
-    let bytes = body::read(body, &mut room, config.body_limit, config.client_timeout).await?;
+    let owner = (&shared.requests, &caller.principal.id);
+    let (limit, patience) = (config.body_limit, config.client_timeout);
+    let (bytes, room) = body::read(&parts.headers, body, owner, limit, patience).await?;
     let order = Order::try_from(parse_object(&bytes)?)?;
     drop(bytes);
     if form == Form::Events {

@@ -51,7 +51,12 @@ pub(super) async fn gate(
     if let Some(scope) = scope {
         let principal = match admit(&shared, connection, request.headers(), scope).await {
             Ok(principal) => principal,
-            Err(response) => return response,
+            Err(response) => {
+                if let Some(busy) = request.extensions().get::<Arc<Busy>>() {
+                    busy.belongs_to_nobody();
+                }
+                return response;
+            }
         };
         if let Some(busy) = request.extensions().get::<Arc<Busy>>() {
             busy.belongs_to(&principal.id);
@@ -89,11 +94,10 @@ fn check_place(
             host => host.map(drop).map_err(bad_host),
         };
     }
-    let mut host = host.map_err(bad_host)?;
+    let own = host.map_err(bad_host)?;
     let trusted = config.trusts(connection.peer.ip());
-    if trusted && let Some(forwarded) = host::forwarded_host(headers) {
-        host = forwarded.map_err(bad_host)?;
-    }
+    let forwarded = host::forwarded_host(headers).filter(|_| trusted);
+    let forwarded = forwarded.transpose().map_err(bad_host)?;
     let names = accepted_hosts(config);
     let rules = Rules {
         access: config.access,
@@ -104,6 +108,11 @@ fn check_place(
         trusted,
     };
     let forbidden = |detail| Problem::new(Code::Forbidden, detail);
+    // A page can write the forwarded header, and never its own Host.
+    if config.access == Access::Open || forwarded.is_none() {
+        rules.check_host(&own).map_err(forbidden)?;
+    }
+    let host = forwarded.unwrap_or(own);
     rules.check_host(&host).map_err(forbidden)?;
     if !safe && entrance.is_route {
         rules.check_page(request.method(), &host, headers)?;

@@ -122,13 +122,19 @@ fn a_name_used_again_is_another_caller() {
     assert!(status == 200 && body.contains("carol secret"), "{body}");
     let done = home.run(&["token", "revoke", "carol"]);
     assert_eq!(done.code, Some(0));
-    for words in ["files that its runs left: 1", "token revoke carol --files"] {
+    for words in ["files that its runs left: 1", "token clean carol"] {
         assert!(done.stderr.contains(words), "{done:?}");
     }
     let new = create();
     assert_eq!(server.call("GET", &path, Some(&new), "").0, 404);
     assert_eq!(server.call("DELETE", &path, Some(&new), "").0, 404);
     assert_eq!(server.call("GET", &link, None, "").0, 200, "as was said");
+    // What was advised ends the links, and nothing of the new token.
+    let (_, kept) = leave_a_secret(&server, &new);
+    let done = home.run(&["token", "clean", "carol"]);
+    assert!(done.stderr.contains("had left: 1, deleted"), "{done:?}");
+    assert_eq!(server.call("GET", &link, None, "").0, 410);
+    assert_eq!(server.call("GET", &kept, Some(&new), "").0, 200);
 }
 
 #[test]
@@ -138,11 +144,10 @@ fn revoking_can_end_the_links_too() {
     let token = home.run(&["token", "create", "a"]).out().trim().to_owned();
     let (link, _) = leave_a_secret(&server, &token);
     assert_eq!(server.call("GET", &link, None, "").0, 200);
-    home.run(&["token", "revoke", "a"]).out();
-    assert_eq!(server.call("GET", &link, None, "").0, 200);
-    // Also later, as long as no other token has the name.
+    home.run(&["token", "clean", "a"])
+        .refused(1, "is not revoked");
     let done = home.run(&["token", "revoke", "a", "--files"]);
-    assert!(done.stderr.contains("deleted 1 files"), "{done:?}");
+    assert!(done.stderr.contains("had left: 1, deleted"), "{done:?}");
     assert_eq!(server.call("GET", &link, None, "").0, 410);
 }
 

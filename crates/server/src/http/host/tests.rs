@@ -156,6 +156,7 @@ fn the_matrix_of_origins() {
     }
 }
 
+const AUTHORIZATION: &str = "authorization";
 const SITE: &str = "sec-fetch-site";
 const TYPE: &str = "content-type";
 
@@ -198,7 +199,19 @@ fn a_foreign_page_sends_nothing_that_changes_anything() {
         ),
         (Access::Open, Method::DELETE, &[], None),
         (Access::Open, Method::DELETE, &[foreign], Some(403)),
-        // A form has no token; a script that has one says its origin.
+        // A token is given by who has it, wherever the page is from.
+        (
+            Access::Token,
+            Method::POST,
+            &[json, foreign, (AUTHORIZATION, "Bearer codex_x")],
+            None,
+        ),
+        (
+            Access::Open,
+            Method::POST,
+            &[json, foreign, (AUTHORIZATION, "Bearer codex_x")],
+            Some(403),
+        ),
         (Access::Token, Method::POST, &[form], None),
         (Access::Token, Method::POST, &[json, foreign], Some(403)),
         (
