@@ -61,16 +61,17 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     let needs_packages = rows.iter().any(|row| !row.imports.is_empty());
     let (binary, mut build) = match &arguments.binary {
         Some(binary) => (found(binary)?, binary.display().to_string()),
-        None => (build::release()?, report::commit()),
+        None => (build::release()?, "release of the sources".to_owned()),
     };
     let ours = Contender::ours("ours", &binary, needs_packages)?;
-    let packages = contenders::installed_packages();
+    let packages = needs_packages
+        .then(contenders::installed_packages)
+        .flatten();
     let mut isolation = ours.isolation()?;
     let other = match &arguments.against {
         Some(other) => {
             build = format!("{build}, against {}", other.display());
-            // Those of hello rows, too, see packages on both sides or on none.
-            let other = Contender::ours("against", &found(other)?, packages.is_some())?;
+            let other = Contender::ours("against", &found(other)?, needs_packages)?;
             isolation = format!("{isolation}, against {}", other.isolation()?);
             other
         }

@@ -38,13 +38,16 @@ pub(super) struct Contender {
 }
 
 impl Contender {
-    /// Starts a build of ours, after it has installed its packages if `packages`
-    /// are needed. What was installed is kept for the next run.
+    /// Starts a build of ours: with packages for Python, which it installs first
+    /// and keeps for the next run, or without any.
     pub(super) fn ours(name: &'static str, binary: &Path, packages: bool) -> Result<Self> {
-        let home = Home::kept(&directory(name), &["packages"])?;
-        if packages {
+        let home = if packages {
+            let home = Home::kept(&directory(name), &["packages"])?;
             install(binary, &home)?;
-        }
+            home
+        } else {
+            Home::new()?
+        };
         let server = Server::start(binary, &home, &SETTINGS)?;
         Ok(Self {
             name,

@@ -160,6 +160,7 @@ pub(super) fn facts(
         ),
         ("packages", versions(packages)?),
         ("isolation", isolation),
+        ("sources", commit()),
         ("build", build),
         ("load before", load.join(" ")),
         (
@@ -198,8 +199,8 @@ print(', '.join(name + ' ' + version(name) for name in ('numpy', 'pandas', 'matp
     Ok(told.trim().to_owned())
 }
 
-/// Returns the commit of the sources, and whether they were changed since.
-pub(super) fn commit() -> String {
+/// The commit of the sources, and whether they were changed since.
+fn commit() -> String {
     let git = |words: &[&str]| {
         let mut command = process::command("git");
         command.args(words);
