@@ -2,6 +2,7 @@
 
 use engine::Engine;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use crate::activity::Activity;
 use crate::artifact::Artifacts;
@@ -30,6 +31,8 @@ pub struct App {
     pub rate: Rate,
     /// When it was last used.
     pub activity: Activity,
+    /// Cancelled when the server drains: whatever would never end by itself ends.
+    pub closing: CancellationToken,
     /// Whether packages are being installed beside it.
     pub installing: Underway,
 }

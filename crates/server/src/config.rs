@@ -116,6 +116,8 @@ pub struct Config {
     pub client_timeout: Duration,
     /// Time from the request of a ChatGPT Action to its answer.
     pub action_timeout: Duration,
+    /// Time from an MCP call to its result, queue, files and run together.
+    pub mcp_timeout: Duration,
     /// The longest silence of a streamed answer, which a comment then breaks.
     pub stream_keep_alive: Duration,
     /// Bytes of finished answers, together, that wait for slow readers.
@@ -165,6 +167,7 @@ impl Config {
             body_limit: 10 * 1024 * 1024,
             client_timeout: Duration::from_secs(30),
             action_timeout: Duration::from_secs(40),
+            mcp_timeout: Duration::from_secs(50),
             stream_keep_alive: Duration::from_secs(15),
             unread: 128 * 1024 * 1024,
             drain_grace: Duration::from_secs(8),

@@ -20,6 +20,7 @@ use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
 
 use crate::api::Problem;
 use crate::app::App;
+use crate::mcp::Endpoint;
 
 mod accept;
 mod access_log;
@@ -43,6 +44,7 @@ mod health;
 mod host;
 mod languages;
 mod limits;
+mod mcp;
 mod metrics;
 pub mod openapi;
 mod pages;
@@ -92,7 +94,9 @@ pub fn description() -> Description {
 /// Returns the router of all routes with all layers.
 fn router(app: Arc<App>) -> Router {
     let metrics = metrics::Metrics::of(&app.engine);
+    let closing = app.closing.child_token();
     let shared = Arc::new(Shared {
+        mcp: Endpoint::new(&app, closing),
         description: description(),
         unread: metrics.unread(app.config.unread),
         requests: body::shares(app.config.body_limit),

@@ -14,6 +14,7 @@ pub mod file_url;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod http;
+mod mcp;
 pub mod media;
 pub mod output;
 pub mod provision;

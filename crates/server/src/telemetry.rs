@@ -60,9 +60,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 fn filter(settings: &Settings) -> Result<EnvFilter, String> {
     if let Some(directives) = &settings.log_filter {
-        return EnvFilter::try_new(directives).map_err(|error| {
+        let filter = EnvFilter::try_new(directives).map_err(|error| {
             format!("RUST_LOG: {directives:?} is not a list of filters: {error}. Give a level such as debug, or codex_server=debug,engine=info")
-        });
+        })?;
+        // At debug it prints the arguments of tools, which are code.
+        let quiet = "rmcp=warn".parse().expect("a directive");
+        return Ok(filter.add_directive(quiet));
     }
     let level = &settings.log_level;
     // Libraries speak up only when something is wrong with them.
@@ -119,7 +122,8 @@ mod filters {
             None,
             Some("off,access=off,codex_server=off,engine=off,sandbox=off"),
         );
-        check("info", Some("hyper=trace"), Some("hyper=trace"));
+        check("info", Some("hyper=trace"), Some("hyper=trace,rmcp=warn"));
+        check("info", Some("rmcp=trace"), Some("rmcp=warn"));
         check("info", Some("hyper=loud"), None);
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use engine::data_dir::Hold;
 use engine::{Engine, StartError};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::instance::{Claim, Instance, Running, Told};
 use super::up::{self, Installation};
@@ -162,6 +163,7 @@ async fn run(
         started,
         rate,
         activity: Activity::default(),
+        closing: CancellationToken::new(),
         installing: installing
             .as_ref()
             .map(|installing| installing.underway.clone())

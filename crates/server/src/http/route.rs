@@ -89,7 +89,8 @@ pub(super) struct Route {
     pub(super) refusals: &'static [Code],
     /// What answers.
     pub(super) handler: fn() -> MethodRouter<Arc<Shared>>,
-    /// Its place in the documents; `None` for a part of a page.
+    /// Its place in the documents; `None` for a part of a page and for what
+    /// describes itself.
     pub(super) documentation: Option<Documentation>,
 }
 

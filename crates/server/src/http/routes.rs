@@ -52,6 +52,9 @@ const DOWNLOAD: &[Code] = &[Code::NotFound, Code::Gone, Code::RangeNotSatisfiabl
 #[rustfmt::skip]
 const ROUTES: &[Route] = &[
     row!(post Post "/execute", Door::Scope(Scope::Execute), Run, RUN, "execution", execute::execute, execute::__path_execute),
+    mcp(Verb::Post, Counted::Use),
+    mcp(Verb::Get, Counted::No),
+    mcp(Verb::Delete, Counted::No),
     row!(get Get "/artifacts/{id}/{name}", Door::Signed(Scope::Execute), Use, DOWNLOAD, "files", artifact::download, artifact::__path_download),
     row!(delete Delete "/artifacts/{id}/{name}", Door::Scope(Scope::Files), Use, &[Code::NotFound], "files", artifact::delete, artifact::__path_delete),
     row!(get Get "/health", Door::Open, No, &[], "server", health::health, health::__path_health),
@@ -65,6 +68,24 @@ const ROUTES: &[Route] = &[
     row!(get Get "/actions/openapi.json", Door::Open, No, &[], "schemas", schema::actions_json, schema::__path_actions_json),
     row!(get Get "/actions/openapi.yaml", Door::Open, No, &[], "schemas", schema::actions_yaml, schema::__path_actions_yaml),
 ];
+
+/// A row of the Model Context Protocol, whose messages describe themselves. Its
+/// calls take from the caller's rate where they run something.
+const fn mcp(verb: Verb, counted: Counted) -> Route {
+    Route {
+        path: "/mcp",
+        verb,
+        door: Door::Scope(Scope::Execute),
+        counted,
+        refusals: &[],
+        handler: match verb {
+            Verb::Get => || get(super::mcp::mcp),
+            Verb::Post => || post(super::mcp::mcp),
+            Verb::Delete => || delete(super::mcp::mcp),
+        },
+        documentation: None,
+    }
+}
 
 /// Where clients look for documents that a server may or may not have: "not
 /// here" is answered to everybody, so that they go on without.

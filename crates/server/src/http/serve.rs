@@ -113,7 +113,11 @@ async fn drain(app: &App, graceful: GracefulShutdown) {
     let grace = app.config.drain_grace;
     let finish = async {
         // Together: an idle connection closes at once, a busy one after its answer.
-        tokio::join!(app.engine.drain(grace), graceful.shutdown());
+        let runs = async {
+            app.engine.drain(grace).await;
+            app.closing.cancel();
+        };
+        tokio::join!(runs, graceful.shutdown());
     };
     if tokio::time::timeout(grace + LAST_WORDS, finish)
         .await

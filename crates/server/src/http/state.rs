@@ -8,6 +8,7 @@ use super::metrics::Metrics;
 use super::openapi::Description;
 use super::unread::Unread;
 use crate::app::App;
+use crate::mcp::Endpoint;
 
 /// What handlers and layers share.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Shared {
     pub(super) app: Arc<App>,
     /// The description of this API.
     pub(super) description: Description,
+    /// The Model Context Protocol.
+    pub(super) mcp: Endpoint,
     /// Wrong tokens by address.
     pub(super) failures: Failures,
     /// What is counted.

@@ -9,6 +9,7 @@ mod events;
 mod file_refs;
 mod http;
 mod importer;
+mod mcp;
 mod metrics;
 mod openapi;
 mod rules;

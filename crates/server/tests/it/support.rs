@@ -291,6 +291,28 @@ fn new_token(home: &Path, settings: &[(&str, &str)], name: &str) -> String {
         .to_owned()
 }
 
+/// Reads the body of an answer that comes in chunks.
+pub(crate) fn chunks(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            line.push(byte[0]);
+        }
+        let length = String::from_utf8(line).expect("a length");
+        let length = usize::from_str_radix(length.trim(), 16).expect("a number");
+        // With the line end behind it.
+        let mut chunk = vec![0; length + 2];
+        stream.read_exact(&mut chunk)?;
+        if length == 0 {
+            return Ok(body);
+        }
+        body.extend_from_slice(&chunk[..length]);
+    }
+}
+
 /// An answer, as it came.
 #[derive(Debug)]
 pub(crate) struct Reply {

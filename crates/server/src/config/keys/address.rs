@@ -79,6 +79,15 @@ pub(super) const ADDRESS: &[Key] = &[
         "Time from the request of a ChatGPT Action, which gives up after 45 s, to its answer",
     ),
     key(
+        "mcp_timeout",
+        Reach::NoFlag,
+        "50 s",
+        Kind::Time(Duration::from_secs(3), LONGEST, |s, v| {
+            s.config.mcp_timeout = v
+        }),
+        "Time from an MCP call, which some clients give up after 60 s, to its result",
+    ),
+    key(
         "idle_shutdown",
         Reach::Serve,
         "off",

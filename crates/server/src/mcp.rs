@@ -1,0 +1,174 @@
+//! The Model Context Protocol: this server's tools for models.
+//!
+//! Translates tool calls to [`runs`](crate::runs) and resources to kept files;
+//! the protocol itself is rmcp's. Authenticates nobody: who calls is said by
+//! the door that mounts it. Never uses `http`.
+
+use std::sync::Arc;
+
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode, Extensions,
+    Implementation, ListResourceTemplatesResult, ListToolsResult, PaginatedRequestParams,
+    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::app::App;
+use crate::runs::Caller;
+
+mod call;
+mod endpoint;
+mod files;
+mod message;
+mod sessions;
+mod tools;
+
+pub(crate) use endpoint::Endpoint;
+
+/// Answers the messages of all clients. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Handler {
+    app: Arc<App>,
+}
+
+/// Returns the caller of a message: the door put it into the extensions of the
+/// request's HTTP parts.
+fn caller(extensions: &Extensions) -> Result<Caller, ErrorData> {
+    let parts = extensions.get::<axum::http::request::Parts>();
+    let caller = parts.and_then(|parts| parts.extensions.get::<Caller>());
+    caller.cloned().ok_or_else(|| {
+        tracing::error!("an MCP message came without its caller");
+        internal()
+    })
+}
+
+/// We failed; the log says how.
+fn internal() -> ErrorData {
+    ErrorData::internal_error("the server failed to answer; its log says why", None)
+}
+
+/// Runs a handler's work in a task of its own, so that a panic is answered
+/// and a request that is dropped ends its work.
+async fn guarded<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ErrorData>> + Send + 'static,
+) -> Result<T, ErrorData> {
+    let task = AbortOnDropHandle::new(tokio::spawn(work));
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an MCP handler panicked");
+        Err(internal())
+    })
+}
+
+impl ServerHandler for Handler {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_resources()
+            .enable_prompts()
+            .enable_completions()
+            .build();
+        let name = Implementation::new("codex-server", env!("CARGO_PKG_VERSION"));
+        ServerConfig::new(capabilities)
+            .with_server_info(name)
+            .with_instructions(tools::instructions(&self.app))
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(tools::all(&self.app)))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        tools::all(&self.app)
+            .into_iter()
+            .find(|tool| tool.name == name)
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let caller = caller(&context.extensions)?;
+        let app = Arc::clone(&self.app);
+        guarded(async move {
+            let arguments = request.arguments.unwrap_or_default();
+            match request.name.as_ref() {
+                tools::RUN_CODE => Ok(call::run_code(&app, caller, arguments, &context).await),
+                tools::LIST_LANGUAGES => Ok(call::list_languages(&app)),
+                _ => Err(ErrorData::invalid_params("tool not found", None)),
+            }
+        })
+        .await
+        .map(CallToolResponse::from)
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(ListResourceTemplatesResult::with_all_items(vec![
+            files::template(),
+        ]))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let caller = caller(&context.extensions)?;
+        let artifacts = self.app.artifacts.clone();
+        guarded(async move { files::read(&artifacts, &caller, &request.uri).await })
+            .await
+            .map(ReadResourceResponse::from)
+    }
+
+    /// Answers what rmcp could not read as a method that it knows: parameters
+    /// of the wrong shape, or a method that there is not.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        const KNOWN: [&str; 3] = ["tools/call", "tools/list", "resources/read"];
+        if KNOWN.contains(&request.method.as_str()) {
+            let told = format!("the params of {} have the wrong shape", request.method);
+            return Err(ErrorData::invalid_params(told, None));
+        }
+        let told = engine::quote(&request.method);
+        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, told, None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered() {
+        let answered = guarded::<()>(async { panic!("secret words") }).await;
+        let error = answered.expect_err("an error");
+        assert_eq!(error.code, ErrorCode::INTERNAL_ERROR);
+        assert!(!error.message.contains("secret"), "{error:?}");
+        assert_eq!(guarded(async { Ok(4) }).await, Ok(4));
+    }
+
+    #[tokio::test]
+    async fn work_ends_with_its_request() {
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let work = guarded::<()>(async move {
+            let _held = sender;
+            std::future::pending().await
+        });
+        let dropped = tokio::time::timeout(std::time::Duration::from_millis(50), work).await;
+        assert!(dropped.is_err(), "it never ends by itself");
+        assert!(receiver.await.is_err(), "what it held was dropped");
+    }
+}

@@ -1,0 +1,126 @@
+//! The protocol over HTTP: one service for both eras, mounted by the HTTP door
+//! behind its gate, which says who calls.
+//!
+//! Adds what rmcp lacks: JSON-RPC's codes for what is no message, sessions
+//! that are their owner's and bounded, and an end of all streams when the
+//! server drains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::sessions::Sessions;
+use super::{Handler, message};
+use crate::app::App;
+use crate::runs::Caller;
+
+/// The header that names a session of the older protocol.
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// How long a session is kept without a message; longer than any call takes.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// JSON-RPC's code for a server's own refusals.
+const REFUSED: i32 = -32000;
+
+/// The service and the sessions that are open on it.
+pub(crate) struct Endpoint {
+    service: StreamableHttpService<Handler, LocalSessionManager>,
+    manager: Arc<LocalSessionManager>,
+    sessions: Sessions,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("sessions", &self.sessions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Makes the endpoint of a server; all its streams end with `closing`.
+    pub(crate) fn new(app: &Arc<App>, closing: CancellationToken) -> Self {
+        let mut manager = LocalSessionManager::default();
+        manager.session_config.keep_alive = Some(IDLE.max(2 * app.config.mcp_timeout));
+        let manager = Arc::new(manager);
+        // Host and origin are the gate's to check, the size the body reader's.
+        let config = StreamableHttpServerConfig::default()
+            .disable_allowed_hosts()
+            .disable_allowed_origins()
+            .with_max_request_body_bytes(usize::MAX)
+            .with_cancellation_token(closing);
+        let handler = Handler {
+            app: Arc::clone(app),
+        };
+        let service =
+            StreamableHttpService::new(move || Ok(handler.clone()), Arc::clone(&manager), config);
+        Self {
+            service,
+            manager,
+            sessions: Sessions::default(),
+        }
+    }
+
+    /// Answers a request whose body has been read.
+    pub(crate) async fn answer(
+        &self,
+        caller: Caller,
+        mut parts: Parts,
+        body: Bytes,
+    ) -> Response<Body> {
+        let owner = caller.principal.id.clone();
+        let session = parts.headers.get(SESSION);
+        let session = session.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
+        if parts.method == Method::POST {
+            let method = match message::method(&body) {
+                Ok(method) => method,
+                Err(why) => return json(StatusCode::BAD_REQUEST, &why.answer()),
+            };
+            if method.as_deref() == Some("initialize") && session.is_none() {
+                let live = self.manager.sessions.read().await;
+                let is_live = |id: &str| live.contains_key(id);
+                if !self.sessions.has_room(&owner, is_live) {
+                    let words = "too many sessions are open with this token; end some with DELETE, or wait until they expire";
+                    let refused = message::error(REFUSED, words);
+                    return json(StatusCode::TOO_MANY_REQUESTS, &refused);
+                }
+            }
+        }
+        // Whoever learnt another's session learns nothing more of it.
+        if let Some(id) = &session
+            && !self.sessions.is_of(id, &owner)
+        {
+            let refused = message::error(REFUSED, "there is no such session; initialize a new one");
+            return json(StatusCode::NOT_FOUND, &refused);
+        }
+        // The caller stands for it from here on.
+        parts.headers.remove(header::AUTHORIZATION);
+        parts.extensions.insert(caller);
+        let request = Request::from_parts(parts, Full::new(body));
+        let response = self.service.handle(request).await;
+        if let Some(id) = response.headers().get(SESSION)
+            && session.is_none()
+        {
+            self.sessions
+                .open(&String::from_utf8_lossy(id.as_bytes()), &owner);
+        }
+        response.map(Body::new)
+    }
+}
+
+fn json(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,139 @@
+//! The files that runs left, as resources `codex://files/{id}/{name}`. Given
+//! to their owner alone; to others they are not there.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rmcp::ErrorData;
+use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
+
+use crate::artifact::{Artifacts, Kept};
+use crate::media::{Media, percent};
+use crate::runs::Caller;
+
+/// What every address of a file begins with.
+const SCHEME: &str = "codex://files/";
+
+/// Bytes of the largest file that is read by this protocol, which carries it
+/// in one message.
+const LARGEST: u64 = 5 * 1024 * 1024;
+
+/// Returns the address of a file.
+pub(super) fn uri(id: &str, name: &str) -> String {
+    format!("{SCHEME}{id}/{}", percent(name))
+}
+
+/// Returns the link to a file for a tool's result.
+pub(super) fn link(id: &str, name: &str, size: u64) -> Resource {
+    Resource::new(uri(id, name), name)
+        .with_mime_type(Media::of(name).essence())
+        .with_size(size)
+}
+
+/// Returns the template of all addresses.
+pub(super) fn template() -> ResourceTemplate {
+    ResourceTemplate::new(format!("{SCHEME}{{id}}/{{name}}"), "file")
+        .with_title("A file that a run left")
+        .with_description("Results of run_code name the files of a run; they are kept for a while.")
+}
+
+/// Reads a file of the caller's.
+///
+/// # Errors
+/// "Resource not found" for what is not there or another's; the reason for
+/// what is too large to be sent.
+pub(super) async fn read(
+    artifacts: &Artifacts,
+    caller: &Caller,
+    uri: &str,
+) -> Result<ReadResourceResult, ErrorData> {
+    let kept = find(artifacts, caller, uri).ok_or_else(|| {
+        let told = "there is no such file of yours: files are kept for a while after their run, then run the program again";
+        ErrorData::resource_not_found(told, None)
+    })?;
+    if kept.size > LARGEST {
+        let told = format!(
+            "the file has {} bytes, more than the {LARGEST} that are read by this protocol; its url gives it, or let a program make it smaller",
+            kept.size
+        );
+        return Err(ErrorData::invalid_params(told, None));
+    }
+    let (artifacts, file) = (artifacts.clone(), kept.clone());
+    let length = usize::try_from(kept.size).unwrap_or(usize::MAX);
+    let reading = tokio::task::spawn_blocking(move || artifacts.part(&file, 0, length));
+    let content = match reading.await {
+        Ok(Ok(content)) => content,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "failed to read a kept file for an MCP client");
+            return Err(super::internal());
+        }
+        Err(error) => {
+            tracing::error!(%error, "reading a kept file for an MCP client panicked");
+            return Err(super::internal());
+        }
+    };
+    let contents = match String::from_utf8(content) {
+        Ok(text) => ResourceContents::text(text, uri),
+        Err(bytes) => ResourceContents::blob(BASE64.encode(bytes.as_bytes()), uri),
+    };
+    let kind = Media::of(&kept.name).essence();
+    Ok(ReadResourceResult::new(vec![contents.with_mime_type(kind)]))
+}
+
+/// Finds the file that an address names, when it is the caller's.
+fn find(artifacts: &Artifacts, caller: &Caller, uri: &str) -> Option<Kept> {
+    let (id, name) = uri.strip_prefix(SCHEME)?.split_once('/')?;
+    let name = decode(name)?;
+    let kept = artifacts.find(id.parse().ok()?, &name)?;
+    (kept.owner == caller.principal.id.as_str()).then_some(kept)
+}
+
+/// Undoes percent-encoding; `None` for what is none, or no text.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let (high, low) = (rest.next()?, rest.next()?);
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                u8::try_from(digit(high)? * 16 + digit(low)?).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_back() {
+        for (text, expected) in [
+            ("a.png", Some("a.png")),
+            ("a%20b%C3%A9", Some("a bé")),
+            ("%", None),
+            ("%2", None),
+            ("%zz", None),
+            ("%ff", None),
+            ("%+1", None),
+        ] {
+            assert_eq!(decode(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_survives(name in "\\PC{0,40}") {
+            prop_assert_eq!(decode(&percent(&name)), Some(name));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,40}") {
+            drop(decode(&text));
+        }
+    }
+}

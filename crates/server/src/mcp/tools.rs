@@ -1,0 +1,219 @@
+//! What models are told: the tools with their schemas, and how to use them.
+//!
+//! Schemas are plain: no references, no unions, no formats, which some clients
+//! refuse or warn about. Texts are short, since every one costs each chat.
+
+use std::sync::Arc;
+
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::provision;
+
+/// The tool that runs a program.
+pub(super) const RUN_CODE: &str = "run_code";
+
+/// The tool that says what can run.
+pub(super) const LIST_LANGUAGES: &str = "list_languages";
+
+/// Characters of the instructions that every client shows its model.
+const ESSENTIAL_CHARS: usize = 512;
+
+/// Returns all tools, by name.
+pub(super) fn all(app: &App) -> Vec<Tool> {
+    vec![list_languages(), run_code(app)]
+}
+
+/// Returns what a model should know before its first call, the essential first.
+pub(super) fn instructions(app: &App) -> String {
+    let bounds = app.engine.bounds();
+    let mut text = format!(
+        "run_code runs a program in a fresh sandbox and returns what it printed, its pictures and files. No network. Each run starts empty: send what it needs in `files`, and write results into the working directory. At most {} s and {} MiB a run; print what you want to see.",
+        bounds.wall_time_max.as_secs(),
+        bounds.memory_max >> 20,
+    );
+    for state in app.engine.packages() {
+        let mut list = String::new();
+        for package in provision::named(&state) {
+            let room = ESSENTIAL_CHARS.saturating_sub(text.chars().count() + list.chars().count());
+            if package.name.chars().count() + state.title.len() + 20 > room {
+                list.push_str(", …");
+                break;
+            }
+            if !list.is_empty() {
+                list.push_str(", ");
+            }
+            list.push_str(&package.name);
+        }
+        if !list.is_empty() {
+            text.push_str(&format!(" {}: {list}.", state.title));
+        }
+    }
+    text
+}
+
+fn run_code(app: &App) -> Tool {
+    let bounds = app.engine.bounds();
+    let languages = app.engine.languages();
+    let known: Vec<&str> = languages.iter().map(|one| one.name.as_str()).collect();
+    let input = json!({
+        "type": "object",
+        "properties": {
+            "code": {
+                "type": "string",
+                "description": "The program text. Print what you want to see; save pictures and files into the working directory.",
+            },
+            "language": {
+                "type": "string",
+                "enum": known,
+                "default": known.first(),
+                "description": "Language of the code.",
+            },
+            "timeout": {
+                "type": "number",
+                "minimum": 1,
+                "maximum": bounds.wall_time_max.as_secs(),
+                "default": bounds.wall_time.as_secs(),
+                "description": "Seconds before the program is stopped.",
+            },
+            "stdin": { "type": "string", "description": "What the program reads from standard input." },
+            "args": {
+                "type": "array",
+                "items": { "type": "string" },
+                "description": "Arguments of the program.",
+            },
+            "files": {
+                "type": "array",
+                "description": "Files to put into the working directory first.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "path": { "type": "string", "description": "Relative path, such as data.csv." },
+                        "content": { "type": "string" },
+                        "encoding": {
+                            "type": "string",
+                            "enum": ["utf8", "base64"],
+                            "default": "utf8",
+                        },
+                    },
+                    "required": ["path", "content"],
+                },
+            },
+        },
+        "required": ["code"],
+    });
+    tool(
+        RUN_CODE,
+        "Run code",
+        "Runs a program in a sandbox without network and returns its output, pictures and files. A program that fails is a result: look at status and exit_code.",
+        input,
+        run_result(),
+        // Nothing of a run is left but its own files, and it reaches nothing.
+        ToolAnnotations::from_raw(
+            Some("Run code".to_owned()),
+            Some(false),
+            Some(false),
+            Some(false),
+            Some(false),
+        ),
+    )
+}
+
+/// Returns the schema of what a run gives.
+fn run_result() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "status": {
+                "type": "string",
+                "enum": engine::Status::ALL.map(engine::Status::as_str),
+                "description": "How the program ended.",
+            },
+            "exit_code": { "type": "integer" },
+            "output": { "type": "string", "description": "Standard output." },
+            "error": { "type": "string", "description": "Standard error." },
+            "execution_time": { "type": "number", "description": "Seconds that the program took." },
+            "language": { "type": "string" },
+            "version": { "type": "string" },
+            "truncated": { "type": "boolean" },
+            "files": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "path": { "type": "string" },
+                        "size": { "type": "integer" },
+                        "media_type": { "type": "string" },
+                        "uri": { "type": "string", "description": "Resource to read it by." },
+                        "url": { "type": "string", "description": "Link for the user." },
+                    },
+                    "required": ["path", "size", "media_type"],
+                },
+            },
+            "warnings": { "type": "array", "items": { "type": "string" } },
+        },
+        "required": [
+            "status", "exit_code", "output", "error", "execution_time", "language", "version",
+            "truncated", "files", "warnings",
+        ],
+    })
+}
+
+fn list_languages() -> Tool {
+    let output = json!({
+        "type": "object",
+        "properties": {
+            "languages": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": { "type": "string" },
+                        "version": { "type": "string" },
+                        "available": { "type": "boolean" },
+                        "packages": { "type": "array", "items": { "type": "string" } },
+                    },
+                    "required": ["name", "version", "available", "packages"],
+                },
+            },
+        },
+        "required": ["languages"],
+    });
+    tool(
+        LIST_LANGUAGES,
+        "List languages",
+        "Lists the languages that run_code takes, with versions and installed packages.",
+        json!({ "type": "object", "properties": {} }),
+        output,
+        ToolAnnotations::from_raw(
+            Some("List languages".to_owned()),
+            Some(true),
+            Some(false),
+            Some(true),
+            Some(false),
+        ),
+    )
+}
+
+fn tool(
+    name: &'static str,
+    title: &str,
+    description: &'static str,
+    input: Value,
+    output: Value,
+    annotations: ToolAnnotations,
+) -> Tool {
+    let mut tool = Tool::new(name, description, object(input));
+    tool.title = Some(title.to_owned());
+    tool.output_schema = Some(object(output));
+    tool.annotations = Some(annotations);
+    tool
+}
+
+fn object(schema: Value) -> Arc<JsonObject> {
+    match schema {
+        Value::Object(members) => Arc::new(members),
+        _ => Arc::default(),
+    }
+}
