@@ -327,3 +327,22 @@ fn a_client_that_closes_its_stream_stops_its_program() {
     drop(stream);
     crate::server::wait_until("its end", || server.running() == 0);
 }
+
+#[test]
+fn an_open_stream_keeps_no_server_from_stopping() {
+    let server = TestServer::start();
+    let session = Session::open(&server, &server.bearer());
+    let id = format!("Mcp-Session-Id: {}", session.id);
+    let bearer = server.bearer();
+    let headers = [bearer.as_str(), "Accept: text/event-stream", id.as_str()];
+    let mut stream = server.connect();
+    stream
+        .write_all(&server.bytes("GET", "/mcp", &headers, b""))
+        .expect("write");
+    assert_eq!(Reply::read(&mut stream, false).status, 200);
+    server.terminate();
+    let begun = std::time::Instant::now();
+    assert!(server.ended_well());
+    // Connections that will not end get five seconds; this one ends at once.
+    assert!(begun.elapsed() < Duration::from_secs(4));
+}
