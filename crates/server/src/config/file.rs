@@ -2,8 +2,9 @@
 //! decides: whoever wrote a directory must not choose what runs for those who
 //! enter it, how strong its box is, or who is let in.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use engine::data_dir::Hold;
@@ -36,7 +37,7 @@ pub(super) fn read(
     if source.is_none() {
         refuse_planted(home, &path)?;
     }
-    match read_plain(&path, source.is_none()) {
+    match read_plain(&path) {
         Ok(text) => Ok(Some((path, text))),
         Err(error) if source.is_none() && is_absent(&path, &error) => Ok(None),
         Err(error) => {
@@ -52,19 +53,41 @@ pub(super) fn read(
 /// Refuses the data directory's own file where others may have written it: it
 /// can name the program that runs as an interpreter.
 fn refuse_planted(home: &Path, path: &Path) -> Result<(), ConfigError> {
-    let hold = home.metadata().ok().and_then(|found| Hold::of(&found));
-    match hold {
-        Some(hold) if path.symlink_metadata().is_ok() => {
-            let (problem, cure) = (hold.problem(home), hold.cure(home));
-            let message = format!(
-                "{} is not read: {problem}. {cure}; or name the file: --config {}",
-                path.display(),
-                path.display()
-            );
-            Err(ConfigError::one(None, message))
-        }
-        _ => Ok(()),
+    let Ok(directory) = home.metadata() else {
+        return Ok(());
+    };
+    let refusal = match (Hold::of(&directory), path.metadata()) {
+        // There is nothing to refuse, as far as can be seen.
+        (_, Err(_)) => None,
+        (Some(hold), Ok(_)) => Some((hold.problem(home), hold.cure(home))),
+        (None, Ok(file)) => planted(path, &file, &directory),
+    };
+    let Some((problem, cure)) = refusal else {
+        return Ok(());
+    };
+    let message = format!(
+        "{} is not read: {problem}. {cure}; or name the file: --config {}",
+        path.display(),
+        path.display()
+    );
+    Err(ConfigError::one(None, message))
+}
+
+/// Returns why a file may be another user's work, with the cure. Writing a file
+/// takes the right to enter its directory as well.
+fn planted(path: &Path, file: &Metadata, directory: &Metadata) -> Option<(String, String)> {
+    let entered = (directory.mode() & 0o011) << 1;
+    let uid = rustix::process::geteuid().as_raw();
+    let path = path.display();
+    if file.uid() != 0 && file.uid() != uid {
+        let problem = format!("it belongs to another user, uid {}", file.uid());
+        return Some((problem, format!("chown {uid} {path}")));
     }
+    let writable = file.mode() & 0o022 & entered != 0;
+    writable.then(|| {
+        let problem = "it can be written by other users".to_owned();
+        (problem, format!("chmod go-w {path}"))
+    })
 }
 
 /// Says that a `codex.toml` lies in the working directory and is not `taken`,
@@ -93,17 +116,12 @@ fn is_absent(path: &Path, error: &io::Error) -> bool {
 }
 
 /// Reads a plain file of at most `LIMIT` bytes, and never waits for a pipe's
-/// other end. One that nobody named must be this user's or root's alone.
-fn read_plain(path: &Path, unnamed: bool) -> io::Result<String> {
+/// other end.
+fn read_plain(path: &Path) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    let found = file.metadata()?;
-    if !found.is_file() {
+    if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a plain file"));
-    }
-    if unnamed && let Some(hold) = Hold::of(&found) {
-        let (problem, cure) = (hold.problem(path), hold.cure(path));
-        return Err(io::Error::other(format!("{problem} ({cure})")));
     }
     let mut text = String::new();
     let read = file.take(LIMIT + 1).read_to_string(&mut text)?;
@@ -116,6 +134,59 @@ fn read_plain(path: &Path, unnamed: bool) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_others_may_have_written_is_not_read_unasked() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = rustix::process::geteuid().is_root();
+        // Mode of the directory and the file, owner of both, words of a refusal.
+        for (directory, file, dir_uid, uid, words) in [
+            (0o700, 0o600, 0, 0, None),
+            (0o755, 0o644, 0, 0, None),
+            // Nobody else gets to it.
+            (0o700, 0o666, 0, 0, None),
+            (0o755, 0o664, 0, 0, Some("chmod go-w")),
+            (0o711, 0o646, 0, 0, Some("can be written by other users")),
+            (0o710, 0o606, 0, 0, None),
+            (0o700, 0o600, 0, 65534, Some("another user, uid 65534")),
+            (0o755, 0o644, 65534, 0, Some("chown 0")),
+            (0o755, 0o644, 65534, 65534, Some("--config")),
+            (0o777, 0o600, 0, 0, Some("can be written by other users")),
+        ] {
+            if (uid, dir_uid) != (0, 0) && !root {
+                // Only root can give files away, and only root runs all of this.
+                continue;
+            }
+            let scratch = tempfile::tempdir().unwrap();
+            let path = scratch.path().join(NAME);
+            std::fs::write(&path, "port = 1").unwrap();
+            for (path, mode, uid) in [
+                (&path, file, uid),
+                (&scratch.path().into(), directory, dir_uid),
+            ] {
+                let permissions = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(path, permissions).unwrap();
+                if root {
+                    std::os::unix::fs::chown(path, Some(uid), None).unwrap();
+                }
+            }
+            let found = read(&Flags::default(), &Env::default(), scratch.path());
+            match (found, words) {
+                (Ok(Some(_)), None) => {}
+                (Err(error), Some(words)) => {
+                    let error = error.to_string();
+                    assert!(error.contains(words), "{error} lacks {words}");
+                }
+                (found, words) => panic!("{directory:o} {file:o} {uid}: {found:?} {words:?}"),
+            }
+            // Who names it has looked at it.
+            let mut flags = Flags::default();
+            flags
+                .0
+                .insert("config", vec![path.to_str().unwrap().to_owned()]);
+            assert!(read(&flags, &Env::default(), scratch.path()).is_ok());
+        }
+    }
 
     #[test]
     fn the_file_is_found_and_bounded() {
