@@ -6,7 +6,7 @@
 //! who hold none. A full queue refuses the owner who has most waiting. Never
 //! starts anything itself; it hands out places.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -263,11 +263,10 @@ impl State {
 
     /// Forgets the grants of owners who neither hold a place nor wait for one.
     fn forget_idle(&mut self) {
-        let (held, waiting) = (&self.held, &self.waiting);
-        let is_idle = |owner: &Owner| {
-            !held.contains_key(owner) && !waiting.values().any(|one| one.owner == *owner)
-        };
-        self.last_grants.retain(|owner, _| !is_idle(owner));
+        let waiting: HashSet<&Owner> = self.waiting.values().map(|one| &one.owner).collect();
+        let held = &self.held;
+        self.last_grants
+            .retain(|owner, _| held.contains_key(owner) || waiting.contains(owner));
     }
 
     fn waiting_of(&self, owner: &Owner) -> usize {

@@ -151,15 +151,14 @@ async fn create(
 
 async fn revoke(store: &Store, home: &Path, name: &str, files: bool) -> Result<Exit, Failure> {
     let revoked = store.revoke_key(name).await;
-    let keys = store.keys().await?;
     let Some(id) = revoked.map_err(|error| refused(error, home))? else {
-        return Err(no_live(&keys, name));
+        return Err(no_live(&store.keys().await?, name));
     };
     output::note(&format!(
         "revoked {name}: callers with this token are refused from now on"
     ));
     if files {
-        return clean(&keys, home, name);
+        return clean(&store.keys().await?, home, name);
     }
     let left = OwnedFiles::find(home, &[id]).map_err(|error| Failure::new(Exit::State, error))?;
     if left.count() > 0 {
