@@ -26,6 +26,8 @@ mod sessions;
 mod tools;
 
 pub(crate) use endpoint::Endpoint;
+#[cfg(test)]
+pub(crate) use sessions::EACH as SESSIONS_EACH;
 
 /// Answers the messages of all clients. Cheap to clone.
 #[derive(Debug, Clone)]

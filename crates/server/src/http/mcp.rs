@@ -7,12 +7,10 @@ use std::task::{Context as Poller, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::Method;
 use axum::response::Response;
 use hyper::body::Frame;
 
 use super::body;
-use super::byte_shares::ByteShare;
 use super::connection::ClientGone;
 use super::context::Context;
 use super::state::Shared;
@@ -28,33 +26,26 @@ pub(super) async fn mcp(
     let (parts, body) = request.into_parts();
     let caller = context.caller(ClientLimits::default());
     let config = &shared.app.config;
-    let (bytes, room) = if parts.method == Method::POST {
-        let owner = (&shared.requests, &caller.principal.id);
-        let (limit, patience) = (config.body_limit, config.client_timeout);
-        let (bytes, room) = body::read(&parts.headers, body, owner, limit, patience).await?;
-        (bytes, Some(room))
-    } else {
-        (Bytes::new(), None)
-    };
-    let response = shared.mcp.answer(caller, parts, bytes).await;
+    let owner = (&shared.requests, &caller.principal.id);
+    let (limit, patience) = (config.body_limit, config.client_timeout);
+    let (bytes, room) = body::read(&parts.headers, body, owner, limit, patience).await?;
+    let room = Arc::new(room);
+    let response = shared.mcp.answer(caller, parts, bytes, room).await;
     let socket = Arc::clone(&context.socket);
     Ok(response.map(|body| {
         Body::new(UntilClosed {
             body,
             closed: Box::pin(async move { socket.closed().await }),
             _context: context,
-            _room: room,
         })
     }))
 }
 
-/// A body that ends when its client closes the connection, and keeps what its
-/// request took until then.
+/// A body that ends when its client closes the connection.
 struct UntilClosed {
     body: Body,
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     _context: Context,
-    _room: Option<ByteShare>,
 }
 
 impl HttpBody for UntilClosed {

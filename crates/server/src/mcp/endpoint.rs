@@ -70,12 +70,14 @@ impl Endpoint {
         }
     }
 
-    /// Answers a request whose body has been read.
+    /// Answers a request whose body has been read. `held` is what the request
+    /// takes of the server, and is kept as long as anything works for it.
     pub(crate) async fn answer(
         &self,
         caller: Caller,
         mut parts: Parts,
         body: Bytes,
+        held: impl Clone + Send + Sync + 'static,
     ) -> Response<Body> {
         let owner = caller.principal.id.clone();
         let session = parts.headers.get(SESSION);
@@ -102,9 +104,12 @@ impl Endpoint {
             let refused = message::error(REFUSED, "there is no such session; initialize a new one");
             return json(StatusCode::NOT_FOUND, &refused);
         }
-        // The caller stands for it from here on.
+        // The caller stands for it from here on. A call of a session outlives its
+        // connection, of which nothing is to be kept open for it.
         parts.headers.remove(header::AUTHORIZATION);
+        parts.extensions.clear();
         parts.extensions.insert(caller);
+        parts.extensions.insert(held);
         let request = Request::from_parts(parts, Full::new(body));
         let response = self.service.handle(request).await;
         if let Some(id) = response.headers().get(SESSION)

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use engine::Owner;
 
 /// Sessions of one owner at once; each costs some 50 KiB.
-const EACH: usize = 64;
+pub(crate) const EACH: usize = 64;
 
 /// The sessions that are open, with their owners.
 #[derive(Debug, Default)]

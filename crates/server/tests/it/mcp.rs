@@ -346,3 +346,37 @@ fn an_open_stream_keeps_no_server_from_stopping() {
     // Connections that will not end get five seconds; this one ends at once.
     assert!(begun.elapsed() < Duration::from_secs(4));
 }
+
+#[test]
+fn a_call_that_outlives_its_client_still_counts() {
+    let server = TestServer::start();
+    let session = Session::open(&server, &server.bearer());
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+        "name": "run_code",
+        "arguments": {"code": "import time; time.sleep(3)", "stdin": "x".repeat(1_000_000)},
+    }});
+    let bearer = server.bearer();
+    let more = session.headers();
+    let mut headers: Vec<&str> = BOTH.to_vec();
+    headers.push(&bearer);
+    headers.extend(more.iter().map(String::as_str));
+    let request = server.bytes("POST", "/mcp", &headers, message.to_string().as_bytes());
+    let mut stream = server.connect();
+    stream.write_all(&request).expect("write");
+    assert_eq!(Reply::read(&mut stream, false).status, 200);
+    let held = || {
+        let text = server
+            .request("GET", "/metrics", &[&server.bearer()], b"")
+            .text();
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix("codex_request_bytes "));
+        line.expect("the gauge").parse::<u64>().expect("a number")
+    };
+    crate::server::wait_until("the run", || server.running() == 1);
+    drop(stream);
+    // Longer than it takes to see that a client is gone.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(server.running(), 1, "a session's call goes on");
+    assert!(held() >= 1_000_000, "and so does what it holds");
+    crate::server::wait_until("its end", || server.running() == 0 && held() == 0);
+}
