@@ -191,7 +191,24 @@ impl Artifacts {
         for id in shelf.make_room(&bounds, "", None).unwrap_or_default() {
             remove(&folder.join(id.to_string()));
         }
-        Ok(Self {
+        Ok(Self::with(folder, bounds, key, shelf))
+    }
+
+    /// Opens the folder in `home` beside a server that may be using it: takes
+    /// nothing over and removes nothing but its own. Each of both keeps to the
+    /// bounds for itself.
+    ///
+    /// # Errors
+    /// When the folder or the key cannot be made or read.
+    pub fn open_beside(home: &Path, bounds: Bounds) -> Result<Self, OpenError> {
+        let folder = home.join(FOLDER);
+        make_folder(&folder)?;
+        let key = SigningKey::open(home)?;
+        Ok(Self::with(folder, bounds, key, Shelf::default()))
+    }
+
+    fn with(folder: PathBuf, bounds: Bounds, key: SigningKey, shelf: Shelf) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 folder,
                 bounds,
@@ -199,7 +216,7 @@ impl Artifacts {
                 shelf: Mutex::new(shelf),
                 writing: AtomicU64::new(0),
             }),
-        })
+        }
     }
 
     /// Keeps a file. Blocks on the disk.
@@ -285,6 +302,14 @@ impl Artifacts {
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.inner.bounds.lifetime
+    }
+
+    /// Removes all that this process knows of.
+    pub fn clear(&self) {
+        let gone = self.shelf().ended(u64::MAX);
+        for id in gone {
+            self.remove(id);
+        }
     }
 
     /// Removes what has ended.

@@ -34,6 +34,17 @@ impl Principal {
         }
     }
 
+    /// Returns whoever started this very process, and speaks to it by its
+    /// standard input. No key can have its id.
+    #[must_use]
+    pub fn local() -> Self {
+        Self {
+            id: Owner::new("local"),
+            name: "local".to_owned(),
+            scopes: Scope::DEFAULT.to_vec(),
+        }
+    }
+
     /// Checks that the caller has a scope.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod flags;
 mod health;
 mod instance;
 mod man;
+mod mcp;
 mod openapi;
 mod packages;
 mod port;
@@ -67,6 +68,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Print the steps that connect a client, with this server's addresses
     Connect(connect::ConnectArgs),
+    /// Serve MCP on standard input and output, as clients start it
+    Mcp(mcp::McpArgs),
     /// Say by the exit code whether the running server is healthy
     #[command(
         after_help = "Exits with 0 when it is, else with 1: what a container's health check wants."
@@ -181,6 +184,7 @@ fn dispatch(command: Command, env: &Env) -> Result<Exit, Failure> {
         Command::Packages(args) => packages::packages(args, env),
         Command::Doctor(args) => doctor::doctor(&args, env),
         Command::Connect(args) => connect::connect(&args, env),
+        Command::Mcp(args) => mcp::mcp(&args, env),
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => man::man(&args),
         Command::Health(flags) => health::health(&flags, env),

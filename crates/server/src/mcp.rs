@@ -23,27 +23,43 @@ mod endpoint;
 mod files;
 mod message;
 mod sessions;
+mod stdio;
 mod tools;
 
 pub(crate) use endpoint::Endpoint;
 #[cfg(test)]
 pub(crate) use sessions::EACH as SESSIONS_EACH;
+pub(crate) use stdio::serve;
 
 /// Answers the messages of all clients. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Handler {
     app: Arc<App>,
+    callers: Callers,
 }
 
-/// Returns the caller of a message: the door put it into the extensions of the
-/// request's HTTP parts.
-fn caller(extensions: &Extensions) -> Result<Caller, ErrorData> {
-    let parts = extensions.get::<axum::http::request::Parts>();
-    let caller = parts.and_then(|parts| parts.extensions.get::<Caller>());
-    caller.cloned().ok_or_else(|| {
-        tracing::error!("an MCP message came without its caller");
-        internal()
-    })
+/// Where the caller of a message comes from.
+#[derive(Debug, Clone)]
+enum Callers {
+    /// The door put it into the extensions of the request's HTTP parts.
+    Parts,
+    /// All messages are of one caller, who started this process.
+    One(Caller),
+}
+
+impl Handler {
+    /// Returns the caller of a message.
+    fn caller(&self, extensions: &Extensions) -> Result<Caller, ErrorData> {
+        if let Callers::One(caller) = &self.callers {
+            return Ok(caller.clone());
+        }
+        let parts = extensions.get::<axum::http::request::Parts>();
+        let caller = parts.and_then(|parts| parts.extensions.get::<Caller>());
+        caller.cloned().ok_or_else(|| {
+            tracing::error!("an MCP message came without its caller");
+            internal()
+        })
+    }
 }
 
 /// We failed; the log says how.
@@ -96,7 +112,7 @@ impl ServerHandler for Handler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let caller = caller(&context.extensions)?;
+        let caller = self.caller(&context.extensions)?;
         let app = Arc::clone(&self.app);
         guarded(async move {
             let arguments = request.arguments.unwrap_or_default();
@@ -125,7 +141,7 @@ impl ServerHandler for Handler {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let caller = caller(&context.extensions)?;
+        let caller = self.caller(&context.extensions)?;
         let artifacts = self.app.artifacts.clone();
         guarded(async move { files::read(&artifacts, &caller, &request.uri).await })
             .await

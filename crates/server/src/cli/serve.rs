@@ -31,7 +31,7 @@ mod greeting;
 mod signals;
 
 use greeting::{Greeting, Keys};
-use signals::Signals;
+pub(super) use signals::Signals;
 
 /// How long a drain may take beyond the jobs' grace: killed runs have to be
 /// put away and last answers written. A last resort; the server ends sooner.
@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long before it ends for want of use the server says so.
 const NOTICE: Duration = Duration::from_secs(60);
 /// Threads that still hang in a system call after that are left behind.
-const THREADS: Duration = Duration::from_secs(1);
+pub(super) const THREADS: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(settings: Settings) -> Result<Exit, Failure> {
     crate::store::make_home(&settings.config.home)?;

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::sessions::Sessions;
-use super::{Handler, message};
+use super::{Callers, Handler, message};
 use crate::app::App;
 use crate::runs::Caller;
 
@@ -60,6 +60,7 @@ impl Endpoint {
             .with_cancellation_token(closing);
         let handler = Handler {
             app: Arc::clone(app),
+            callers: Callers::Parts,
         };
         let service =
             StreamableHttpService::new(move || Ok(handler.clone()), Arc::clone(&manager), config);

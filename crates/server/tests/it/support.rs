@@ -128,6 +128,11 @@ impl TestServer {
         )
     }
 
+    /// The binary as another process on the same data directory.
+    pub(crate) fn command(&self) -> Command {
+        binary(self.home(), &[])
+    }
+
     /// The data directory.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()

@@ -1,0 +1,103 @@
+//! `mcp`: the Model Context Protocol on standard input and output, with an
+//! engine of this process. It may run beside a server on the same data
+//! directory, and listens on no port.
+
+use std::sync::Arc;
+
+use clap::Args;
+use engine::Engine;
+use tokio_util::sync::CancellationToken;
+
+use super::serve::{Signals, THREADS, start_engine};
+use super::{EngineFlags, Failure, settings};
+use crate::activity::Activity;
+use crate::app::App;
+use crate::artifact::Artifacts;
+use crate::auth::Principal;
+use crate::config::{Access, Env, RateLimit, Settings};
+use crate::exit_code::Exit;
+use crate::file_url::Fetcher;
+use crate::provision::Underway;
+use crate::rate::Rate;
+use crate::runs::{Caller, ClientLimits};
+use crate::store::Store;
+use crate::{mcp as protocol, output, telemetry};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A client starts it, as in: claude mcp add codex -- codex-server mcp\nIt needs no token and no server, and ends when its client does.\n\nPackages are those of the data directory: codex-server up installs them."
+)]
+pub(super) struct McpArgs {
+    #[command(flatten)]
+    flags: EngineFlags,
+}
+
+pub(super) fn mcp(args: &McpArgs, env: &Env) -> Result<Exit, Failure> {
+    let mut settings = settings(&args.flags, env)?;
+    if !settings.sources.contains_key("log_level") {
+        "warn".clone_into(&mut settings.log_level);
+    }
+    telemetry::start(&settings).map_err(|message| Failure::text(Exit::Config, message))?;
+    crate::store::make_home(&settings.config.home)?;
+    let engine = start_engine(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(settings, &engine));
+    // A terminal's line may never come; nobody waits for it.
+    runtime.shutdown_timeout(THREADS);
+    result
+}
+
+async fn serve(settings: Settings, engine: &Engine) -> Result<Exit, Failure> {
+    let mut signals = Signals::new()?;
+    let app = Arc::new(app(settings, engine).await?);
+    tokio::spawn(app.artifacts.clone().sweep_always());
+    if output::is_terminal() {
+        output::note(
+            "codex-server mcp speaks JSON-RPC on standard input and output: let an MCP client start it, or end it with Ctrl-D",
+        );
+    }
+    let caller = Caller {
+        principal: Principal::local(),
+        // No address leads here, so links are given to nobody.
+        base_url: String::new(),
+        client: ClientLimits::default(),
+    };
+    let ended = tokio::select! {
+        ended = protocol::serve(&app, caller) => ended.map(|()| Exit::Success),
+        _ = signals.next() => Ok(Exit::Interrupted),
+    };
+    app.closing.cancel();
+    engine.drain(std::time::Duration::ZERO).await;
+    app.store.close().await;
+    let artifacts = app.artifacts.clone();
+    // Nobody can read them any more.
+    let cleared = tokio::task::spawn_blocking(move || artifacts.clear()).await;
+    cleared.map_err(|error| Failure::new(Exit::Failed, error))?;
+    ended.map_err(|error| Failure::new(Exit::Failed, error))
+}
+
+/// Makes what front doors share, for a door that no network leads to: whoever
+/// started this process is let in, and as often as they like.
+async fn app(settings: Settings, engine: &Engine) -> Result<App, Failure> {
+    let mut config = settings.config;
+    config.access = Access::Open;
+    config.public_url = None;
+    config.rate = RateLimit::OFF;
+    let artifacts = Artifacts::open_beside(&config.home, config.artifacts)
+        .map_err(|error| Failure::new(Exit::State, error))?;
+    let store = Store::open(&config.home).await?;
+    Ok(App {
+        engine: engine.clone(),
+        artifacts,
+        fetcher: Fetcher::new(config.file_urls.clone()),
+        rate: Rate::new(config.rate),
+        config,
+        store,
+        started: jiff::Timestamp::now(),
+        activity: Activity::default(),
+        closing: CancellationToken::new(),
+        installing: Underway::default(),
+    })
+}
