@@ -11,6 +11,7 @@ use crate::file_url::Fetcher;
 use crate::provision::{Intent, Underway};
 use crate::rate::Rate;
 use crate::store::Store;
+use crate::tunnel;
 
 /// Shared by all requests, behind an `Arc`.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct App {
     pub started: Timestamp,
     /// Rate limits.
     pub rate: Rate,
+    /// The tunnel that is open, if one is.
+    pub tunnel: Option<tunnel::Status>,
     /// When it was last used.
     pub activity: Activity,
     /// Cancelled when the server drains: whatever would never end by itself ends.

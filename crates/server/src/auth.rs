@@ -45,6 +45,21 @@ impl Principal {
         }
     }
 
+    /// Returns a member of a group that shares the caller's key: what members
+    /// have and use is counted apart.
+    #[must_use]
+    pub fn member(mut self, id: &str) -> Self {
+        self.id = Owner::new(&format!("{}/{id}", self.key()));
+        self
+    }
+
+    /// Returns the id of the key, by which it is found and revoked.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        let id = self.id.as_str();
+        id.split_once('/').map_or(id, |(key, _)| key)
+    }
+
     /// Checks that the caller has a scope.
     ///
     /// # Errors

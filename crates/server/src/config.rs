@@ -13,7 +13,7 @@ use engine::{Bounds, Isolation};
 use ipnet::IpNet;
 
 use crate::public_url::Platform;
-use crate::{artifact, file_url};
+use crate::{artifact, file_url, tunnel};
 
 pub mod env;
 mod file;
@@ -102,6 +102,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Who is let in.
     pub access: Access,
+    /// The tunnel that is opened, if one is.
+    pub tunnel: tunnel::Wanted,
     /// Rate limit: of each key, or of everybody together in open mode.
     pub rate: RateLimit,
     /// The least isolation that will do.
@@ -160,6 +162,7 @@ impl Config {
             public_url_source: None,
             trusted_proxies: Vec::new(),
             access: Access::Token,
+            tunnel: tunnel::Wanted::default(),
             rate: RateLimit::PER_KEY,
             min_isolation: Isolation::Uids,
             max_isolation: Isolation::Full,

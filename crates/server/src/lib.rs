@@ -25,5 +25,6 @@ mod runs;
 mod shared_bounds;
 pub mod store;
 pub mod telemetry;
+pub mod tunnel;
 
 pub use http::serve;

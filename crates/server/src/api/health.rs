@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::tunnel;
+
 /// How busy the server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Load)]
@@ -38,6 +40,15 @@ pub enum HealthStatus {
     Unhealthy,
 }
 
+/// How the tunnel is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Tunnel)]
+pub struct TunnelHealth {
+    /// `connecting`, `ready`, `unreachable`, `refused` or `revoked`; the server's log has the cure.
+    #[schema(example = "ready")]
+    pub state: String,
+}
+
 /// How the server is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Health {
@@ -54,6 +65,9 @@ pub struct Health {
     pub started: String,
     /// How busy the server is.
     pub load: LoadOut,
+    /// The tunnel by which ChatGPT reaches the server, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelHealth>,
     /// Names of the languages that can run now.
     #[schema(example = json!(["python", "javascript"]))]
     pub languages: Vec<String>,
@@ -68,7 +82,7 @@ pub fn whole_seconds(at: Timestamp) -> String {
 impl Health {
     /// Asks the engine of a server that started then.
     #[must_use]
-    pub fn of(engine: &Engine, started: Timestamp) -> Self {
+    pub fn of(engine: &Engine, started: Timestamp, tunnel: Option<&tunnel::Status>) -> Self {
         let languages = engine.languages().into_iter();
         Self {
             status: if engine.healthy() {
@@ -80,6 +94,9 @@ impl Health {
             isolation: engine.isolation().to_string(),
             started: whole_seconds(started),
             load: LoadOut::from(engine.load()),
+            tunnel: tunnel.map(|status| TunnelHealth {
+                state: status.get().as_str().to_owned(),
+            }),
             languages: languages
                 .filter(|language| language.available)
                 .map(|language| language.name)

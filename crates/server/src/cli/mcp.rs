@@ -96,6 +96,7 @@ async fn app(settings: Settings, engine: &Engine) -> Result<App, Failure> {
         config,
         store,
         started: jiff::Timestamp::now(),
+        tunnel: None,
         activity: Activity::default(),
         closing: CancellationToken::new(),
         installing: Underway::default(),

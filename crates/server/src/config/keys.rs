@@ -14,6 +14,7 @@ mod output;
 mod places;
 mod requests;
 mod runs;
+mod tunnel;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -174,6 +175,7 @@ pub const GROUPS: &[(&str, &[Key])] = &[
     ("Places", places::PLACES),
     ("Address", address::ADDRESS),
     ("Access", access::ACCESS),
+    ("Tunnel", tunnel::TUNNEL),
     ("Log", log::LOG),
     ("Runs", runs::RUNS),
     ("The box of a run", runs::BOX),

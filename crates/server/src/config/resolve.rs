@@ -14,6 +14,7 @@ use crate::config::keys::{self, Key, Kind};
 use crate::config::nearest::nearest;
 use crate::config::{Access, Env, RateLimit, Settings, file, home_directory, value};
 use crate::public_url::Platform;
+use crate::tunnel;
 
 const OUT_OF_RANGE: &str = "is out of range";
 
@@ -346,8 +347,13 @@ fn plain_values(found: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
     }
 }
 
-/// Variables of `run`, which tell where to call and are no settings.
-const OF_CALLERS: [&str; 2] = ["CODEX_URL", "CODEX_TOKEN"];
+/// Variables that are ours and no settings: of `run`, which tell where to call,
+/// and a key.
+const OF_CALLERS: [&str; 3] = ["CODEX_URL", "CODEX_TOKEN", TUNNEL_KEY];
+
+/// The variable of the tunnel's key, which is no setting: it may neither be a
+/// flag nor stand in a file that is shown around.
+const TUNNEL_KEY: &str = "CODEX_TUNNEL_KEY";
 
 /// Variables that look like ours but are not; other programs use the prefix
 /// too, so only a near miss is worth a word.
@@ -370,6 +376,7 @@ fn follow(settings: &mut Settings, env: &Env) {
     settings.platform = Platform::detect(env);
     settings.host_is_default = !host;
     let config = &mut settings.config;
+    config.tunnel.key = env.get(TUNNEL_KEY).map(tunnel::Key::parse);
     if !host && config.access == Access::Token {
         let port_given = env.get("PORT").is_some();
         config.host = default_host(settings.platform.as_ref(), port_given);

@@ -22,7 +22,11 @@ use crate::api::{Health, HealthStatus};
     ),
 )]
 pub(super) async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Health>) {
-    let health = Health::of(&shared.app.engine, shared.app.started);
+    let health = Health::of(
+        &shared.app.engine,
+        shared.app.started,
+        shared.app.tunnel.as_ref(),
+    );
     let status = match health.status {
         HealthStatus::Healthy => StatusCode::OK,
         HealthStatus::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,

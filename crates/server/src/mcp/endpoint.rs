@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use engine::Owner;
 use http_body_util::Full;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
@@ -80,7 +81,8 @@ impl Endpoint {
         body: Bytes,
         held: impl Clone + Send + Sync + 'static,
     ) -> Response<Body> {
-        let owner = caller.principal.id.clone();
+        // Members of a group share sessions, in which their calls stay apart.
+        let owner = Owner::new(caller.principal.key());
         let session = parts.headers.get(SESSION);
         let session = session.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
         if parts.method == Method::POST {

@@ -71,7 +71,7 @@ async fn token_obstacle(app: &App, caller: &Caller) -> Option<&'static str> {
     if app.config.access == Access::Open {
         return None;
     }
-    match app.store.is_live(caller.principal.id.as_str()).await {
+    match app.store.is_live(caller.principal.key()).await {
         Ok(true) => None,
         Ok(false) => Some("the token was revoked"),
         Err(error) => {

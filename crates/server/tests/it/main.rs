@@ -13,10 +13,12 @@ mod mcp;
 mod mcp_stdio;
 mod metrics;
 mod openapi;
+mod plane;
 mod rules;
 mod shares;
 mod streaming;
 mod support;
+mod tunnel;
 
 #[path = "../shared/processes.rs"]
 mod processes;

@@ -1,0 +1,302 @@
+//! OpenAI's Secure MCP Tunnel: commands that this server asks for itself, so
+//! that ChatGPT reaches it without a public port. Hands them to
+//! [`mcp`](crate::mcp) as a caller of its own; believes nothing that a command
+//! says about who calls.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::auth::Principal;
+use crate::mcp::Endpoint;
+use crate::telemetry::chain;
+
+mod command;
+mod config;
+mod key;
+mod patience;
+mod plane;
+mod work;
+
+pub use config::{Bounds, DEFAULT_URL, Wanted, control_plane, id};
+pub use key::Key;
+
+use patience::Backoff;
+use plane::{Failed, Plane};
+use work::Worker;
+
+/// Commands that are done at once, and that are held in all.
+const AT_ONCE: usize = 10;
+const HELD: usize = 20;
+
+/// The pause after a refusal, which only the operator can mend.
+const REFUSED: Duration = Duration::from_secs(30);
+
+/// How a tunnel is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing has been answered yet.
+    Connecting,
+    /// Commands come.
+    Ready,
+    /// The control plane cannot be reached, and is asked again.
+    Unreachable,
+    /// The control plane says no, and why; only the operator can change that.
+    Refused(String),
+    /// The operator revoked its token.
+    Revoked,
+}
+
+impl Phase {
+    /// Returns its word in `/health`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Ready => "ready",
+            Self::Unreachable => "unreachable",
+            Self::Refused(_) => "refused",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// The state of a tunnel, shared by all who tell of it.
+#[derive(Debug, Clone)]
+pub struct Status(Arc<Mutex<Phase>>);
+
+impl Default for Status {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Phase::Connecting)))
+    }
+}
+
+impl Status {
+    /// Returns how the tunnel is.
+    #[must_use]
+    pub fn get(&self) -> Phase {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Notes how it is; says whether that is news.
+    fn set(&self, phase: Phase) -> bool {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *now != phase;
+        *now = phase;
+        news
+    }
+}
+
+/// A tunnel that is open.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    worker: Arc<Worker>,
+    status: Status,
+}
+
+impl Tunnel {
+    /// Makes the tunnel of a server; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When TLS cannot be prepared.
+    pub(crate) fn new(
+        app: &Arc<App>,
+        bounds: &Bounds,
+        principal: Principal,
+        status: Status,
+    ) -> Result<Self, String> {
+        let organization = bounds.organization.as_deref();
+        let plane = Plane::new(&bounds.url, &bounds.id, organization, &bounds.key)?;
+        Ok(Self {
+            worker: Arc::new(Worker {
+                app: Arc::clone(app),
+                endpoint: Endpoint::new(app, app.closing.clone()),
+                plane,
+                principal,
+            }),
+            status,
+        })
+    }
+
+    /// Asks for commands and does them until `stopping`; then finishes what it
+    /// has, since no command is handed out twice.
+    pub(crate) async fn serve(self, stopping: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        tokio::select! {
+            () = self.poll_always(&mut tasks) => {}
+            () = stopping.cancelled() => {}
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn poll_always(&self, tasks: &mut JoinSet<()>) {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut backoff = Backoff::default();
+        let mut greeted = false;
+        loop {
+            while tasks.try_join_next().is_some() {}
+            while tasks.len() >= HELD {
+                tasks.join_next().await;
+            }
+            if self.is_revoked().await {
+                self.status.set(Phase::Revoked);
+                tracing::warn!(
+                    "closed the tunnel: its token was revoked; start the server again to open it anew"
+                );
+                return;
+            }
+            if !greeted {
+                match self.worker.plane.record().await {
+                    Ok(name) => {
+                        tracing::info!(name, "the control plane knows this tunnel");
+                        greeted = true;
+                    }
+                    Err(failed) => {
+                        tokio::time::sleep(self.pause(&mut backoff, failed)).await;
+                        continue;
+                    }
+                }
+            }
+            match self.worker.plane.poll().await {
+                Ok((commands, received)) => {
+                    backoff.reset();
+                    if self.status.set(Phase::Ready) {
+                        tracing::info!("the tunnel is open: ChatGPT reaches this server");
+                    }
+                    for value in commands {
+                        self.begin(value, received, tasks, &places).await;
+                    }
+                }
+                Err(failed) => tokio::time::sleep(self.pause(&mut backoff, failed)).await,
+            }
+        }
+    }
+
+    /// Begins one command of a poll.
+    async fn begin(
+        &self,
+        value: serde_json::Value,
+        received: Instant,
+        tasks: &mut JoinSet<()>,
+        places: &Arc<Semaphore>,
+    ) {
+        let command = match command::read(value) {
+            Ok(command) => command,
+            Err(why) => {
+                tracing::warn!(why, "dropped a tunnel's command");
+                return;
+            }
+        };
+        let deadline = received + command.timeout.unwrap_or(work::LONGEST).min(work::LONGEST);
+        if deadline <= Instant::now() {
+            tracing::warn!("dropped a tunnel's command: its time was over before it began");
+            return;
+        }
+        if self.is_revoked().await {
+            return;
+        }
+        let (worker, places) = (Arc::clone(&self.worker), Arc::clone(places));
+        tasks.spawn(async move {
+            let Ok(Ok(_place)) = tokio::time::timeout_at(deadline, places.acquire_owned()).await
+            else {
+                tracing::warn!("dropped a tunnel's command: its time was over before it began");
+                return;
+            };
+            worker.work(command, deadline).await;
+        });
+    }
+
+    async fn is_revoked(&self) -> bool {
+        let principal = &self.worker.principal;
+        match self.worker.app.store.is_live(principal.key()).await {
+            Ok(live) => !live,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "failed to look whether the tunnel's token was revoked");
+                // Whoever cannot be checked is not served.
+                true
+            }
+        }
+    }
+
+    /// Notes a failure, and returns how long to wait.
+    fn pause(&self, backoff: &mut Backoff, failed: Failed) -> Duration {
+        match failed {
+            Failed::Later { after, why } => {
+                if self.status.set(Phase::Unreachable) {
+                    tracing::warn!(
+                        why,
+                        "the tunnel's control plane cannot be used now; it is asked again"
+                    );
+                }
+                backoff.next(after)
+            }
+            Failed::Refused { status, code } => {
+                let words = sentence(status, &code);
+                if self.status.set(Phase::Refused(words.clone())) {
+                    tracing::error!(status = status.as_u16(), code, "{words}");
+                }
+                REFUSED
+            }
+        }
+    }
+}
+
+/// Returns what the operator should do about a refusal.
+fn sentence(status: StatusCode, code: &str) -> String {
+    match (status, code) {
+        (_, "tunnel_active_organization_required") => {
+            "the tunnel is refused: name the organization that it belongs to in tunnel_organization (org-…)".to_owned()
+        }
+        (_, "tunnel_use_forbidden" | "tunnel_missing_principals") => {
+            "the tunnel is refused: the key's owner needs the roles Tunnels Read and Use, in the organization and workspace that the tunnel is attached to; a change of roles takes up to 30 minutes".to_owned()
+        }
+        (StatusCode::UNAUTHORIZED, _) => {
+            "the tunnel is refused: its key is wrong or has been revoked; give a restricted key with Tunnels Read and Use in CODEX_TUNNEL_KEY or tunnel_key_file".to_owned()
+        }
+        (StatusCode::FORBIDDEN, _) => {
+            "the tunnel is refused: the key may not use it; its owner needs the roles Tunnels Read and Use, and a change of roles takes up to 30 minutes".to_owned()
+        }
+        (StatusCode::NOT_FOUND, _) => {
+            "the tunnel is not known to the control plane: compare its id with the console's".to_owned()
+        }
+        (status, code) => format!(
+            "the control plane answered {} {code}; see whether tunnel and tunnel_url are right",
+            status.as_u16()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_name_their_cure() {
+        for (status, code, words) in [
+            (
+                401,
+                "tunnel_active_organization_required",
+                "tunnel_organization",
+            ),
+            (403, "tunnel_use_forbidden", "up to 30 minutes"),
+            (401, "tunnel_missing_principals", "Tunnels Read and Use"),
+            (401, "", "CODEX_TUNNEL_KEY"),
+            (403, "other", "up to 30 minutes"),
+            (404, "", "compare its id"),
+            (302, "", "302"),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let told = sentence(status, code);
+            assert!(told.contains(words), "{told}");
+        }
+    }
+}

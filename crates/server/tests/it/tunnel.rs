@@ -1,0 +1,337 @@
+//! OpenAI's tunnel against a control plane of the tests' own.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::plane::{ID, KEY, Plane};
+use crate::support::TestServer;
+
+fn server(plane: &Plane) -> TestServer {
+    let url = format!("http://{}", plane.address);
+    TestServer::with(&[
+        ("CODEX_TUNNEL", ID),
+        ("CODEX_TUNNEL_URL", &url),
+        ("CODEX_TUNNEL_KEY", KEY),
+        ("CODEX_LOG_LEVEL", "debug"),
+    ])
+}
+
+/// A command as the control plane makes it.
+fn command(id: &str, headers: Value, jsonrpc: Value) -> Value {
+    json!({
+        "request_id": id,
+        "shard_token": format!("shard-{id}"),
+        "created_at": "2026-01-01T00:00:00Z",
+        "response_timeout": "30s",
+        "headers": headers,
+        "jsonrpc": jsonrpc,
+        "not_known_yet": {"a": 1},
+    })
+}
+
+/// A command of the era without sessions, of a member of a workspace.
+fn stateless(id: &str, member: &str, method: &str, name: Option<&str>, mut params: Value) -> Value {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "openai/subject": member,
+    });
+    let mut headers = json!({
+        "MCP-Protocol-Version": ["2026-07-28"],
+        "Mcp-Method": [method],
+        "Authorization": ["Bearer codex_of_somebody_else"],
+        "Host": ["evil.example"],
+        "Origin": ["https://evil.example"],
+    });
+    if let Some(name) = name {
+        headers["Mcp-Name"] = json!([name]);
+    }
+    command(
+        id,
+        headers,
+        json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}),
+    )
+}
+
+fn run_code(id: &str, member: &str, arguments: Value) -> Value {
+    let params = json!({"name": "run_code", "arguments": arguments});
+    stateless(id, member, "tools/call", Some("run_code"), params)
+}
+
+fn state(server: &TestServer, wanted: &str) {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let health = server.get("/health").json();
+        if health["tunnel"]["state"] == wanted {
+            return;
+        }
+        assert!(Instant::now() < until, "{health}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_session_of_the_older_protocol_goes_through_the_tunnel() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"},
+    }});
+    let told = plane.call(&command("init", json!({}), initialize));
+    assert_eq!(told["resp_code"], 200, "{told}");
+    let session = told["resp_headers"]["mcp-session-id"].clone();
+    let of_session = |id: &str, jsonrpc| {
+        command(
+            id,
+            json!({"Mcp-Session-Id": session, "MCP-Protocol-Version": ["2025-11-25"]}),
+            jsonrpc,
+        )
+    };
+    // `notifications/initialized` may be missing; another notification is acknowledged.
+    let call = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {
+        "name": "run_code",
+        "arguments": {"code": "import time\nprint('one', flush=True)\ntime.sleep(2.2)\nprint('two')"},
+        "_meta": {"progressToken": 1},
+    }});
+    let done = plane.call(&of_session("call", call));
+    assert_eq!(done["resp_json"]["id"], 7);
+    assert_eq!(
+        done["resp_json"]["result"]["structuredContent"]["output"], "one\ntwo\n",
+        "{done}"
+    );
+    let told = plane.posts("call", 3);
+    let (last, progress) = told.split_last().expect("posts");
+    assert!(
+        progress
+            .iter()
+            .all(|post| post.body["resp_type"] == "jsonrpc_notify")
+    );
+    assert!(
+        progress
+            .iter()
+            .all(|post| post.body["resp_json"]["method"] == "notifications/progress")
+    );
+    assert_eq!(last.body["resp_type"], "jsonrpc_response");
+    let notified = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    let notified = plane.call(&of_session("note", notified));
+    assert_eq!(
+        (&notified["resp_type"], &notified["resp_code"]),
+        (&json!("notify_ack"), &json!(202))
+    );
+    let mut end = of_session("end", Value::Null);
+    end["command_type"] = json!("session_termination");
+    let ended = plane.call(&end);
+    assert_eq!(
+        (&ended["resp_type"], &ended["resp_code"]),
+        (&json!("session_termination_response"), &json!(204))
+    );
+    let list = json!({"jsonrpc": "2.0", "id": "x", "method": "tools/list"});
+    assert_eq!(plane.call(&of_session("after", list))["resp_code"], 404);
+    assert_eq!(plane.wrongs(), Vec::<String>::new());
+    state(&server, "ready");
+}
+
+#[test]
+fn members_cannot_reach_each_other_s_files() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    let code = "print(open('in.csv').read()); open('out.bin', 'wb').write(bytes(range(256)))";
+    let files = json!([{"path": "in.csv", "content": "a,b\n1,2\n"}]);
+    let ran = plane.call(&run_code(
+        "run",
+        "member-a",
+        json!({"code": code, "files": files}),
+    ));
+    let result = &ran["resp_json"]["result"]["structuredContent"];
+    assert_eq!(result["output"], "a,b\n1,2\n\n", "{ran}");
+    assert_eq!(
+        result["files"][0].get("url"),
+        None,
+        "no public address: {ran}"
+    );
+    let uri = result["files"][0]["uri"].as_str().expect("a resource");
+    let read = |id: &str, member: &str| {
+        let params = json!({ "uri": uri });
+        let answer = plane.call(&stateless(id, member, "resources/read", Some(uri), params));
+        answer["resp_json"].clone()
+    };
+    let own = read("own", "member-a");
+    let blob = own["result"]["contents"][0]["blob"]
+        .as_str()
+        .expect("bytes");
+    assert!(blob.starts_with("AAECAwQF") && blob.len() == 344, "{own}");
+    assert!(read("other", "member-b")["error"].is_object());
+    assert!(read("forged", "")["error"].is_object());
+    assert_eq!(plane.wrongs(), Vec::<String>::new());
+    drop(server);
+}
+
+#[test]
+fn commands_fail_each_for_itself() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    let ping = |id: &str| stateless(id, "m", "tools/list", None, json!({}));
+    let with = |id: &str, name: &str, value: Value| {
+        let mut command = ping(id);
+        command[name] = value;
+        command
+    };
+    let mut silent = vec![
+        with("late", "response_timeout", json!("0s")),
+        with("unknown", "command_type", json!("of_tomorrow")),
+        with("shardless", "shard_token", Value::Null),
+        with("bodiless", "jsonrpc", json!([])),
+        json!("nothing"),
+    ];
+    let mut slow = run_code(
+        "slow",
+        "m",
+        json!({"code": "import time; time.sleep(20)", "timeout": 25}),
+    );
+    slow["response_timeout"] = json!("1s");
+    silent.push(slow);
+    let odd = ["4.5s", "-1s", " 1s", "999999999999999999999999h"];
+    let odd = odd
+        .iter()
+        .enumerate()
+        .map(|(at, text)| with(&format!("odd-{at}"), "response_timeout", json!(text)));
+    let many = (0..26).map(|at| ping(&format!("many-{at}")));
+    plane.push(silent);
+    plane.push(odd.chain(many).collect());
+    for id in (0..4)
+        .map(|at| format!("odd-{at}"))
+        .chain((0..26).map(|at| format!("many-{at}")))
+    {
+        let posts = plane.posts(&id, 1);
+        assert_eq!(posts[0].body["resp_json"]["id"], id.as_str());
+        assert!(
+            posts[0].body["resp_json"]["result"]["tools"].is_array(),
+            "{posts:?}"
+        );
+    }
+    let other = plane.call(&with("harpoon", "channel", json!("harpoon")));
+    assert_eq!(other["resp_code"], 400, "{other}");
+    assert_eq!(other["resp_json"]["error"]["code"], -32603);
+    let bad = plane.call(&command(
+        "bad",
+        json!({}),
+        json!({"jsonrpc": "1.0", "id": 1, "method": "x"}),
+    ));
+    assert_eq!(bad["resp_json"]["error"]["code"], -32600, "{bad}");
+    let unknown = plane.call(&stateless("none", "m", "no/such", None, json!({})));
+    assert_eq!(unknown["resp_json"]["error"]["code"], -32601, "{unknown}");
+    let until = Instant::now() + Duration::from_secs(10);
+    while server.running() > 0 {
+        assert!(Instant::now() < until, "what was too late still runs");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for id in ["late", "unknown", "shardless", "bodiless", "slow"] {
+        assert!(plane.posted(id).is_empty(), "{id}");
+    }
+    assert_eq!(plane.wrongs(), Vec::<String>::new());
+}
+
+#[test]
+fn a_control_plane_that_fails_is_asked_again() {
+    let plane = Plane::start();
+    let none = Vec::new;
+    plane.fail_polls([
+        (500, none(), "broken"),
+        (200, none(), "{\"commands\": ["),
+        (200, none(), "[]"),
+        (429, vec![("retry-after", "1")], ""),
+        (
+            503,
+            vec![("retry-after", "Thu, 01 Jan 1970 00:00:00 GMT")],
+            "",
+        ),
+    ]);
+    let server = server(&plane);
+    state(&server, "ready");
+    plane.fail_posts([(503, vec![("retry-after", "1")], ""), (502, none(), "")]);
+    plane.push(vec![stateless("again", "m", "tools/list", None, json!({}))]);
+    let posts = plane.posts("again", 3);
+    assert!(
+        posts.iter().all(|post| post.bytes == posts[0].bytes),
+        "the same bytes"
+    );
+    assert!(
+        posts[1].at - posts[0].at >= Duration::from_secs(1),
+        "as long as it asked"
+    );
+    plane.fail_posts([(404, none(), "")]);
+    plane.push(vec![stateless("gone", "m", "tools/list", None, json!({}))]);
+    plane.posts("gone", 1);
+    plane.fail_posts([(413, none(), "")]);
+    plane.push(vec![stateless("large", "m", "tools/list", None, json!({}))]);
+    let large = plane.posts("large", 2);
+    let told = large[1].body["resp_json"]["error"]["message"].to_string();
+    assert!(told.contains("larger than the tunnel takes"), "{told}");
+    assert_eq!(
+        plane.posted("gone").len(),
+        1,
+        "what is settled is not posted again"
+    );
+    assert_eq!(large[0].status, 413);
+    assert_eq!(plane.wrongs(), Vec::<String>::new());
+}
+
+#[test]
+fn a_refusal_is_said_once_and_the_server_serves() {
+    for (status, code, words) in [
+        (401, "", "CODEX_TUNNEL_KEY"),
+        (403, "tunnel_use_forbidden", "up to 30 minutes"),
+        (302, "", "tunnel_url"),
+    ] {
+        let plane = Plane::start();
+        let body = format!("{{\"error\": {{\"message\": \"no\", \"code\": {code:?}}}}}");
+        let body: &'static str = body.leak();
+        let to = ("location", "http://127.0.0.1:1/stolen");
+        plane.fail_polls(std::iter::repeat_n((status, vec![to], body), 50));
+        let server = server(&plane);
+        state(&server, "refused");
+        let line = server.log_line(&["ERROR", words]);
+        assert!(!line.contains(KEY));
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(plane.polls(), 1, "no tight loop");
+        server.still_answers();
+    }
+}
+
+#[test]
+fn the_key_is_in_no_log_metric_or_box() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    let code = "import os, glob\nfor path in ['/proc/self/environ', *glob.glob('/proc/*/environ')]:\n    try: print(open(path).read())\n    except OSError: pass\nprint(os.environ)";
+    let ran = plane.call(&run_code("run", "m", json!({ "code": code })));
+    let output = ran["resp_json"]["result"]["structuredContent"]["output"].to_string();
+    assert!(output.contains("environ("), "{ran}");
+    let argv = std::fs::read_to_string(format!("/proc/{}/cmdline", server.id())).expect("argv");
+    for text in [
+        output,
+        server.log(),
+        server.get("/metrics").text(),
+        server.get("/health").text(),
+        argv,
+    ] {
+        assert!(!text.contains(KEY), "{text}");
+    }
+}
+
+#[test]
+fn revoking_its_token_closes_the_tunnel() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    state(&server, "ready");
+    let (code, said) = server.beside(&["token", "revoke", "tunnel"]);
+    assert_eq!(code, Some(0), "{said}");
+    plane.push(vec![stateless("after", "m", "tools/list", None, json!({}))]);
+    state(&server, "revoked");
+    let polls = plane.polls();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(plane.polls(), polls);
+    assert!(plane.posted("after").is_empty());
+    server.still_answers();
+}
