@@ -19,6 +19,7 @@ mod local;
 mod printer;
 mod program;
 pub(crate) mod remote;
+mod stdin;
 
 use files::{Made, Saved, Target, media_type};
 use images::Images;
@@ -33,10 +34,15 @@ const AFTER_HELP: &str = "\
 The exit code is the program's own: 124 after a timeout, 128 + N after signal N,
 125 when it could not be run at all.
 
+Standard input that is piped to us, or comes from a file, goes to the program,
+unless it is the program (-). It is read to its end before the program starts;
+`< /dev/null` gives none, and neither does a terminal.
+
 Examples:
   codex-server run hello.py
   codex-server run -c 'console.log(2+2)' --language javascript
   codex-server run sum.py --stdin numbers.txt -- --verbose
+  sort numbers.txt | codex-server run sum.py
   codex-server run plot.py --file data.csv --out plots
   echo 'print(1)' | codex-server run -
   CODEX_TOKEN=… codex-server run hello.py --url https://code.example.com";
@@ -67,7 +73,7 @@ pub(super) struct RunArgs {
     /// How much memory it may use, such as 256MiB
     #[arg(long, value_name = "SIZE", value_parser = value::bytes)]
     memory: Option<u64>,
-    /// A file to give it as standard input, or - to pass ours on
+    /// A file to give it as standard input, or - for ours; left out, what is piped to us
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     stdin: Option<PathBuf>,
     /// A file to put into its working directory; NAME=PATH gives it another name

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::mpsc;
 
 use crate::processes;
 use crate::server::{Process, wait_until};
-use crate::support::{Done, Home, RUNS, Server, finish};
+use crate::support::{Done, Home, PIPED, RUNS, SUM, Server, feed, finish};
 
 /// A client with a home of its own, and the way to a server.
 struct Far {
@@ -25,13 +26,16 @@ impl Far {
         }
     }
 
-    fn run(&self, args: &[&str]) -> Done {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = self.home.command(&[&["run"], args].concat());
-        finish(
-            command
-                .env("CODEX_URL", &self.url)
-                .env("CODEX_TOKEN", &self.token),
-        )
+        command
+            .env("CODEX_URL", &self.url)
+            .env("CODEX_TOKEN", &self.token);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Done {
+        finish(&mut self.command(args))
     }
 
     #[track_caller]
@@ -56,6 +60,20 @@ fn a_server_runs_it_as_this_machine_would() {
     far.check(&["-c", "1", "--timeout", "99"], 125, "", "from 1 to 30");
     let setting = "--max-timeout is a setting of this machine";
     far.check(&["-c", "1", "--max-timeout", "60"], 125, "", setting);
+}
+
+#[test]
+fn what_is_piped_goes_there() {
+    let server_home = Home::new();
+    let server = server_home.serve(&["serve"]);
+    let far = Far::of(&server);
+    let beside = |name: &str| far.home.path().with_file_name(name);
+    fs::write(beside("sum.py"), SUM).unwrap();
+    fs::write(beside("numbers"), "1\n2\n").unwrap();
+    for (args, input, code, stdout, stderr) in PIPED {
+        feed(&mut far.command(args), input).ended(*code, stdout, stderr);
+    }
+    feed(&mut far.command(&["sum.py"]), b"\xff").refused(125, "takes text only");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::processes;
 use crate::server::{Process, wait_until};
-use crate::support::{Home, RUNS, Server};
+use crate::support::{Home, PIPED, RUNS, SUM, Server, feed, finish};
 
 #[test]
 fn the_first_start_shows_a_token_that_works_and_later_ones_do_not() {
@@ -320,12 +320,26 @@ fn run_exits_as_the_program_does() {
         check(args, *code, stdout, stderr);
     }
     check(&["-c", "1", "--language", "cobol"], 125, "", "cobol");
-    let sum = "import sys; print(sum(map(int, sys.stdin)))";
-    std::fs::write(beside("sum.py"), sum).unwrap();
-    check(&["sum.py", "--stdin", "numbers"], 0, "3\n", "");
     check(&["-c", "1", "--timeout", "99"], 125, "", "--max-timeout");
     std::fs::write(beside("a.txt"), "x").unwrap();
     check(&["a.txt"], 125, "", "--language");
+}
+
+#[test]
+fn run_passes_on_what_is_piped_to_it() {
+    let home = Home::new();
+    let beside = |name: &str| home.path().with_file_name(name);
+    std::fs::write(beside("sum.py"), SUM).unwrap();
+    std::fs::write(beside("numbers"), "1\n2\n").unwrap();
+    for (args, input, code, stdout, stderr) in PIPED {
+        let mut command = home.command(&[&["run"], *args].concat());
+        feed(&mut command, input).ended(*code, stdout, stderr);
+    }
+    let mut from_file = home.command(&["run", "sum.py"]);
+    from_file.stdin(std::fs::File::open(beside("numbers")).unwrap());
+    finish(&mut from_file).ended(0, "3\n", "");
+    let mut bytes = home.command(&["run", "-c", "import sys; print(sys.stdin.buffer.read())"]);
+    feed(&mut bytes, b"\xff").ended(0, "b'\\xff'\n", "");
 }
 
 #[test]

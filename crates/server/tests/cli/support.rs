@@ -68,6 +68,52 @@ pub(crate) const RUNS: &[(&[&str], i32, &str, &str)] = &[
     ),
 ];
 
+/// A program that adds up the lines that it gets.
+pub(crate) const SUM: &str = "import sys; print(sum(map(int, sys.stdin)))";
+
+/// Arguments, what is piped, code, standard output, and words on standard error.
+pub(crate) type PipedRun = (
+    &'static [&'static str],
+    &'static [u8],
+    i32,
+    &'static str,
+    &'static str,
+);
+
+/// What `run` does with what is piped to it, here as on a server. `sum.py`
+/// is [`SUM`], `numbers` a file.
+pub(crate) const PIPED: &[PipedRun] = &[
+    (&["sum.py"], b"1\n2\n", 0, "3\n", ""),
+    (&["-c", "print(input())"], b"a\n", 0, "a\n", ""),
+    (&["sum.py"], b"", 0, "0\n", ""),
+    (&["sum.py", "--stdin", "numbers"], b"9\n", 0, "3\n", ""),
+    (&["sum.py", "--stdin", "-"], b"9\n", 0, "9\n", ""),
+    // The program takes the input, and gets none.
+    (
+        &["-"],
+        b"import sys; print(repr(sys.stdin.read()))",
+        0,
+        "''\n",
+        "",
+    ),
+    (
+        &[
+            "-c",
+            "import sys; print(open('a').read() + repr(sys.stdin.read()))",
+            "--file",
+            "a=-",
+        ],
+        b"x",
+        0,
+        "x''\n",
+        "",
+    ),
+    (&["sum.py"], &TOO_MUCH, 125, "", "stdin"),
+];
+
+/// More than the default limit of standard input.
+static TOO_MUCH: [u8; 8 * 1024 * 1024 + 1] = [b'1'; 8 * 1024 * 1024 + 1];
+
 /// A data directory.
 pub(crate) struct Home {
     directory: tempfile::TempDir,
@@ -152,6 +198,19 @@ impl Home {
     pub(crate) fn serve(&self, args: &[&str]) -> Server {
         Server::listen(self.command(args).args(["--port", "0"]))
     }
+}
+
+/// Runs a command to its end, with `input` piped to it.
+pub(crate) fn feed(command: &mut Command, input: &'static [u8]) -> Done {
+    let (read, mut write) = io::pipe().unwrap();
+    command.stdin(read);
+    let feeding = std::thread::spawn(move || write.write_all(input));
+    let done = finish(command);
+    // The command holds the other end; with it goes a writer that waits.
+    command.stdin(Stdio::null());
+    // A command that is given too much goes away before it has read all.
+    drop(feeding.join().unwrap());
+    done
 }
 
 /// Runs a command to its end.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use engine::{Bounds, Draft, DraftFile};
 
-use super::RunArgs;
+use super::{RunArgs, stdin};
 use crate::cli::Failure;
 use crate::config::Env;
 use crate::exit_code::Exit;
@@ -58,11 +58,18 @@ pub(super) fn draft(args: &RunArgs, env: &Env, limits: Limits) -> Result<Draft, 
     };
     let code = String::from_utf8(code)
         .map_err(|_| usage("the program is not UTF-8 text; save it as UTF-8"))?;
-    let stdin = args.stdin.as_deref().map(|file| read(file, limits.stdin));
+    let stdin = match &args.stdin {
+        Some(file) => read(file, limits.stdin)?,
+        None if code_from_stdin || args.files.iter().any(|file| is_dash(&source(file).1)) => {
+            Vec::new()
+        }
+        None => stdin::piped(with_one_more(limits.stdin))
+            .map_err(|error| usage(format!("failed to read standard input: {error}")))?,
+    };
     Ok(Draft {
         code,
         language: language(args)?,
-        stdin: stdin.transpose()?.unwrap_or_default(),
+        stdin,
         args: args.args.clone(),
         env: variables(&args.env, env)?,
         files: files(&args.files, limits.files)?,
@@ -81,8 +88,13 @@ fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// Returns the bytes to read so that a breach of `limit` shows.
+fn with_one_more(limit: usize) -> u64 {
+    u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1)
+}
+
 fn read(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
-    let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = with_one_more(limit);
     let mut content = Vec::new();
     let read = if is_dash(path) {
         io::stdin().lock().take(limit).read_to_end(&mut content)
@@ -146,11 +158,8 @@ fn files(given: &[String], limit: usize) -> Result<Vec<DraftFile>, Failure> {
     let mut room = limit;
     let mut files = Vec::new();
     for text in given {
-        let (name, path) = match text.split_once('=') {
-            // A file may have the sign in its own name.
-            Some((name, path)) if !Path::new(text).exists() => (name.to_owned(), path.into()),
-            _ => (base_name(text)?, PathBuf::from(text)),
-        };
+        let (name, path) = source(text);
+        let name = name.map_or_else(|| base_name(text), |name| Ok(name.to_owned()))?;
         let content = read(&path, room)?;
         room = room.saturating_sub(content.len());
         files.push(DraftFile {
@@ -159,6 +168,15 @@ fn files(given: &[String], limit: usize) -> Result<Vec<DraftFile>, Failure> {
         });
     }
     Ok(files)
+}
+
+/// The name that a file is given, if it is, and where it is read.
+fn source(text: &str) -> (Option<&str>, PathBuf) {
+    match text.split_once('=') {
+        // A file may have the sign in its own name.
+        Some((name, path)) if !Path::new(text).exists() => (Some(name), path.into()),
+        _ => (None, text.into()),
+    }
 }
 
 fn base_name(path: &str) -> Result<String, Failure> {
