@@ -7,16 +7,20 @@ use std::fmt;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::doctor::{Known, Report, examine_public, known};
-use super::{Failure, ServeFlags, settings};
+use super::doctor::{Known, Report, examine_public, known, our_version};
+use super::{Failure, ServeFlags, health, port, settings};
 use crate::auth::{Scope, Token};
 use crate::config::{Access, Env, Settings};
 use crate::exit_code::Exit;
 use crate::output;
-use crate::public_url::Platform;
+use crate::public_url::{Platform, local as local_url};
 use crate::store::{CreateError, Store};
 
-/// The name of a token made here, unless another is given.
+mod local;
+
+use local::LocalGuide;
+
+/// The name of ChatGPT's token, unless another is given.
 const TOKEN: &str = "chatgpt";
 
 /// What a GPT should be told; docs/connect-chatgpt.md says the same.
@@ -33,21 +37,29 @@ When an answer has markdown, repeat it so that the user sees the pictures.";
 const TEST: &str = "Execute this Python code: print('Hello from ChatGPT!')";
 
 const TARGETS: &str = "\
-codex-server connect chatgpt   a GPT of yours, by an Action
+codex-server connect chatgpt       a GPT of yours, by an Action
+codex-server connect claude-code   Claude Code, by MCP
+codex-server connect codex         Codex: command line, editors and desktop, by MCP
+codex-server connect cursor        Cursor, by MCP
+codex-server connect vscode        VS Code, by MCP
 
-Any other client that speaks HTTP or reads OpenAPI: docs/connect-chatgpt.md, \"Other ways in\".";
+Any other MCP client: docs/connect-mcp.md. Any other client that speaks HTTP or reads OpenAPI: docs/connect-chatgpt.md, \"Other ways in\".";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exits with 8 when ChatGPT cannot reach the server yet.\n\nExamples:\n  codex-server connect\n  codex-server connect chatgpt\n  codex-server connect chatgpt --new-token"
+    after_help = "Exits with 8 when ChatGPT cannot reach the server yet.\n\nExamples:\n  codex-server connect\n  codex-server connect chatgpt\n  codex-server connect chatgpt --new-token\n  codex-server connect claude-code"
 )]
 pub(super) struct ConnectArgs {
     /// What to connect; leave it out for a list
     #[arg(value_enum)]
     target: Option<Client>,
-    /// Make a token for it, and show it this once, when the server can be reached
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = TOKEN)]
-    new_token: Option<String>,
+    /// Make a token for it, named after it unless NAME is given, and show it this once
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    #[expect(
+        clippy::option_option,
+        reason = "clap's form of a flag whose value may be left out"
+    )]
+    new_token: Option<Option<String>>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -60,35 +72,59 @@ pub(super) struct ConnectArgs {
 enum Client {
     /// ChatGPT, by an Action of a GPT
     Chatgpt,
+    /// Claude Code, by MCP
+    ClaudeCode,
+    /// Codex of OpenAI, by MCP
+    Codex,
+    /// Cursor, by MCP
+    Cursor,
+    /// VS Code, by MCP
+    Vscode,
 }
 
 pub(super) fn connect(args: &ConnectArgs, env: &Env) -> Result<Exit, Failure> {
-    let Some(Client::Chatgpt) = args.target else {
+    let Some(client) = args.target else {
+        let names: Vec<String> = Client::value_variants()
+            .iter()
+            .map(|client| client.word())
+            .collect();
         if args.json {
-            output::text(&format!("{:#}", json!({"targets": ["chatgpt"]})))?;
+            output::text(&format!("{:#}", json!({"targets": names})))?;
         } else {
             output::text(TARGETS)?;
         }
         return Ok(Exit::Success);
     };
-    if let Some(name) = &args.new_token {
+    let wanted = args
+        .new_token
+        .as_ref()
+        .map(|name| name.clone().unwrap_or_else(|| client.word()));
+    if let Some(name) = &wanted {
         crate::auth::check_name(name).map_err(|problem| Failure::text(Exit::Usage, problem))?;
     }
     let known = known(&settings(&args.flags, env)?);
-    let report = examine_public(&known)?;
+    match client {
+        Client::Chatgpt => chatgpt(&known, wanted.as_deref(), args.json),
+        client => on_this_machine(client, &known, wanted.as_deref(), args.json),
+    }
+}
+
+fn chatgpt(known: &Known, wanted: Option<&str>, json: bool) -> Result<Exit, Failure> {
+    let report = examine_public(known)?;
     let ready = report.exit() == Exit::Success;
-    let wanted = args.new_token.as_deref();
     let token = match (wanted, known.settings.config.access) {
-        (Some(name), Access::Token) if ready => Some(new_token(&known.settings, name)?),
+        (Some(name), Access::Token) if ready => {
+            Some(new_token(&known.settings, name, &Scope::DEFAULT)?)
+        }
         _ => None,
     };
     let guide = Guide {
-        known: &known,
+        known,
         report: &report,
         token: token.as_ref(),
         wanted,
     };
-    output::text(&if args.json {
+    output::text(&if json {
         format!("{:#}", guide.to_json())
     } else {
         guide.to_string()
@@ -96,13 +132,51 @@ pub(super) fn connect(args: &ConnectArgs, env: &Env) -> Result<Exit, Failure> {
     Ok(report.exit())
 }
 
-fn new_token(settings: &Settings, name: &str) -> Result<Token, Failure> {
+/// Prints how a client that may run on this machine is connected.
+fn on_this_machine(
+    client: Client,
+    known: &Known,
+    wanted: Option<&str>,
+    json: bool,
+) -> Result<Exit, Failure> {
+    let settings = &known.settings;
+    let address = health::address(&known.here);
+    let here = match address {
+        Some(address) => format!("http://{address}"),
+        None => local_url(&settings.config),
+    };
+    let answer = address.and_then(port::health);
+    let is_open = settings.config.access == Access::Open;
+    let token = match wanted {
+        Some(name) if !is_open => Some(new_token(settings, name, &[Scope::Execute])?),
+        _ => None,
+    };
+    let usual = client.word();
+    let guide = LocalGuide {
+        client,
+        settings,
+        here: &here,
+        answers: answer.is_some_and(|health| our_version(&health).is_some()),
+        is_open,
+        token: token.as_ref(),
+        name: wanted.unwrap_or(&usual),
+    };
+    output::text(&if json {
+        format!("{:#}", guide.to_json())
+    } else {
+        guide.to_string()
+    })?;
+    Ok(Exit::Success)
+}
+
+fn new_token(settings: &Settings, name: &str, scopes: &[Scope]) -> Result<Token, Failure> {
+    crate::store::make_home(&settings.config.home)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let store = Store::open(&settings.config.home).await?;
-        let made = store.create_key(name, &Scope::DEFAULT).await;
+        let made = store.create_key(name, scopes).await;
         store.close().await;
         made.map_err(|error| match error {
             CreateError::Taken(_) => Failure::text(
@@ -126,7 +200,30 @@ struct Step {
     copy: Option<String>,
 }
 
-/// Everything that there is to say.
+impl Step {
+    fn to_json(&self) -> Value {
+        json!({"what": self.what, "copy": self.copy})
+    }
+}
+
+/// Writes steps with their numbers.
+fn write_steps(f: &mut fmt::Formatter<'_>, steps: Vec<Step>) -> fmt::Result {
+    for (number, Step { what, copy }) in (1..).zip(steps) {
+        write!(f, "\n{number:>2}. {what}")?;
+        match copy {
+            Some(copy) => {
+                writeln!(f, ":\n")?;
+                for line in copy.lines() {
+                    writeln!(f, "      {line}")?;
+                }
+            }
+            None => writeln!(f, ".")?,
+        }
+    }
+    Ok(())
+}
+
+/// Everything that there is to say of ChatGPT.
 struct Guide<'a> {
     known: &'a Known,
     report: &'a Report,
@@ -220,10 +317,7 @@ impl Guide<'_> {
         let url = self.url();
         let at = |path: &str| url.map(|url| format!("{url}{path}"));
         let steps = url.map(|url| self.steps(url)).unwrap_or_default();
-        let steps: Vec<Value> = steps
-            .iter()
-            .map(|step| json!({"what": step.what, "copy": step.copy}))
-            .collect();
+        let steps: Vec<Value> = steps.iter().map(Step::to_json).collect();
         let authentication = if self.is_open() {
             json!({"type": "none"})
         } else {
@@ -272,18 +366,7 @@ impl fmt::Display for Guide<'_> {
                 "\nWARNING: it runs with --open: whoever finds the address runs code on it. Restart it without."
             )?;
         }
-        for (number, Step { what, copy }) in (1..).zip(self.steps(url)) {
-            write!(f, "\n{number:>2}. {what}")?;
-            match copy {
-                Some(copy) => {
-                    writeln!(f, ":\n")?;
-                    for line in copy.lines() {
-                        writeln!(f, "      {line}")?;
-                    }
-                }
-                None => writeln!(f, ".")?,
-            }
-        }
+        write_steps(f, self.steps(url))?;
         if !ready && self.wanted.is_some() {
             writeln!(
                 f,

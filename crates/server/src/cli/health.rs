@@ -30,7 +30,7 @@ fn failed(message: impl Into<String>) -> Failure {
 }
 
 /// Where to call the server whose note says `url`; none while it starts.
-fn address(url: &str) -> Option<SocketAddr> {
+pub(super) fn address(url: &str) -> Option<SocketAddr> {
     let mut address: SocketAddr = url.strip_prefix("http://")?.parse().ok()?;
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::from(Ipv4Addr::LOCALHOST));

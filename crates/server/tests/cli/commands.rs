@@ -124,6 +124,48 @@ fn connect_lists_and_says_what_is_wrong() {
 }
 
 #[test]
+fn clients_of_this_machine_get_configurations() {
+    let home = Home::new();
+    let listed = home.run(&["connect", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(listed.out()).unwrap();
+    let clients: Vec<&str> = listed["targets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|name| name.as_str())
+        .filter(|name| *name != "chatgpt")
+        .collect();
+    assert_eq!(clients, ["claude-code", "codex", "cursor", "vscode"]);
+    // Nothing listens on port 1.
+    let none = ["--json", "--port", "1"];
+    for client in &clients {
+        let done = home.run(&[&["connect", *client][..], &none].concat());
+        let json: serde_json::Value = serde_json::from_str(done.out()).unwrap();
+        assert_eq!(json["server_answers"], false, "{json:#}");
+        assert_eq!(json["url"], "http://127.0.0.1:1/mcp");
+        assert_eq!(json["token"], serde_json::Value::Null);
+    }
+    assert!(!home.path().exists(), "nothing was made");
+
+    let server = home.serve(&["serve"]);
+    let url = format!("{}/mcp", server.url);
+    for client in clients {
+        let done = home.run(&["connect", client, "--new-token"]);
+        let text = done.out();
+        assert!(text.contains(&url) && !text.contains('✗'), "{text}");
+        let shown = text.lines().any(|line| {
+            let word = line.rsplit([' ', '=']).next().unwrap_or_default();
+            word.starts_with("codex_") && word.len() > 40
+        });
+        assert!(shown, "no token: {text}");
+        assert!(text.contains(&format!("token revoke {client}")), "{text}");
+        home.run(&["connect", client, "--new-token"])
+            .refused(1, "there is a token named");
+        assert!(home.run(&["token", "list"]).out().contains(client));
+    }
+}
+
+#[test]
 fn doctor_without_a_public_url_says_so() {
     let home = Home::new();
     let done = home.run(&["doctor", "--public", "--json"]);

@@ -26,7 +26,8 @@ const SKIP_WARNING: (&str, &str) = ("X-Tunnel-Skip-AntiPhishing-Page", "true");
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Known {
     pub(in crate::cli) settings: Settings,
-    here: String,
+    /// Its address on this machine, such as `http://0.0.0.0:8000`.
+    pub(in crate::cli) here: String,
 }
 
 /// Asks the server that runs with this data directory, if one does.
