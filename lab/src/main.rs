@@ -24,6 +24,8 @@ mod http;
 mod image;
 mod live;
 mod load;
+mod mcp;
+mod npm;
 mod ordinary;
 mod prepare;
 mod promtool;
@@ -103,6 +105,12 @@ enum Command {
         #[arg(long)]
         binary: Option<PathBuf>,
     },
+    /// Use a live server with stock MCP clients, the conformance suite and the inspector.
+    Mcp {
+        /// Binary to check; built in the dev profile when left out.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+    },
     /// Install what these commands need.
     #[command(hide = true)]
     Prepare,
@@ -142,6 +150,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Conformance { full, binary } => {
             conformance::conformance(&build::or_debug(binary)?, full)?;
         }
+        Command::Mcp { binary } => mcp::mcp(&build::or_debug(binary)?)?,
         Command::Prepare => prepare::prepare()?,
         Command::TryTarball { tarball, name } => roots::all(&tarball, &name)?,
     }

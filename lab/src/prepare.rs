@@ -5,6 +5,7 @@ use anyhow::Result;
 use xtask::apt::{self, Need, Probe};
 use xtask::python;
 
+use crate::npm::Packages;
 use crate::{browser, fuzz, promtool, venv};
 
 /// Besides what single checks name.
@@ -18,7 +19,7 @@ const NEEDS: [Need; 3] = [
     Need {
         probe: Probe::Program(&["npm"]),
         packages: &["npm"],
-        reason: "to install packages for JavaScript",
+        reason: "to install packages for JavaScript and the MCP clients",
         required: true,
     },
     Need {
@@ -36,5 +37,6 @@ pub(crate) fn prepare() -> Result<()> {
     needs.extend(python::NEEDS);
     apt::ensure(&needs)?;
     promtool::find()?;
+    Packages::ready()?;
     venv::bin().map(drop)
 }

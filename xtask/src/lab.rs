@@ -16,7 +16,7 @@ use crate::tally::Counts;
 pub const ATTACKS_APART: &str = "ESCAPE_TEST_APART";
 
 /// Each command with a line for the list of all; a test of `lab` compares them.
-pub const COMMANDS: [(&str, &str); 12] = [
+pub const COMMANDS: [(&str, &str); 13] = [
     (
         "syscalls",
         "Trace the languages' cases, and print which allowed system calls none uses",
@@ -64,6 +64,10 @@ pub const COMMANDS: [(&str, &str); 12] = [
     (
         "conformance",
         "Check the OpenAPI documents and probe a live server with schemathesis",
+    ),
+    (
+        "mcp",
+        "Use a live server with stock MCP clients, the conformance suite and the inspector",
     ),
 ];
 
