@@ -97,22 +97,28 @@ pub(crate) fn mcp(binary: &Path) -> Result<()> {
         server: &server,
     };
     let mut checks = Vec::new();
+    let url = subject.url();
+    let local = binary.to_string_lossy();
+    let transports = [["http", &url, subject.token()?], ["stdio", &local, "mcp"]];
     for (package, (mode, version)) in CLIENTS {
-        let (name, mut command) = match package {
-            Some(package) => {
-                let mut node = subject.packages.node();
-                node.arg(script("client.mjs")).arg(package);
-                (package, node)
-            }
-            None => {
-                let mut python = process::command(&python);
-                python.arg(script("client.py"));
-                ("Python", python)
-            }
-        };
-        command.args([mode, version, "http", &subject.url(), subject.token()?]);
-        let printed = subject.run(&command)?;
-        tell(&mut checks, read(&format!("{name} {mode}"), &printed));
+        for transport in transports {
+            let (name, mut command) = match package {
+                Some(package) => {
+                    let mut node = subject.packages.node();
+                    node.arg(script("client.mjs")).arg(package);
+                    (package, node)
+                }
+                None => {
+                    let mut python = process::command(&python);
+                    python.arg(script("client.py"));
+                    ("Python", python)
+                }
+            };
+            command.args([mode, version]).args(transport);
+            let printed = subject.run(&command)?;
+            let client = format!("{name} {mode} {}", transport[0]);
+            tell(&mut checks, read(&client, &printed));
+        }
     }
     tell(&mut checks, suite::probe(&subject)?);
     tell(&mut checks, inspector::inspect(&subject)?);
@@ -152,6 +158,7 @@ impl Subject<'_> {
             .env_clear()
             .env("PATH", CLEAN_PATH)
             .env("HOME", self.home.path())
+            .env("CODEX_HOME", self.home.data())
             .env("TMPDIR", self.home.tmp())
             .stdin(Stdio::null());
         if let Some(directory) = command.get_current_dir() {

@@ -20,7 +20,7 @@ const FULL_FUZZING: [&str; 2] = ["--seconds", "60"];
 
 /// Steps that let the lab at one server's binary: the command, and its arguments
 /// in a run of every commit and in the full one.
-const ATTACKS: [Attack; 6] = [
+const ATTACKS: [Attack; 7] = [
     (
         "ordinary user, plain container, cured container",
         "container",
@@ -33,6 +33,7 @@ const ATTACKS: [Attack; 6] = [
         &[],
         &["--full"],
     ),
+    ("stock MCP clients", "mcp", &[], &[]),
     ("pages and files in a browser", "browser", &[], &[]),
     (
         "the hostile corpus at every rung",
