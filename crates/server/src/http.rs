@@ -93,7 +93,7 @@ pub fn description() -> Description {
 
 /// Returns the router of all routes with all layers.
 fn router(app: Arc<App>) -> Router {
-    let metrics = metrics::Metrics::of(&app.engine);
+    let metrics = metrics::Metrics::of(&app.engine, app.tunnel.as_ref());
     let closing = app.closing.child_token();
     let shared = Arc::new(Shared {
         mcp: Endpoint::new(&app, closing),

@@ -3,7 +3,7 @@
 //! [`mcp`](crate::mcp) as a caller of its own; believes nothing that a command
 //! says about who calls.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -22,85 +22,40 @@ mod config;
 mod key;
 mod patience;
 mod plane;
+mod status;
 mod work;
 
 pub use config::{Bounds, DEFAULT_URL, Wanted, control_plane, id};
 pub use key::Key;
+pub use status::{Condition, Status};
 
 use patience::Backoff;
 use plane::{Failed, Plane};
+use status::{CommandEnd, Outcome};
 use work::Worker;
+
+/// The name of the token that stands for all who come by the tunnel.
+pub const TOKEN: &str = "tunnel";
+
+/// Where its key is in the data directory, unless a setting names another place.
+pub const KEY_FILE: &str = "tunnel.key";
 
 /// Commands that are done at once, and that are held in all.
 const AT_ONCE: usize = 10;
 const HELD: usize = 20;
 
+/// How long a poll is held open when there are no commands (OpenAI's own
+/// client: the same), and the first one, which shows that the tunnel is open.
+const POLL: Duration = Duration::from_secs(30);
+const FIRST_POLL: Duration = Duration::from_secs(1);
+
 /// The pause after a refusal, which only the operator can mend.
 const REFUSED: Duration = Duration::from_secs(30);
-
-/// How a tunnel is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
-    /// Nothing has been answered yet.
-    Connecting,
-    /// Commands come.
-    Ready,
-    /// The control plane cannot be reached, and is asked again.
-    Unreachable,
-    /// The control plane says no, and why; only the operator can change that.
-    Refused(String),
-    /// The operator revoked its token.
-    Revoked,
-}
-
-impl Phase {
-    /// Returns its word in `/health`.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Ready => "ready",
-            Self::Unreachable => "unreachable",
-            Self::Refused(_) => "refused",
-            Self::Revoked => "revoked",
-        }
-    }
-}
-
-/// The state of a tunnel, shared by all who tell of it.
-#[derive(Debug, Clone)]
-pub struct Status(Arc<Mutex<Phase>>);
-
-impl Default for Status {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Phase::Connecting)))
-    }
-}
-
-impl Status {
-    /// Returns how the tunnel is.
-    #[must_use]
-    pub fn get(&self) -> Phase {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Notes how it is; says whether that is news.
-    fn set(&self, phase: Phase) -> bool {
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = *now != phase;
-        *now = phase;
-        news
-    }
-}
 
 /// A tunnel that is open.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     worker: Arc<Worker>,
-    status: Status,
 }
 
 impl Tunnel {
@@ -122,8 +77,8 @@ impl Tunnel {
                 endpoint: Endpoint::new(app, app.closing.clone()),
                 plane,
                 principal,
+                status,
             }),
-            status,
         })
     }
 
@@ -142,13 +97,14 @@ impl Tunnel {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut backoff = Backoff::default();
         let mut greeted = false;
+        let mut held = POLL;
         loop {
             while tasks.try_join_next().is_some() {}
             while tasks.len() >= HELD {
                 tasks.join_next().await;
             }
             if self.is_revoked().await {
-                self.status.set(Phase::Revoked);
+                self.worker.status.set(Condition::Revoked);
                 tracing::warn!(
                     "closed the tunnel: its token was revoked; start the server again to open it anew"
                 );
@@ -159,6 +115,8 @@ impl Tunnel {
                     Ok(name) => {
                         tracing::info!(name, "the control plane knows this tunnel");
                         greeted = true;
+                        // Whoever connects waits for it: the first poll is short.
+                        held = FIRST_POLL;
                     }
                     Err(failed) => {
                         tokio::time::sleep(self.pause(&mut backoff, failed)).await;
@@ -166,17 +124,23 @@ impl Tunnel {
                     }
                 }
             }
-            match self.worker.plane.poll().await {
+            let room = HELD - tasks.len();
+            match self.worker.plane.poll(room, held).await {
                 Ok((commands, received)) => {
+                    held = POLL;
+                    self.worker.status.polled(Outcome::Good);
                     backoff.reset();
-                    if self.status.set(Phase::Ready) {
+                    if self.worker.status.set(Condition::Ready) {
                         tracing::info!("the tunnel is open: ChatGPT reaches this server");
                     }
                     for value in commands {
                         self.begin(value, received, tasks, &places).await;
                     }
                 }
-                Err(failed) => tokio::time::sleep(self.pause(&mut backoff, failed)).await,
+                Err(failed) => {
+                    self.worker.status.polled(failed.outcome());
+                    tokio::time::sleep(self.pause(&mut backoff, failed)).await;
+                }
             }
         }
     }
@@ -193,26 +157,38 @@ impl Tunnel {
             Ok(command) => command,
             Err(why) => {
                 tracing::warn!(why, "dropped a tunnel's command");
+                self.worker.status.ended(CommandEnd::Unreadable);
                 return;
             }
         };
         let deadline = received + command.timeout.unwrap_or(work::LONGEST).min(work::LONGEST);
         if deadline <= Instant::now() {
-            tracing::warn!("dropped a tunnel's command: its time was over before it began");
+            self.worker.expired("its time was over before it began");
             return;
         }
         if self.is_revoked().await {
             return;
         }
+        self.note_use().await;
         let (worker, places) = (Arc::clone(&self.worker), Arc::clone(places));
         tasks.spawn(async move {
             let Ok(Ok(_place)) = tokio::time::timeout_at(deadline, places.acquire_owned()).await
             else {
-                tracing::warn!("dropped a tunnel's command: its time was over before it began");
+                worker.expired("its time was over before it began");
                 return;
             };
+            worker.status.waited(received.elapsed());
             worker.work(command, deadline).await;
         });
+    }
+
+    /// Notes that the tunnel is used, as for every token.
+    async fn note_use(&self) {
+        let principal = &self.worker.principal;
+        if let Err(error) = self.worker.app.store.note_use(principal.key()).await {
+            // A full disk must not lock everybody out.
+            tracing::warn!(error = %chain(&error), "failed to note the use of the tunnel");
+        }
     }
 
     async fn is_revoked(&self) -> bool {
@@ -231,7 +207,10 @@ impl Tunnel {
     fn pause(&self, backoff: &mut Backoff, failed: Failed) -> Duration {
         match failed {
             Failed::Later { after, why } => {
-                if self.status.set(Phase::Unreachable) {
+                let words = format!(
+                    "the tunnel's control plane cannot be used now, and is asked again: {why}"
+                );
+                if self.worker.status.set(Condition::Unreachable(words)) {
                     tracing::warn!(
                         why,
                         "the tunnel's control plane cannot be used now; it is asked again"
@@ -241,13 +220,30 @@ impl Tunnel {
             }
             Failed::Refused { status, code } => {
                 let words = sentence(status, &code);
-                if self.status.set(Phase::Refused(words.clone())) {
+                if self.worker.status.set(Condition::Refused(words.clone())) {
                     tracing::error!(status = status.as_u16(), code, "{words}");
                 }
                 REFUSED
             }
         }
     }
+}
+
+/// Asks the control plane for a tunnel, as the server does when it opens it, and
+/// returns the tunnel's name. Takes no command.
+///
+/// # Errors
+/// In words, with what to do.
+pub async fn ask(bounds: &Bounds) -> Result<String, String> {
+    let organization = bounds.organization.as_deref();
+    let plane = Plane::new(&bounds.url, &bounds.id, organization, &bounds.key)?;
+    plane.record().await.map_err(|failed| match failed {
+        Failed::Refused { status, code } => sentence(status, &code),
+        Failed::Later { why, .. } => format!(
+            "the tunnel's control plane {} cannot be used now: {why}",
+            bounds.url
+        ),
+    })
 }
 
 /// Returns what the operator should do about a refusal.

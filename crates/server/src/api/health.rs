@@ -44,9 +44,27 @@ pub enum HealthStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Tunnel)]
 pub struct TunnelHealth {
-    /// `connecting`, `ready`, `unreachable`, `refused` or `revoked`; the server's log has the cure.
+    /// `connecting`, `ready`, `unreachable`, `refused` or `revoked`.
     #[schema(example = "ready")]
     pub state: String,
+    /// The tunnel's id; told only to a token with the scope `admin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What is wrong and what to do; told only to a token with the scope `admin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl TunnelHealth {
+    /// Returns how the tunnel is, and all that its `operator` may know.
+    fn of(status: &tunnel::Status, operator: bool) -> Self {
+        let condition = status.get();
+        Self {
+            state: condition.as_str().to_owned(),
+            id: operator.then(|| status.id().to_owned()),
+            detail: condition.detail().filter(|_| operator).map(str::to_owned),
+        }
+    }
 }
 
 /// How the server is.
@@ -80,9 +98,15 @@ pub fn whole_seconds(at: Timestamp) -> String {
 }
 
 impl Health {
-    /// Asks the engine of a server that started then.
+    /// Asks the engine of a server that started then, and its tunnel. The
+    /// `operator` is told more of that than others.
     #[must_use]
-    pub fn of(engine: &Engine, started: Timestamp, tunnel: Option<&tunnel::Status>) -> Self {
+    pub fn of(
+        engine: &Engine,
+        started: Timestamp,
+        tunnel: Option<&tunnel::Status>,
+        operator: bool,
+    ) -> Self {
         let languages = engine.languages().into_iter();
         Self {
             status: if engine.healthy() {
@@ -94,9 +118,7 @@ impl Health {
             isolation: engine.isolation().to_string(),
             started: whole_seconds(started),
             load: LoadOut::from(engine.load()),
-            tunnel: tunnel.map(|status| TunnelHealth {
-                state: status.get().as_str().to_owned(),
-            }),
+            tunnel: tunnel.map(|status| TunnelHealth::of(status, operator)),
             languages: languages
                 .filter(|language| language.available)
                 .map(|language| language.name)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::data_dir::Hold;
-use engine::{Engine, Owner, StartError};
+use engine::{Engine, StartError};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -19,20 +19,22 @@ use super::{Failure, port};
 use crate::activity::Activity;
 use crate::app::App;
 use crate::artifact::Artifacts;
-use crate::auth::{Principal, Scope, Token};
+use crate::auth::{Scope, Token};
 use crate::config::{Access, Settings, passed_over, value};
 use crate::exit_code::Exit;
 use crate::file_url::Fetcher;
 use crate::rate::Rate;
 use crate::store::{CreateError, Store};
-use crate::tunnel::{self, Tunnel};
+use crate::tunnel::Bounds;
 use crate::{http, output, public_url, telemetry};
 
 mod greeting;
 mod signals;
+mod tunnel;
 
 use greeting::{Greeting, Keys};
 pub(super) use signals::Signals;
+use tunnel::Opening;
 
 /// How long a drain may take beyond the jobs' grace: killed runs have to be
 /// put away and last answers written. A last resort; the server ends sooner.
@@ -128,7 +130,7 @@ pub(super) fn exit_of(error: &StartError) -> Exit {
 
 async fn run(
     settings: Settings,
-    tunnel: Option<tunnel::Bounds>,
+    tunnel: Option<Bounds>,
     listener: TcpListener,
     engine: Engine,
     instance: &Instance,
@@ -140,10 +142,7 @@ async fn run(
     let store = Store::open(&settings.config.home).await?;
     let artifacts = open_artifacts(&settings)?;
     let keys = keys(&store, settings.config.access).await?;
-    let tunnel = match tunnel {
-        Some(bounds) => Some((bounds, tunnel_principal(&store).await?)),
-        None => None,
-    };
+    let tunnel = Opening::of(tunnel, &store).await?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let url = public_url::local(&settings.config);
     let greeting = Greeting {
@@ -177,7 +176,7 @@ async fn run(
         store,
         started,
         rate,
-        tunnel: tunnel.as_ref().map(|_| tunnel::Status::default()),
+        tunnel: tunnel.as_ref().map(Opening::status),
         activity: Activity::default(),
         closing: CancellationToken::new(),
         installing: installing
@@ -188,7 +187,9 @@ async fn run(
     let store = app.store.clone();
     let activity = app.activity.clone();
     let stopping = CancellationToken::new();
-    let tunnel = open_tunnel(&app, tunnel, &stopping)?;
+    let tunnel = tunnel
+        .map(|tunnel| tunnel.open(&app, stopping.clone()))
+        .transpose()?;
     let (stop, stopped) = oneshot::channel::<()>();
     let server = async {
         let served = http::serve(listener, app, async {
@@ -215,46 +216,6 @@ async fn run(
     store.close().await;
     drop(installing);
     exit
-}
-
-/// What the tunnel's caller may do.
-const TUNNEL_SCOPES: [Scope; 4] = [Scope::Execute, Scope::Sessions, Scope::Files, Scope::Jobs];
-
-/// Returns the tunnel's caller, who has a token of that name that nobody
-/// knows: revoking it closes the tunnel.
-async fn tunnel_principal(store: &Store) -> Result<Principal, Failure> {
-    const NAME: &str = "tunnel";
-    loop {
-        let keys = store.keys().await?;
-        let mut live = keys.into_iter().filter(|key| key.revoked_at.is_none());
-        if let Some(key) = live.find(|key| key.name == NAME) {
-            let may = |scope: &Scope| key.scopes.contains(scope);
-            return Ok(Principal {
-                id: Owner::new(&key.id),
-                name: key.name,
-                scopes: TUNNEL_SCOPES.into_iter().filter(may).collect(),
-            });
-        }
-        match store.create_key(NAME, &TUNNEL_SCOPES).await {
-            // Who was faster made it; it is found now.
-            Ok(_) | Err(CreateError::Taken(_)) => {}
-            Err(error) => return Err(Failure::new(Exit::State, error)),
-        }
-    }
-}
-
-/// Opens the tunnel, if one is wanted.
-fn open_tunnel(
-    app: &Arc<App>,
-    tunnel: Option<(tunnel::Bounds, Principal)>,
-    stopping: &CancellationToken,
-) -> Result<Option<tokio::task::JoinHandle<()>>, Failure> {
-    let (Some((bounds, principal)), Some(status)) = (tunnel, app.tunnel.clone()) else {
-        return Ok(None);
-    };
-    let tunnel = Tunnel::new(app, &bounds, principal, status);
-    let tunnel = tunnel.map_err(|message| Failure::text(Exit::Failed, message))?;
-    Ok(Some(tokio::spawn(tunnel.serve(stopping.clone()))))
 }
 
 /// Takes over the files that are kept, and begins to look after them.

@@ -377,6 +377,7 @@ fn follow(settings: &mut Settings, env: &Env) {
     settings.host_is_default = !host;
     let config = &mut settings.config;
     config.tunnel.key = env.get(TUNNEL_KEY).map(tunnel::Key::parse);
+    config.tunnel.usual_key_file = config.home.join(tunnel::KEY_FILE);
     if !host && config.access == Access::Token {
         let port_given = env.get("PORT").is_some();
         config.host = default_host(settings.platform.as_ref(), port_given);

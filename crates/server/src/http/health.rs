@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 
+use super::gate::bearer;
 use super::state::Shared;
 use crate::api::{Health, HealthStatus};
+use crate::auth::Scope;
+use crate::telemetry::chain;
 
 /// Health check
 ///
@@ -21,15 +24,31 @@ use crate::api::{Health, HealthStatus};
         (status = 503, description = "No code can be run any more: the sandbox broke down, and the server is about to end", body = Health),
     ),
 )]
-pub(super) async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Health>) {
-    let health = Health::of(
-        &shared.app.engine,
-        shared.app.started,
-        shared.app.tunnel.as_ref(),
-    );
+pub(super) async fn health(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> (StatusCode, Json<Health>) {
+    let tunnel = shared.app.tunnel.as_ref();
+    let operator = tunnel.is_some() && is_operator(&shared, &headers).await;
+    let health = Health::of(&shared.app.engine, shared.app.started, tunnel, operator);
     let status = match health.status {
         HealthStatus::Healthy => StatusCode::OK,
         HealthStatus::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, Json(health))
+}
+
+/// Says whether the caller shows a token with the scope `admin`. Without one
+/// the answer is what everybody gets, so a wrong token is nobody's attempt.
+async fn is_operator(shared: &Shared, headers: &HeaderMap) -> bool {
+    let Some(token) = bearer(headers) else {
+        return false;
+    };
+    match shared.app.store.authenticate(token).await {
+        Ok(known) => known.is_ok_and(|principal| principal.check(Scope::Admin).is_ok()),
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "failed to check a token");
+            false
+        }
+    }
 }

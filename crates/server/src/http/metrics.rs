@@ -12,6 +12,7 @@ use prometheus::{
 
 use super::unread::Unread;
 use crate::api::Code;
+use crate::tunnel;
 
 pub(super) mod process;
 
@@ -51,11 +52,14 @@ impl Drop for Open {
 }
 
 impl Metrics {
-    /// Those of a server with this engine.
-    pub(super) fn of(engine: &Engine) -> Self {
+    /// Those of a server with this engine, and this tunnel where it has one.
+    pub(super) fn of(engine: &Engine, tunnel: Option<&tunnel::Status>) -> Self {
         let metrics = Self::new();
         let registry = &metrics.registry;
         engine.metrics().register(registry).expect(FIXED);
+        if let Some(tunnel) = tunnel {
+            tunnel.register(registry).expect(FIXED);
+        }
         for stream in Stream::ALL {
             // What is counted from nought shows its first rise too.
             metrics.dropped(stream, 0);

@@ -17,6 +17,7 @@ use super::state::Shared;
 use crate::app::App;
 use crate::config::Access;
 use crate::public_url::of_request;
+use crate::tunnel::{self, Condition};
 
 /// The style of both pages.
 const STYLE: &str = include_str!("pages/style.css");
@@ -84,6 +85,7 @@ pub(super) async fn index(
             ("token_line", token_line),
             ("token_words", token_words),
             ("chatgpt_auth", chatgpt_auth),
+            ("tunnel", &tunnel_words(shared.app.tunnel.as_ref())),
         ],
     )
 }
@@ -108,6 +110,23 @@ pub(super) async fn privacy(State(shared): State<Arc<Shared>>) -> Response {
         )
     };
     page(PRIVACY, &[("kept", &kept)])
+}
+
+/// Says how the tunnel is, to anybody: not which one it is, and not what is wrong.
+fn tunnel_words(tunnel: Option<&tunnel::Status>) -> String {
+    let Some(condition) = tunnel.map(tunnel::Status::get) else {
+        return "ChatGPT reaches a server by OpenAI's tunnel, without a public port; this one has none yet.".to_owned();
+    };
+    let state = condition.as_str();
+    let told = match condition {
+        Condition::Ready | Condition::Connecting => "",
+        Condition::Unreachable(_) | Condition::Refused(_) | Condition::Revoked => {
+            " The server's log and <code>codex-server doctor</code> say what to do."
+        }
+    };
+    format!(
+        "ChatGPT reaches this server by OpenAI's tunnel, which is <strong>{state}</strong> now.{told}"
+    )
 }
 
 /// A time as people say it: exact to the minute, or to the second if short.

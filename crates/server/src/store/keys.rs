@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Store, StoreError, now};
+use super::{LAST_USED_STEP, Store, StoreError, now};
 use crate::auth::{Scope, Token, check_name};
 
 /// A key as it may be shown.
@@ -122,6 +122,24 @@ impl Store {
             .await;
         let row = row.map_err(StoreError::at("look whether a key is revoked"))?;
         Ok(row.is_some())
+    }
+
+    /// Notes, once a minute at most, that the key with that id is used.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn note_use(&self, id: &str) -> Result<(), StoreError> {
+        let now = now();
+        let row = sqlx::query("SELECT 1 FROM keys WHERE id = $1 AND last_used_at > $2")
+            .bind(id)
+            .bind(now - LAST_USED_STEP)
+            .fetch_optional(&self.pool)
+            .await;
+        let row = row.map_err(StoreError::at("look when a key was used"))?;
+        match row {
+            Some(_) => Ok(()),
+            None => self.touch_key(id, now).await,
+        }
     }
 
     pub(super) async fn find_key(&self, token: &Token) -> Result<Option<Found>, StoreError> {

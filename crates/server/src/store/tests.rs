@@ -26,6 +26,15 @@ async fn a_token_lives_until_it_is_revoked() {
     assert_eq!(known.id.as_str(), store.keys().await.unwrap()[0].id);
     assert_eq!(known.scopes, [Scope::Execute]);
     assert!(store.is_live(known.id.as_str()).await.unwrap());
+    let unused = other.create_key("tunnel", &[Scope::Execute]).await.unwrap();
+    let last = async |store: &Store| store.keys().await.unwrap().pop().unwrap();
+    let key = last(&store).await;
+    assert_eq!(
+        (key.prefix.as_str(), key.last_used_at),
+        (unused.prefix(), None)
+    );
+    other.note_use(&key.id).await.unwrap();
+    assert!(last(&store).await.last_used_at.is_some());
     let revoked = other.revoke_key("laptop").await.unwrap();
     assert_eq!(revoked.as_deref(), Some(known.id.as_str()));
     assert!(!store.is_live(known.id.as_str()).await.unwrap());

@@ -34,6 +34,8 @@ pub struct Wanted {
     pub organization: Option<String>,
     /// The file with its key.
     pub key_file: Option<PathBuf>,
+    /// The file that holds it where none is named.
+    pub usual_key_file: PathBuf,
     /// The key of the environment, or what is wrong with it.
     pub key: Option<Result<Key, String>>,
 }
@@ -52,8 +54,15 @@ impl Wanted {
                 .clone()
                 .map_err(|why| format!("CODEX_TUNNEL_KEY: {why}"))?,
             (None, Some(file)) => Key::of_file(file)?,
+            // A link that leads nowhere is refused as every link is.
+            (None, None) if self.usual_key_file.symlink_metadata().is_ok() => {
+                Key::of_file(&self.usual_key_file)?
+            }
             (None, None) => {
-                return Err("the tunnel has no key: put it into the variable CODEX_TUNNEL_KEY, or into a file of mode 0600 that tunnel_key_file names".to_owned());
+                return Err(format!(
+                    "the tunnel has no key: put it into {}, a file of mode 0600, as `codex-server connect chatgpt` does; or name another file in tunnel_key_file; or put it into the variable CODEX_TUNNEL_KEY",
+                    self.usual_key_file.display()
+                ));
             }
         };
         let url = match &self.url {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::OpenOptions;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -68,6 +68,25 @@ impl Key {
         Self::parse(&text).map_err(|problem| format!("{problem}: {shown}"))
     }
 
+    /// Puts the key into a new file that only this user may read.
+    ///
+    /// # Errors
+    /// When there is such a file, or it cannot be written.
+    pub fn keep(&self, path: &Path) -> std::io::Result<()> {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        let written = writeln!(file, "{}", self.0).and_then(|()| file.sync_all());
+        if written.is_err() {
+            // Half a key would only be refused later, with a worse reason.
+            std::fs::remove_file(path)?;
+        }
+        written
+    }
+
     /// Returns the header that shows the key.
     pub(super) fn header(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::try_from(format!("Bearer {}", self.0)).ok()?;
@@ -110,6 +129,16 @@ mod tests {
         assert!(Key::of_file(folder.path()).is_err());
         std::fs::write(&file, "\n").expect("write");
         assert!(Key::of_file(&file).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("key");
+        let key = Key::parse("sk-a").expect("a key");
+        key.keep(&file).expect("kept");
+        assert_eq!(Key::of_file(&file), Ok(key.clone()));
+        assert!(key.keep(&file).is_err(), "what is there is left");
     }
 
     #[test]

@@ -12,11 +12,14 @@ use serde_json::Value;
 
 use super::key::Key;
 use super::patience::retry_after;
+use super::status::Outcome;
 use crate::telemetry::chain;
 
-/// Commands that a poll asks for, and how long it is held open.
-const COMMANDS: u32 = 25;
-const POLL: Duration = Duration::from_secs(30);
+/// Commands that a poll may ask for.
+const COMMANDS: usize = 25;
+
+/// How long the control plane may take for an answer.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// What an answer may take beyond the time that a poll is held open.
 const GUARD: Duration = Duration::from_secs(5);
@@ -48,6 +51,16 @@ pub(super) enum Failed {
         /// For the log.
         why: String,
     },
+}
+
+impl Failed {
+    /// Returns how it is counted.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused { .. } => Outcome::Refused,
+            Self::Later { .. } => Outcome::Later,
+        }
+    }
 }
 
 /// The control plane of one tunnel.
@@ -114,7 +127,7 @@ impl Plane {
 
     /// Returns the tunnel's name, which shows that the key opens it.
     pub(super) async fn record(&self) -> Result<String, Failed> {
-        let request = self.client.get(&self.base).timeout(POLL);
+        let request = self.client.get(&self.base).timeout(ANSWER);
         let response = self.send(request).await?;
         let body = read(response, ERROR_BYTES).await?;
         let record: Value =
@@ -123,15 +136,21 @@ impl Plane {
         Ok(engine::quote(name.unwrap_or_default()).to_string())
     }
 
-    /// Waits for commands; none when there were none in that time. With them
-    /// comes the moment from which their time counts.
-    pub(super) async fn poll(&self) -> Result<(Vec<Value>, tokio::time::Instant), Failed> {
+    /// Asks for as many commands as there is room for, and waits as long as the
+    /// poll is `held` open; returns none when there were none in that time. With
+    /// them comes the moment from which their time counts.
+    pub(super) async fn poll(
+        &self,
+        room: usize,
+        held: Duration,
+    ) -> Result<(Vec<Value>, tokio::time::Instant), Failed> {
         let url = format!(
-            "{}/poll?limit={COMMANDS}&timeout_ms={}",
+            "{}/poll?limit={}&timeout_ms={}",
             self.base,
-            POLL.as_millis()
+            room.clamp(1, COMMANDS),
+            held.as_millis()
         );
-        let request = self.client.get(url).timeout(POLL + GUARD);
+        let request = self.client.get(url).timeout(held + GUARD);
         let response = self.send(request).await?;
         let received = tokio::time::Instant::now();
         if response.status() == StatusCode::NO_CONTENT {
@@ -156,7 +175,7 @@ impl Plane {
         let request = self
             .client
             .post(format!("{}/response", self.base))
-            .timeout(POLL)
+            .timeout(ANSWER)
             .header(SHARD, shard)
             .header(header::CONTENT_TYPE, "application/json")
             .body(body);

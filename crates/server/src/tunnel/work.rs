@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::command::{Command, MAIN, Task};
 use super::patience::Backoff;
 use super::plane::{Failed, Plane};
+use super::status::{CommandEnd, Outcome, Status};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::mcp::Endpoint;
@@ -48,6 +49,7 @@ pub(super) struct Worker {
     pub(super) plane: Plane,
     /// Who calls, before members are told apart.
     pub(super) principal: Principal,
+    pub(super) status: Status,
 }
 
 /// Answers to one command, posted in order.
@@ -63,12 +65,19 @@ impl Worker {
     /// late is stopped, and nothing is posted of it.
     pub(super) async fn work(&self, command: Command, deadline: Instant) {
         let done = tokio::time::timeout_at(deadline, self.answer(&command)).await;
-        if done.is_err() {
-            tracing::warn!("dropped a tunnel's command: its time was over");
+        match done {
+            Ok(ended) => self.status.ended(ended),
+            Err(_) => self.expired("its time was over"),
         }
     }
 
-    async fn answer(&self, command: &Command) {
+    /// Notes a command that is dropped for its time, and why.
+    pub(super) fn expired(&self, why: &str) {
+        tracing::warn!(why, "dropped a tunnel's command");
+        self.status.ended(CommandEnd::Expired);
+    }
+
+    async fn answer(&self, command: &Command) -> CommandEnd {
         let mut answers = Answers {
             worker: self,
             command,
@@ -78,29 +87,20 @@ impl Worker {
             Task::Message(message) => message.get("id").cloned(),
             Task::EndSession => None,
         };
-        if command.channel != MAIN {
-            let failed = failure(id.as_ref(), "unsupported channel", None);
-            answers
-                .last(
-                    "jsonrpc_response",
-                    StatusCode::BAD_REQUEST,
-                    json!({}),
-                    Some(failed),
-                )
-                .await;
-            return;
-        }
-        let Some(request) = request(command) else {
-            let failed = failure(id.as_ref(), "Bad Request", None);
-            answers
-                .last(
-                    "jsonrpc_response",
-                    StatusCode::BAD_REQUEST,
-                    json!({}),
-                    Some(failed),
-                )
-                .await;
-            return;
+        let request = match request(command) {
+            _ if command.channel != MAIN => Err("unsupported channel"),
+            Some(request) => Ok(request),
+            None => Err("Bad Request"),
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(words) => {
+                let status = StatusCode::BAD_REQUEST;
+                let failed = failure(id.as_ref(), words, None);
+                return answers
+                    .last("jsonrpc_response", status, json!({}), Some(failed))
+                    .await;
+            }
         };
         let _in_use = self.app.activity.begin();
         let (parts, body) = request.into_parts();
@@ -117,12 +117,12 @@ impl Worker {
                 };
                 answers
                     .last("session_termination_response", status, json!({}), None)
-                    .await;
+                    .await
             }
             (Task::Message(_), None) if response.status().is_success() => {
                 answers
-                    .last("notify_ack", response.status(), told.clone(), None)
-                    .await;
+                    .last("notify_ack", response.status(), told, None)
+                    .await
             }
             (Task::Message(_), _) => answers.relay(response, id.as_ref()).await,
         }
@@ -182,7 +182,7 @@ fn request(command: &Command) -> Option<Request<Bytes>> {
 
 impl Answers<'_> {
     /// Posts each message of a response; the one with the id is the last.
-    async fn relay(&mut self, mut response: Response<Body>, id: Option<&Value>) {
+    async fn relay(&mut self, mut response: Response<Body>, id: Option<&Value>) -> CommandEnd {
         let kind = response.headers().get(header::CONTENT_TYPE);
         let streams = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let status = response.status();
@@ -205,20 +205,16 @@ impl Answers<'_> {
                     (true, None) => self.tell(message).await,
                     (true, Some(_)) => {
                         let failed = failure(id, "Bad Gateway", Some("protocol"));
-                        self.last(
-                            "jsonrpc_response",
-                            StatusCode::BAD_GATEWAY,
-                            json!({}),
-                            Some(failed),
-                        )
-                        .await;
-                        return;
+                        let status = StatusCode::BAD_GATEWAY;
+                        return self
+                            .last("jsonrpc_response", status, json!({}), Some(failed))
+                            .await;
                     }
                     (false, _) => {
                         let answer = Value::Object(message);
-                        self.last("jsonrpc_response", status, told.clone(), Some(answer))
+                        return self
+                            .last("jsonrpc_response", status, told, Some(answer))
                             .await;
-                        return;
                     }
                 }
             }
@@ -236,8 +232,8 @@ impl Answers<'_> {
                 failure(id, status.canonical_reason().unwrap_or("failed"), None),
             ),
         };
-        self.last("jsonrpc_response", status, told.clone(), Some(answer))
-            .await;
+        self.last("jsonrpc_response", status, told, Some(answer))
+            .await
     }
 
     /// Posts a notification. What fails once is not tried again, since it may
@@ -253,12 +249,7 @@ impl Answers<'_> {
             headers,
             Some(Value::Object(message)),
         );
-        if let Err(failed) = self
-            .worker
-            .plane
-            .post(&self.command.shard_token, body)
-            .await
-        {
+        if let Err(failed) = self.post_once(body).await {
             tracing::debug!(?failed, "failed to tell the tunnel of progress");
             self.telling = false;
         }
@@ -272,7 +263,7 @@ impl Answers<'_> {
         status: StatusCode,
         headers: Value,
         answer: Option<Value>,
-    ) {
+    ) -> CommandEnd {
         let id = answer.as_ref().and_then(|answer| answer.get("id")).cloned();
         let body = self.body(kind, status, headers, answer);
         let posted = self.post(body).await;
@@ -283,19 +274,31 @@ impl Answers<'_> {
                 "the result is larger than the tunnel takes: print less, or save smaller pictures";
             let failed = failure(id.as_ref(), words, None);
             let body = self.body(kind, StatusCode::OK, json!({}), Some(failed));
+            // The log has why, where even this is not taken.
             drop(self.post(body).await);
         }
+        match posted {
+            Ok(()) => CommandEnd::Answered,
+            Err(_) => CommandEnd::Undelivered,
+        }
+    }
+
+    async fn post_once(&self, body: Bytes) -> Result<(), Failed> {
+        let Worker { plane, status, .. } = self.worker;
+        let posted = plane.post(&self.command.shard_token, body).await;
+        status.posted(
+            posted
+                .as_ref()
+                .map_or_else(Failed::outcome, |()| Outcome::Good),
+        );
+        posted
     }
 
     async fn post(&self, body: Bytes) -> Result<(), Failed> {
         let mut backoff = Backoff::default();
         let mut attempt = 1;
         loop {
-            let posted = self
-                .worker
-                .plane
-                .post(&self.command.shard_token, body.clone())
-                .await;
+            let posted = self.post_once(body.clone()).await;
             match &posted {
                 Ok(()) => return posted,
                 Err(Failed::Refused { status, .. }) if *status == StatusCode::NOT_FOUND => {
@@ -303,6 +306,7 @@ impl Answers<'_> {
                 }
                 Err(Failed::Later { after, .. }) if attempt < ATTEMPTS => {
                     tokio::time::sleep(backoff.next(*after)).await;
+                    self.worker.status.retried();
                     attempt += 1;
                 }
                 Err(failed) => {

@@ -15,7 +15,7 @@ pub(super) const TUNNEL: &[Key] = &[
             s.config.tunnel.id = Some(tunnel::id(v)?);
             Ok(())
         }),
-        "The tunnel of OpenAI's by which ChatGPT reaches this server without a public port; its key comes from CODEX_TUNNEL_KEY or tunnel_key_file",
+        "The tunnel of OpenAI's by which ChatGPT reaches this server without a public port; its key comes from CODEX_TUNNEL_KEY, or from tunnel_key_file",
     ),
     key(
         "tunnel_url",
@@ -30,7 +30,7 @@ pub(super) const TUNNEL: &[Key] = &[
     key(
         "tunnel_key_file",
         Reach::NoFlag,
-        "none",
+        "tunnel.key in home",
         Kind::Text(
             form("FILE", "a file that only this user may read"),
             |s, v| {
