@@ -22,6 +22,7 @@ mod packages;
 mod port;
 pub(crate) mod run;
 mod serve;
+mod sight;
 mod token;
 mod up;
 
@@ -36,7 +37,7 @@ Examples:
   codex-server token create laptop         make a token; works while the server runs
   codex-server doctor                      what holds here, what is missing, how to get it
   codex-server doctor --public             can ChatGPT reach this server?
-  codex-server connect chatgpt             the steps, with this server's addresses
+  codex-server connect chatgpt             leads through the steps, waits for the first call
 
 Settings come from flags, then CODEX_* variables, then codex.toml, then defaults;
 docs/configuration.md lists them. docs/cli.md lists commands and exit codes.";

@@ -1,6 +1,6 @@
 //! `doctor`: what holds on this machine, what does not, and the cure. It
-//! looks, and changes nothing; with `--public` it calls the server the way
-//! ChatGPT would.
+//! looks, and changes nothing; it calls nobody but the tunnel's control plane,
+//! where a tunnel is wanted, and with `--public` the server the way ChatGPT would.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -12,6 +12,7 @@ use engine::{Engine, Isolation, Language, PackageState, StartError, Support};
 use serde_json::Value;
 
 use super::port::Holder;
+use super::sight::{Obstacle, Sight, TunnelPlan};
 use super::{Failure, ServeFlags, instance, port, serve, settings};
 use crate::artifact;
 use crate::config::{Access, Env, Settings, value};
@@ -107,6 +108,7 @@ fn examine(settings: &Settings) -> Result<Report, Failure> {
                 runtime.block_on(tokens(settings)),
                 listening(settings),
                 public_url(settings),
+                tunnel(settings),
                 Check::good("limits", &limits(settings)),
             ],
         ),
@@ -432,8 +434,33 @@ fn public_url(settings: &Settings) -> Check {
         _ => Check::warning(
             NAME,
             "not known, so documents name the address of each request",
-            "start with --public-url https://… to connect ChatGPT",
+            "start with --public-url https://… where clients come from outside; ChatGPT needs none with a tunnel",
         ),
+    }
+}
+
+/// The tunnel by which ChatGPT comes. Its control plane is asked, with the key
+/// that is found here; what is wrong with it stops no server, but for a key that
+/// cannot be read.
+fn tunnel(settings: &Settings) -> Check {
+    const NAME: &str = "tunnel";
+    let plan = TunnelPlan::of(settings);
+    let Some(id) = &plan.id else {
+        return Check::good(NAME, &format!("none; {}", plan.command("connect chatgpt")));
+    };
+    let sight = Sight::of(plan.home());
+    if let Sight::Tunnel { .. } = sight {
+        return match plan.obstacle(&sight) {
+            None => Check::good(NAME, &format!("{id} is open")),
+            Some(Obstacle { what, cure }) => Check::warning(NAME, &what, &cure),
+        };
+    }
+    match plan.bounds() {
+        Err(why) => Check::bad(NAME, &why, "", Exit::Config),
+        Ok(_) => match plan.ask() {
+            Ok(name) => Check::good(NAME, &format!("{id} \"{name}\": its key opens it")),
+            Err(why) => Check::warning(NAME, &why, ""),
+        },
     }
 }
 

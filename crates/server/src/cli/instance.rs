@@ -46,6 +46,9 @@ pub(super) struct Running {
     /// Whether it lets everybody in.
     #[serde(default)]
     pub(super) open: bool,
+    /// The id of its tunnel, where it has one.
+    #[serde(default)]
+    pub(super) tunnel: Option<String>,
     /// The interpreter that it runs each language by: packages are made for it.
     #[serde(default)]
     pub(super) interpreters: Vec<(String, PathBuf)>,
@@ -61,6 +64,7 @@ impl Running {
             url: String::new(),
             public_url: None,
             open: false,
+            tunnel: None,
             interpreters: Vec::new(),
         }
     }
@@ -78,6 +82,7 @@ impl Running {
             url: url.to_owned(),
             public_url: config.public_url.clone(),
             open: config.access == Access::Open,
+            tunnel: config.tunnel.id.clone(),
             ..Self::starting()
         }
     }
@@ -201,6 +206,7 @@ fn read(file: &mut File) -> Running {
             url: String::new(),
             public_url: None,
             open: false,
+            tunnel: None,
             interpreters: Vec::new(),
         })
 }

@@ -113,14 +113,41 @@ fn connect_lists_and_says_what_is_wrong() {
     assert_eq!(done.code, Some(8), "{done:?}");
     assert!(done.stdout.contains("no public URL is known"), "{done:?}");
     let none = "https://127.0.0.1:1";
-    let done = home.run(&["connect", "chatgpt", "--json", "--public-url", none]);
+    let action = ["connect", "chatgpt", "--by", "action", "--json"];
+    let done = home.run(&[&action[..], &["--public-url", none]].concat());
     assert_eq!(done.code, Some(8), "{done:?}");
     let json: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!(json["ready"], false);
     assert_eq!(json["schema_url"], format!("{none}/actions/openapi.json"));
+    let done = home.run(&["connect", "chatgpt"]);
+    assert_eq!(done.code, Some(8), "{done:?}");
+    for words in ["no server runs", "Create a tunnel", "up --tunnel tunnel_…"] {
+        assert!(done.stdout.contains(words), "{done:?}");
+    }
+    let done = home.run(&["connect", "chatgpt", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(
+        (&json["by"], &json["ready"]),
+        (&"tunnel".into(), &false.into())
+    );
+    let done = home.run(&["connect", "chatgpt", "--wait", "1s"]);
+    assert_eq!(done.code, Some(8), "{done:?}");
+    assert!(done.stdout.contains("Gave up after 1 s"), "{done:?}");
     assert!(!home.path().exists(), "nothing was made");
-    home.run(&["connect", "chatgpt", "--new-token", "a b"])
-        .refused(2, "name");
+    for (args, words) in [
+        (&["chatgpt", "--new-token", "a b"][..], "name"),
+        (
+            &["chatgpt", "--by", "tunnel", "--new-token"],
+            "needs no token",
+        ),
+        (
+            &["chatgpt", "--by", "action", "--wait"],
+            "--wait is for the tunnel",
+        ),
+        (&["cursor", "--wait"], "are for chatgpt"),
+    ] {
+        home.run(&[&["connect"], args].concat()).refused(2, words);
+    }
 }
 
 #[test]

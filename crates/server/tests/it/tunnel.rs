@@ -308,11 +308,20 @@ fn the_key_is_in_no_log_metric_or_box() {
     let ran = plane.call(&run_code("run", "m", json!({ "code": code })));
     let output = ran["resp_json"]["result"]["structuredContent"]["output"].to_string();
     assert!(output.contains("environ("), "{ran}");
+    let token = format!("Authorization: Bearer {}", server.token);
+    let metrics = server.request("GET", "/metrics", &[&token], b"").text();
+    for line in [
+        "codex_tunnel_ready 1",
+        "codex_tunnel_commands_total{outcome=\"answered\"} 1",
+        "codex_tunnel_posts_total{outcome=\"good\"} 1",
+    ] {
+        assert!(metrics.contains(line), "lacks {line}: {metrics}");
+    }
     let argv = std::fs::read_to_string(format!("/proc/{}/cmdline", server.id())).expect("argv");
     for text in [
         output,
         server.log(),
-        server.get("/metrics").text(),
+        metrics,
         server.get("/health").text(),
         argv,
     ] {
@@ -334,4 +343,82 @@ fn revoking_its_token_closes_the_tunnel() {
     assert_eq!(plane.polls(), polls);
     assert!(plane.posted("after").is_empty());
     server.still_answers();
+}
+
+#[test]
+fn connecting_waits_for_the_first_poll_and_the_first_call() {
+    let plane = Plane::start();
+    plane.fail_polls([(500, Vec::new(), "broken"), (500, Vec::new(), "broken")]);
+    let server = server(&plane);
+    let (code, said) = std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| server.beside(&["connect", "chatgpt", "--wait", "30s"]));
+        state(&server, "ready");
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!connecting.is_finished(), "nobody has called yet");
+        plane.call(&run_code("first", "m", json!({"code": "print(1)"})));
+        connecting.join().expect("it ends")
+    });
+    assert_eq!(code, Some(0), "{said}");
+    for words in [
+        "the tunnel is open",
+        ID,
+        "Add custom MCP server",
+        "ChatGPT has called",
+    ] {
+        assert!(said.contains(words), "lacks {words:?}: {said}");
+    }
+    assert!(!said.contains(KEY));
+    let (code, said) = server.beside(&["connect", "chatgpt", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let json: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(
+        (&json["ready"], &json["tunnel"]["id"]),
+        (&json!(true), &json!(ID))
+    );
+    let (_, said) = server.beside(&["doctor"]);
+    assert!(said.contains(&format!("{ID} is open")), "{said}");
+}
+
+#[test]
+fn what_is_wrong_is_told_to_the_operator_alone() {
+    let plane = Plane::start();
+    let body = r#"{"error": {"message": "no", "code": "tunnel_use_forbidden"}}"#;
+    plane.fail_polls(std::iter::repeat_n((403, Vec::new(), body), 50));
+    let server = server(&plane);
+    state(&server, "refused");
+    let (_, admin) = server.beside(&["token", "create", "operator", "--scope", "admin"]);
+    let admin = admin
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("codex_"));
+    let admin = format!("codex_{}", admin.expect("a token"));
+    let ask = |token: &str| {
+        let header = format!("Authorization: Bearer {token}");
+        server.request("GET", "/health", &[&header], b"").json()["tunnel"].clone()
+    };
+    for stranger in [server.token.as_str(), "codex_wrong", ""] {
+        assert_eq!(ask(stranger), json!({"state": "refused"}), "{stranger}");
+    }
+    let told = ask(&admin);
+    assert_eq!(
+        (&told["state"], &told["id"]),
+        (&json!("refused"), &json!(ID))
+    );
+    let detail = told["detail"].as_str().expect("words");
+    assert!(detail.contains("Tunnels Read and Use"), "{detail}");
+    let page = server.get("/").text();
+    assert!(
+        page.contains("<strong>refused</strong>") && !page.contains(ID),
+        "{page}"
+    );
+    // Without the key, what is wrong is in the log.
+    let (code, said) = server.beside(&["connect", "chatgpt"]);
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("the tunnel has no key"), "{said}");
+    std::fs::write(server.home().join("tunnel.key"), KEY).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(server.home().join("tunnel.key"), mode).expect("chmod");
+    let url = format!("http://{}", plane.address);
+    let (_, said) = server.beside(&["doctor", "--tunnel", ID, "--tunnel-url", &url]);
+    // The key that is here is good for the record, and only polls are refused.
+    assert!(said.contains("the server's tunnel is refused"), "{said}");
 }

@@ -8,7 +8,8 @@ use std::fmt;
 use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
-use super::{Client, Step, write_steps};
+use super::Client;
+use super::step::{Step, shown};
 use crate::auth::Token;
 use crate::config::{Settings, Source, value};
 
@@ -84,12 +85,12 @@ impl LocalGuide<'_> {
         line.extend(words.iter().map(|word| value::quoted(word)));
         let line = line.join(" ");
         match self.client {
-            Client::ClaudeCode => vec![step(
+            Client::ClaudeCode => vec![Step::copying(
                 "Run",
                 format!("claude mcp add --transport stdio {NAME} -- {line}"),
             )],
             Client::Codex => vec![
-                step("Run", format!("codex mcp add {NAME} -- {line}")),
+                Step::copying("Run", format!("codex mcp add {NAME} -- {line}")),
                 self.file(&json!({"command": program, "args": words})),
             ],
             Client::Vscode => {
@@ -123,14 +124,17 @@ impl LocalGuide<'_> {
                 server["bearer_token_env_var"] = VARIABLE.into();
                 line += &format!(" --bearer-token-env-var {VARIABLE}");
             }
-            steps.push(step("Run", line));
+            steps.push(Step::copying("Run", line));
         } else if !self.is_open {
             server["headers"] = json!({"Authorization": header});
         }
         steps.push(self.file(&server));
         if !self.is_open {
             let line = format!("token revoke {}", self.name);
-            steps.push(step("To end its access", self.settings.command(&line)));
+            steps.push(Step::copying(
+                "To end its access",
+                self.settings.command(&line),
+            ));
         }
         steps
     }
@@ -140,18 +144,18 @@ impl LocalGuide<'_> {
         let create = format!("token create {} --scope execute", self.name);
         let create = self.settings.command(&create);
         match (self.client, self.token) {
-            (Client::Vscode, Some(token)) => step(
+            (Client::Vscode, Some(token)) => Step::copying(
                 "The token, which is shown this once; VS Code asks for it and keeps it",
                 token.reveal().to_owned(),
             ),
             (Client::Vscode, None) => {
-                step("Make a token, which VS Code asks for and keeps", create)
+                Step::copying("Make a token, which VS Code asks for and keeps", create)
             }
-            (_, Some(token)) => step(
+            (_, Some(token)) => Step::copying(
                 "Start the client with the token, which is shown this once, in its environment",
                 format!("export {VARIABLE}={}", token.reveal()),
             ),
-            (_, None) => step(
+            (_, None) => Step::copying(
                 "Make a token, and start the client with it in its environment",
                 format!("export {VARIABLE}=\"$({create})\""),
             ),
@@ -168,7 +172,7 @@ impl LocalGuide<'_> {
                 .map(|(key, value)| format!("{key} = {value}"))
                 .collect();
             let table = format!("[{key}.{NAME}]\n{}", lines.join("\n"));
-            return step(&format!("Or add to {place}"), table);
+            return Step::copying(&format!("Or add to {place}"), table);
         }
         let mut whole = json!({key: {NAME: server}});
         if self.client == Client::Vscode && server.get("headers").is_some() {
@@ -179,7 +183,7 @@ impl LocalGuide<'_> {
                 "password": true,
             }]);
         }
-        step(
+        Step::copying(
             &format!("Put into {place}, beside what is there"),
             format!("{whole:#}"),
         )
@@ -200,13 +204,6 @@ impl LocalGuide<'_> {
     }
 }
 
-fn step(what: &str, copy: String) -> Step {
-    Step {
-        what: what.to_owned(),
-        copy: Some(copy),
-    }
-}
-
 impl fmt::Display for LocalGuide<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let title = self.client.title();
@@ -214,7 +211,7 @@ impl fmt::Display for LocalGuide<'_> {
             f,
             "{title} on this machine starts the engine itself; no server, port or token is needed:"
         )?;
-        write_steps(f, self.by_process())?;
+        f.write_str(&shown(&self.by_process(), 0))?;
         writeln!(f, "\nOr by HTTP, from the server at {}:", self.url())?;
         if !self.answers {
             writeln!(
@@ -230,7 +227,7 @@ impl fmt::Display for LocalGuide<'_> {
                 "\nWARNING: it runs with --open: whoever finds the address runs code on it. Restart it without."
             )?;
         }
-        write_steps(f, self.by_http())?;
+        f.write_str(&shown(&self.by_http(), 0))?;
         if let Some(url) = &self.settings.config.public_url {
             writeln!(f, "\nFrom another machine the address is {url}/mcp.")?;
         }

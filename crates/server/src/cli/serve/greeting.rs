@@ -8,7 +8,7 @@ use engine::{Language, Support};
 
 use super::curl_line;
 use crate::auth::Token;
-use crate::config::{Access, Settings, Source, value};
+use crate::config::{Settings, Source, value};
 use crate::public_url::Platform;
 
 /// The tokens there are.
@@ -189,50 +189,36 @@ impl Greeting<'_> {
     }
 
     fn chatgpt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let public = self
-            .settings
-            .config
-            .public_url
-            .as_deref()
-            .filter(|url| url.starts_with("https://"));
-        let Some(public) = public else {
-            return writeln!(
+        let config = &self.settings.config;
+        let steps = self.settings.command("connect chatgpt");
+        match &config.tunnel.id {
+            Some(id) => writeln!(
                 f,
-                "To connect ChatGPT this server needs a public https address; with one, start it with\n--public-url https://… (docs/connect-chatgpt.md has the ways to get one).\n"
-            );
-        };
-        writeln!(f, "Connect ChatGPT:")?;
-        if let Some(Platform::Codespaces { name, .. }) = &self.settings.platform {
-            let port = self.settings.config.port;
+                "ChatGPT comes by {id}. Whether it gets through, and the steps there:\n\n  {steps}\n"
+            )?,
+            None => writeln!(
+                f,
+                "Connect ChatGPT, by OpenAI's tunnel and without a public port:\n\n  {steps}\n"
+            )?,
+        }
+        let public = config.public_url.as_deref();
+        if let Some(public) = public.filter(|url| url.starts_with("https://")) {
+            if let Some(Platform::Codespaces { name, .. }) = &self.settings.platform {
+                let port = config.port;
+                writeln!(
+                    f,
+                    "To be reached at {public} the port must be public:\n\n  gh codespace ports visibility {port}:public -c {name}\n"
+                )?;
+            }
             writeln!(
                 f,
-                "  - make the port public: gh codespace ports visibility {port}:public -c {name}"
+                "A GPT's Action (legacy) imports {public}/actions/openapi.json: {steps} --by action\n"
             )?;
         }
         writeln!(
             f,
-            "  - chatgpt.com > Explore GPTs > Create > Configure > Create new action"
-        )?;
-        writeln!(f, "  - Import from URL: {public}/actions/openapi.json")?;
-        match (&self.keys, self.settings.config.access) {
-            (_, Access::Open) => writeln!(f, "  - Authentication: None")?,
-            (Keys::First(token), _) => {
-                writeln!(
-                    f,
-                    "  - Authentication: API key, Auth type Bearer, and paste {}",
-                    token.reveal()
-                )?;
-            }
-            _ => writeln!(
-                f,
-                "  - Authentication: API key, Auth type Bearer, and paste a token"
-            )?,
-        }
-        writeln!(f, "  - Privacy policy: {public}/privacy")?;
-        writeln!(
-            f,
-            "  - if ChatGPT cannot reach it: {}\n",
-            self.settings.command("doctor --public")
+            "Connect Claude Code, Codex, Cursor, VS Code: {}\n",
+            self.settings.command("connect")
         )
     }
 

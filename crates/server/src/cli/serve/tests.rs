@@ -81,8 +81,11 @@ Try it:
 
   curl -sS -X POST http://127.0.0.1:8000/execute -H \"Authorization: Bearer {TOKEN}\" -H \"Content-Type: application/json\" -d '{{\"code\": \"print(2+2)\", \"language\": \"python\"}}'
 
-To connect ChatGPT this server needs a public https address; with one, start it with
---public-url https://… (docs/connect-chatgpt.md has the ways to get one).
+Connect ChatGPT, by OpenAI's tunnel and without a public port:
+
+  codex-server connect chatgpt
+
+Connect Claude Code, Codex, Cursor, VS Code: codex-server connect
 
 listening on http://127.0.0.1:8000",
         env!("CARGO_PKG_VERSION")
@@ -213,8 +216,7 @@ fn each_place_has_its_words() {
         &[
             "public URL  https://x-8000.app.github.dev (from Codespaces)",
             "gh codespace ports visibility 8000:public -c x",
-            "Import from URL: https://x-8000.app.github.dev/actions/openapi.json",
-            "API key, Auth type Bearer, and paste codex_AAAA",
+            "imports https://x-8000.app.github.dev/actions/openapi.json: codex-server connect chatgpt --by action",
             "POST http://127.0.0.1:8000/execute",
         ],
     );
@@ -249,14 +251,27 @@ fn each_place_has_its_words() {
         &[("FLY_APP_NAME", "x")],
         &[("open", "true")],
         Keys::Open,
-        &["listening on loopback alone", "Authentication: None"],
+        &["listening on loopback alone"],
     );
-    check(
-        &[],
-        &[("public_url", "http://x.example")],
-        known(),
-        &["needs a public https address"],
+}
+
+#[test]
+fn chatgpt_comes_by_the_tunnel() {
+    let id = "tunnel_0123456789abcdef0123456789abcdef";
+    let check = |flags: &[(&'static str, &str)], has: &str, lacks: &str| {
+        let text = greet(&[], flags, Keys::Known(Vec::new()));
+        assert!(text.contains(has) && !text.contains(lacks), "{text}");
+        assert!(text.contains("connect chatgpt\n"), "{text}");
+    };
+    let (mine, none, action) = (
+        format!("comes by {id}"),
+        "by OpenAI's tunnel",
+        "--by action",
     );
+    check(&[("tunnel", id)], &mine, none);
+    check(&[], none, action);
+    check(&[("public_url", "http://x.example")], none, action);
+    check(&[("public_url", "https://x.example")], action, &mine);
 }
 
 /// Sends a signal to this test process, as a terminal or service unit would.

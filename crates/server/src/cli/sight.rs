@@ -1,0 +1,221 @@
+//! What can be seen from here of the server and its tunnel, and what is wrong.
+//! Asks the server, its store and the control plane; changes nothing, and takes
+//! no command out of the tunnel.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::doctor::our_version;
+use super::{Failure, health, instance, port};
+use crate::config::{Settings, value};
+use crate::store::Store;
+use crate::tunnel;
+
+/// The server of a data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// None runs.
+    Gone,
+    /// One is starting, or does not answer yet.
+    Starting,
+    /// One runs without a tunnel.
+    Tunnelless { pid: u32, url: String },
+    /// One runs with a tunnel in this state.
+    Tunnel { state: String },
+}
+
+impl Sight {
+    /// Looks for the server of a data directory.
+    pub(super) fn of(home: &Path) -> Self {
+        let Some(running) = instance::running(home) else {
+            return Self::Gone;
+        };
+        let answer = health::address(&running.url).and_then(port::health);
+        let Some(answer) = answer.filter(|answer| our_version(answer).is_some()) else {
+            return Self::Starting;
+        };
+        match answer.pointer("/tunnel/state").and_then(Value::as_str) {
+            Some(state) => Self::Tunnel {
+                state: state.to_owned(),
+            },
+            None => Self::Tunnelless {
+                pid: running.pid,
+                url: running.url,
+            },
+        }
+    }
+
+    /// Says whether ChatGPT gets through.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Tunnel { state } if state == "ready")
+    }
+}
+
+/// Something that keeps ChatGPT away, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    pub(super) what: String,
+    pub(super) cure: String,
+}
+
+/// The tunnel as the settings, the running server and the control plane know it.
+#[derive(Debug)]
+pub(super) struct TunnelPlan {
+    settings: Settings,
+    /// Its id, where somebody named it.
+    pub(super) id: Option<String>,
+}
+
+impl TunnelPlan {
+    /// Returns the tunnel of these settings, or of the server that runs.
+    pub(super) fn of(settings: &Settings) -> Self {
+        let mut settings = settings.clone();
+        let tunnel = &mut settings.config.tunnel;
+        if tunnel.id.is_none() {
+            tunnel.id = instance::running(&settings.config.home).and_then(|note| note.tunnel);
+        }
+        let id = tunnel.id.clone();
+        Self { settings, id }
+    }
+
+    /// Returns the data directory.
+    pub(super) fn home(&self) -> &Path {
+        &self.settings.config.home
+    }
+
+    /// Returns the file in which its key is looked for.
+    pub(super) fn key_file(&self) -> PathBuf {
+        let tunnel = &self.settings.config.tunnel;
+        tunnel
+            .key_file
+            .clone()
+            .unwrap_or_else(|| tunnel.usual_key_file.clone())
+    }
+
+    /// Returns a command line of ours about the same data directory.
+    pub(super) fn command(&self, words: &str) -> String {
+        self.settings.command(words)
+    }
+
+    /// Takes note of its id.
+    pub(super) fn call(&mut self, id: String) {
+        self.settings.config.tunnel.id = Some(id.clone());
+        self.id = Some(id);
+    }
+
+    /// Returns the command that starts a server with it.
+    pub(super) fn start(&self) -> String {
+        let id = self.id.as_deref().unwrap_or("tunnel_…");
+        let mut words = format!("up --tunnel {id}");
+        if let Some(url) = &self.settings.config.tunnel.url {
+            words += &format!(" --tunnel-url {}", value::quoted(url.as_str()));
+        }
+        self.settings.command(&words)
+    }
+
+    /// Returns what it takes to open it; `None` without an id.
+    ///
+    /// # Errors
+    /// In words, when the key is missing or cannot be read.
+    pub(super) fn bounds(&self) -> Result<Option<tunnel::Bounds>, String> {
+        self.settings.config.tunnel.bounds()
+    }
+
+    /// Asks the control plane for it, and returns its name.
+    ///
+    /// # Errors
+    /// In words, with what to do.
+    pub(super) fn ask(&self) -> Result<String, String> {
+        let bounds = self.bounds()?.ok_or("no tunnel is named yet")?;
+        let runtime = runtime().map_err(|failure| failure.error.to_string())?;
+        runtime.block_on(tunnel::ask(&bounds))
+    }
+
+    /// Returns what keeps ChatGPT away, given what was seen of the server.
+    pub(super) fn obstacle(&self, sight: &Sight) -> Option<Obstacle> {
+        let (what, cure) = match sight {
+            Sight::Tunnel { state } => match state.as_str() {
+                "ready" => return None,
+                "connecting" => (
+                    "the server has not heard from the control plane yet".to_owned(),
+                    "wait half a minute; if nothing changes, see the server's log".to_owned(),
+                ),
+                "revoked" => (
+                    "the tunnel's token was revoked, so the tunnel is closed".to_owned(),
+                    "start the server again to open it anew".to_owned(),
+                ),
+                state => match self.bounds().and_then(|_| self.ask()) {
+                    Err(why) => (why, "the server asks again by itself".to_owned()),
+                    Ok(_) => (
+                        format!("the server's tunnel is {state}"),
+                        "see the server's log for the reason: the key that is found here opens it"
+                            .to_owned(),
+                    ),
+                },
+            },
+            Sight::Starting => (
+                "the server is starting, or does not answer".to_owned(),
+                "wait a moment; then see its log".to_owned(),
+            ),
+            Sight::Tunnelless { pid, url } => (
+                format!("the server at {url} runs without a tunnel"),
+                format!(
+                    "stop it with `kill {pid}`, and start it again: {}",
+                    self.start()
+                ),
+            ),
+            Sight::Gone => (
+                format!(
+                    "no server runs with the data directory {}",
+                    self.home().display()
+                ),
+                self.start(),
+            ),
+        };
+        Some(Obstacle { what, cure })
+    }
+}
+
+/// When the tunnel was used, as the store says.
+pub(super) struct Uses {
+    runtime: Runtime,
+    store: Store,
+}
+
+impl Uses {
+    /// Opens the store of a data directory.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(super) fn of(home: &Path) -> Result<Self, Failure> {
+        let runtime = runtime()?;
+        let store = runtime.block_on(Store::open(home))?;
+        Ok(Self { runtime, store })
+    }
+
+    /// Returns when the tunnel was last used, in seconds since 1970.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) fn last(&self) -> Result<Option<i64>, Failure> {
+        let keys = self.runtime.block_on(self.store.keys())?;
+        let mut live = keys
+            .into_iter()
+            .filter(|key| key.revoked_at.is_none() && key.name == tunnel::TOKEN);
+        Ok(live.next().and_then(|key| key.last_used_at))
+    }
+}
+
+impl Drop for Uses {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.store.close());
+    }
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}
