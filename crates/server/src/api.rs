@@ -16,7 +16,7 @@ mod response;
 
 pub use error::{Code, Problem, ProblemDocument};
 pub use execute::{Encoding, ExecuteRequest, FileIn, Order};
-pub use file_ref::FileRef;
+pub use file_ref::{FileRef, attachments};
 pub use fit::{fit, json_chars};
 pub use health::{Health, HealthStatus, LoadOut, whole_seconds};
 pub use json::parse_object;

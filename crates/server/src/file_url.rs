@@ -1,35 +1,24 @@
 //! Files that a request names by URL: fetched by the server, within bounds.
 //!
-//! Whoever may run code could otherwise make the server call any address it
-//! can reach itself (server-side request forgery). So only https, only hosts
-//! that are listed, and only addresses of the public internet: the name is
-//! resolved once for each connection and the connection made to what was
-//! checked, so that no second answer of a name server counts. Proxies of the
-//! environment are not used. A caller learns nothing of what lies behind a
-//! refused address.
+//! What may be called at all is [`outbound`](crate::outbound)'s to say. A caller
+//! learns nothing of what lies behind a refused address.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use engine::{FairPlace, FairPlaces, Owner};
 use ipnet::IpNet;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, Response, StatusCode, Url, header, redirect};
+use reqwest::{Client, Response, StatusCode, Url, header};
 use tokio::time::Instant;
 
-mod address;
+use crate::outbound::{Forbidden, Guard, Host, chain, led_astray};
+
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 
-use address::is_public;
-
 /// Redirects that are followed, each checked as the first address was.
 const REDIRECTS: usize = 3;
-
-/// Bytes of a URL.
-const URL_BYTES: usize = 8192;
 
 /// Requests at once that may hold fetched files in memory, from the first
 /// byte until the end of the run; one more of a caller who has no other.
@@ -37,9 +26,6 @@ pub(crate) const AT_ONCE: usize = 8;
 
 /// Requests that may wait for that.
 pub(crate) const WAITING: usize = 64;
-
-/// The port of https.
-const HTTPS: u16 = 443;
 
 /// What is fetched, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,56 +57,6 @@ impl Bounds {
     #[must_use]
     pub fn hosts(&self) -> &[Host] {
         self.given_hosts.as_deref().unwrap_or(&[Host::OPENAI])
-    }
-}
-
-/// A host that files may come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
-    /// In lower case, without a port.
-    name: std::borrow::Cow<'static, str>,
-    port: u16,
-    /// Whether names below it count, and it itself does not.
-    below: bool,
-}
-
-impl Host {
-    /// Where the files of ChatGPT are.
-    pub const OPENAI: Self = Self {
-        name: std::borrow::Cow::Borrowed("oaiusercontent.com"),
-        port: HTTPS,
-        below: true,
-    };
-
-    /// Reads `host`, `host:port` or `*.domain`.
-    ///
-    /// # Errors
-    /// With the words that follow the text in a message.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (below, rest) = match text.strip_prefix("*.") {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
-        let (name, port) = crate::public_url::split_authority(rest)?;
-        if below && (!name.contains('.') || name.parse::<IpAddr>().is_ok()) {
-            return Err("lets in a whole top-level domain; name one below it".to_owned());
-        }
-        Ok(Self {
-            name: name.into(),
-            port: port.unwrap_or(HTTPS),
-            below,
-        })
-    }
-
-    fn matches(&self, host: &str, port: u16) -> bool {
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let named = if self.below {
-            let above = host.strip_suffix(&*self.name);
-            above.is_some_and(|above| above.len() > 1 && above.ends_with('.'))
-        } else {
-            host == self.name
-        };
-        named && port == self.port
     }
 }
 
@@ -156,6 +92,16 @@ pub enum Refused {
     Broken,
 }
 
+impl From<Forbidden> for Refused {
+    fn from(forbidden: Forbidden) -> Self {
+        match forbidden {
+            Forbidden::Url(why) => Self::Url(why),
+            Forbidden::Host => Self::Host,
+            Forbidden::Address => Self::Address,
+        }
+    }
+}
+
 /// Files that were fetched, and the right to hold them in memory: others wait
 /// until this is dropped.
 #[derive(Debug)]
@@ -176,9 +122,7 @@ struct Inner {
     /// Made at the first use: most servers never fetch anything.
     client: OnceLock<Option<Client>>,
     places: FairPlaces,
-    /// Whether http will do. Only tests say so, to do without certificates.
-    plain: bool,
-    names: Names,
+    guard: Guard,
 }
 
 impl fmt::Debug for Fetcher {
@@ -187,33 +131,21 @@ impl fmt::Debug for Fetcher {
     }
 }
 
-/// Where the addresses of a name come from.
-#[derive(Clone)]
-enum Names {
-    System,
-    #[cfg(test)]
-    Fixed(Arc<Answer>),
-}
-
-/// What a name server under test says.
-#[cfg(test)]
-type Answer = dyn Fn(&str) -> Vec<SocketAddr> + Send + Sync;
-
 impl Fetcher {
     /// One that keeps to `bounds`.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self::with(bounds, false, Names::System)
+        let guard = Guard::new(bounds.hosts().to_vec(), bounds.networks.clone());
+        Self::with(bounds, guard)
     }
 
-    fn with(bounds: Bounds, plain: bool, names: Names) -> Self {
+    fn with(bounds: Bounds, guard: Guard) -> Self {
         Self {
             inner: Arc::new(Inner {
                 bounds,
                 client: OnceLock::new(),
                 places: FairPlaces::new(AT_ONCE, WAITING),
-                plain,
-                names,
+                guard,
             }),
         }
     }
@@ -257,7 +189,7 @@ impl Fetcher {
     }
 
     async fn fetch(&self, url: &str, room: u64) -> Result<Vec<u8>, Refused> {
-        let mut url = self.inner.check(url)?;
+        let mut url = self.inner.guard.check(url)?;
         for _ in 0..=REDIRECTS {
             let response = self.call(url.clone()).await?;
             match self.inner.next(&url, &response)? {
@@ -269,13 +201,12 @@ impl Fetcher {
     }
 
     async fn call(&self, url: Url) -> Result<Response, Refused> {
-        let client = self.inner.client.get_or_init(|| self.inner.client());
+        let client = self.inner.client.get_or_init(|| self.inner.guard.client());
         let client = client.as_ref().ok_or(Refused::Broken)?;
         let request = client.get(url).header(header::ACCEPT, "*/*");
         request.send().await.map_err(|error| {
             tracing::debug!(error = %chain(&error), "failed to fetch a file");
-            let refused = causes(&error).any(|cause| cause.is::<NotPublic>());
-            if refused {
+            if led_astray(&error) {
                 Refused::Address
             } else {
                 Refused::Broken
@@ -285,61 +216,6 @@ impl Fetcher {
 }
 
 impl Inner {
-    fn client(&self) -> Option<Client> {
-        // A second installation changes nothing, which is fine.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let guard = Guard {
-            networks: self.bounds.networks.clone(),
-            names: self.names.clone(),
-        };
-        let built = Client::builder()
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .no_proxy()
-            .https_only(!self.plain)
-            // A kept connection was checked too, but nothing is gained by it.
-            .pool_max_idle_per_host(0)
-            .dns_resolver(guard)
-            .user_agent(concat!("codex-server/", env!("CARGO_PKG_VERSION")))
-            .build();
-        built
-            .inspect_err(|error| {
-                tracing::error!(error = %chain(error), "failed to prepare for fetching files; is the package ca-certificates installed?");
-            })
-            .ok()
-    }
-
-    /// Checks everything about a URL but where its name leads.
-    fn check(&self, text: &str) -> Result<Url, Refused> {
-        if text.len() > URL_BYTES {
-            return Err(Refused::Url("is longer than any URL of a file"));
-        }
-        let url = Url::parse(text).map_err(|_| Refused::Url("is not a URL"))?;
-        self.check_parsed(&url)?;
-        Ok(url)
-    }
-
-    fn check_parsed(&self, url: &Url) -> Result<(), Refused> {
-        if url.scheme() != "https" && !(self.plain && url.scheme() == "http") {
-            return Err(Refused::Url("is not an https URL"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(Refused::Url("holds a user name or password"));
-        }
-        let host = url.host_str().ok_or(Refused::Url("has no host"))?;
-        let port = url.port_or_known_default().unwrap_or(HTTPS);
-        let mut hosts = self.bounds.hosts().iter();
-        if !hosts.any(|listed| listed.matches(host, port)) {
-            return Err(Refused::Host);
-        }
-        // An address is not resolved, so the resolver never sees it.
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        match bare.parse() {
-            Ok(ip) if !is_allowed(ip, &self.bounds.networks) => Err(Refused::Address),
-            _ => Ok(()),
-        }
-    }
-
     /// Where a response leads on to, if it does.
     fn next(&self, url: &Url, response: &Response) -> Result<Option<Url>, Refused> {
         let status = response.status();
@@ -352,7 +228,7 @@ impl Inner {
         };
         let next = location.to_str().ok().and_then(|text| url.join(text).ok());
         let next = next.ok_or(Refused::Url("redirects to what is not a URL"))?;
-        self.check_parsed(&next)?;
+        self.guard.check_parsed(&next)?;
         Ok(Some(next))
     }
 }
@@ -379,56 +255,6 @@ async fn read(mut response: Response, room: u64) -> Result<Vec<u8>, Refused> {
         content.extend_from_slice(&chunk);
     }
     Ok(content)
-}
-
-fn is_allowed(ip: IpAddr, networks: &[IpNet]) -> bool {
-    is_public(ip) || networks.iter().any(|network| network.contains(&ip))
-}
-
-/// Resolves names, and gives out only addresses that may be connected to.
-struct Guard {
-    networks: Vec<IpNet>,
-    names: Names,
-}
-
-/// A name leads to an address that nobody may be sent to.
-#[derive(Debug, thiserror::Error)]
-#[error("an address of the host is not on the public internet")]
-struct NotPublic;
-
-impl Resolve for Guard {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (names, networks) = (self.names.clone(), self.networks.clone());
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = match &names {
-                Names::System => {
-                    // The port is put in later.
-                    tokio::net::lookup_host((name.as_str(), 0)).await?.collect()
-                }
-                #[cfg(test)]
-                Names::Fixed(answer) => answer(name.as_str()),
-            };
-            // One bad address among good ones is no accident.
-            if found.iter().any(|found| !is_allowed(found.ip(), &networks)) {
-                return Err(NotPublic.into());
-            }
-            let addresses: Addrs = Box::new(found.into_iter());
-            Ok(addresses)
-        })
-    }
-}
-
-/// The causes of an error, itself first.
-fn causes<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
-}
-
-/// An error with its causes but without the URL, which is as good as a password.
-fn chain(error: &reqwest::Error) -> String {
-    let inner = causes(error).skip(1).map(ToString::to_string);
-    inner.collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

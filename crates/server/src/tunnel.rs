@@ -45,9 +45,9 @@ const AT_ONCE: usize = 10;
 const HELD: usize = 20;
 
 /// How long a poll is held open when there are no commands (OpenAI's own
-/// client: the same), and the first one, which shows that the tunnel is open.
+/// client: the same), and one that is to show whether the tunnel works.
 const POLL: Duration = Duration::from_secs(30);
-const FIRST_POLL: Duration = Duration::from_secs(1);
+const TRIAL: Duration = Duration::from_secs(1);
 
 /// The pause after a refusal, which only the operator can mend.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -97,7 +97,6 @@ impl Tunnel {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut backoff = Backoff::default();
         let mut greeted = false;
-        let mut held = POLL;
         loop {
             while tasks.try_join_next().is_some() {}
             while tasks.len() >= HELD {
@@ -115,8 +114,6 @@ impl Tunnel {
                     Ok(name) => {
                         tracing::info!(name, "the control plane knows this tunnel");
                         greeted = true;
-                        // Whoever connects waits for it: the first poll is short.
-                        held = FIRST_POLL;
                     }
                     Err(failed) => {
                         tokio::time::sleep(self.pause(&mut backoff, failed)).await;
@@ -124,10 +121,12 @@ impl Tunnel {
                     }
                 }
             }
+            // Whoever connects waits to see that it is open.
+            let is_open = self.worker.status.get() == Condition::Ready;
+            let held = if is_open { POLL } else { TRIAL };
             let room = HELD - tasks.len();
             match self.worker.plane.poll(room, held).await {
                 Ok((commands, received)) => {
-                    held = POLL;
                     self.worker.status.polled(Outcome::Good);
                     backoff.reset();
                     if self.worker.status.set(Condition::Ready) {

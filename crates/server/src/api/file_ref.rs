@@ -1,4 +1,5 @@
-//! `openaiFileIdRefs`: files of a conversation, as ChatGPT hands them over.
+//! Files of a conversation, as ChatGPT hands them over: in `openaiFileIdRefs` to an
+//! Action, in `attachments` to a tool of the Model Context Protocol.
 //!
 //! The schema for Actions says "array of strings", since that is what its
 //! importer wants; what comes are objects with a link that lives for five
@@ -21,6 +22,48 @@ pub struct FileRef {
     pub name: String,
     /// Where it is.
     pub download_link: String,
+    /// The field of the request that holds the link, for messages.
+    pub field: String,
+}
+
+/// Reads the files that ChatGPT fills into the argument `attachments` of a tool:
+/// objects, or one alone.
+///
+/// # Errors
+/// With the field that is wrong.
+pub fn attachments(value: Value) -> Result<Vec<FileRef>, Problem> {
+    const NAME: &str = "attachments";
+    const CURE: &str = "ChatGPT fills it in for files that are attached in its web app: attach them there again, or send their contents in `files`.";
+    let items = match value {
+        Value::Array(items) => items,
+        one => vec![one],
+    };
+    if items.len() > MOST {
+        let problem = format!("holds {} files, over the limit of {MOST}", items.len());
+        return Err(Problem::field(NAME, &problem, "Send fewer."));
+    }
+    let numbered = items.into_iter().enumerate();
+    numbered
+        .map(|(at, item)| {
+            let Value::Object(mut members) = item else {
+                // Its mobile apps have been seen to send a mere word.
+                return Err(wrong_type(&format!("{NAME}[{at}]"), &item, CURE));
+            };
+            let mut text = |name: &str| match members.remove(name) {
+                Some(Value::String(text)) if !text.is_empty() => Some(text),
+                _ => None,
+            };
+            let field = format!("{NAME}[{at}].download_url");
+            let download_link = text("download_url")
+                .ok_or_else(|| Problem::field(field.clone(), "is missing", CURE))?;
+            let name = text("file_name").or(text("file_id")).unwrap_or_default();
+            Ok(FileRef {
+                name,
+                download_link,
+                field,
+            })
+        })
+        .collect()
 }
 
 /// Reads the whole list.
@@ -45,6 +88,7 @@ fn file_ref(at: usize, value: Value) -> Result<FileRef, Problem> {
             Ok(FileRef {
                 name,
                 download_link: link,
+                field: format!("openaiFileIdRefs[{at}]"),
             })
         }
         // The id alone is of no use: only ChatGPT can turn it into a link.
@@ -70,6 +114,7 @@ fn object(at: usize, mut members: Map<String, Value>) -> Result<FileRef, Problem
     Ok(FileRef {
         name,
         download_link,
+        field: field("download_link"),
     })
 }
 
@@ -81,9 +126,10 @@ mod tests {
 
     #[test]
     fn lists_are_read_in_both_forms() {
-        let file = |name: &str, link: &str| FileRef {
+        let file = |name: &str, link: &str, field: &str| FileRef {
             name: name.to_owned(),
             download_link: link.to_owned(),
+            field: format!("openaiFileIdRefs{field}"),
         };
         let read = file_refs(json!([
             {"name": "a b.csv", "id": "file-1", "mime_type": "text/csv", "download_link": "https://x.example/1?sig=y"},
@@ -92,10 +138,14 @@ mod tests {
             "https://x.example/folder/data.csv?sig=a/b#c",
         ]));
         let expected = vec![
-            file("a b.csv", "https://x.example/1?sig=y"),
-            file("file-2", "https://x.example/2"),
-            file("", "https://x.example/3"),
-            file("data.csv", "https://x.example/folder/data.csv?sig=a/b#c"),
+            file("a b.csv", "https://x.example/1?sig=y", "[0].download_link"),
+            file("file-2", "https://x.example/2", "[1].download_link"),
+            file("", "https://x.example/3", "[2].download_link"),
+            file(
+                "data.csv",
+                "https://x.example/folder/data.csv?sig=a/b#c",
+                "[3]",
+            ),
         ];
         assert_eq!(read, Ok(expected));
         assert_eq!(file_refs(json!([])), Ok(Vec::new()));
@@ -123,6 +173,43 @@ mod tests {
             ),
         ] {
             let problem = file_refs(value.clone()).expect_err("refused");
+            assert_eq!(problem.field.as_deref(), Some(field), "{value}");
+        }
+    }
+
+    #[test]
+    fn attachments_are_read_in_every_form() {
+        let object = |extra: Value| {
+            let mut whole = json!({"download_url": "https://x.example/1", "file_id": "file-1"});
+            for (name, value) in extra.as_object().expect("an object") {
+                whole[name] = value.clone();
+            }
+            whole
+        };
+        let read = attachments(json!([
+            object(json!({"file_name": "a b.csv", "mime_type": "text/csv", "size": 3})),
+            object(json!({})),
+            object(json!({"file_name": null})),
+        ]));
+        let read = read.expect("files");
+        let names: Vec<&str> = read.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["a b.csv", "file-1", "file-1"]);
+        assert_eq!(read[1].field, "attachments[1].download_url");
+        assert_eq!(attachments(object(json!({}))).expect("one").len(), 1);
+        for (value, field) in [
+            (json!("chat_upload"), "attachments[0]"),
+            (json!(["chat_upload://image_0"]), "attachments[0]"),
+            (
+                json!([object(json!({})), {"file_id": "x"}]),
+                "attachments[1].download_url",
+            ),
+            (
+                json!([object(json!({"download_url": 7}))]),
+                "attachments[0].download_url",
+            ),
+            (json!(vec![object(json!({})); 11]), "attachments"),
+        ] {
+            let problem = attachments(value.clone()).expect_err("refused");
             assert_eq!(problem.field.as_deref(), Some(field), "{value}");
         }
     }

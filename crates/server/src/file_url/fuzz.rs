@@ -1,7 +1,8 @@
 //! Addresses that a client wants fetched, from any bytes.
 
-use super::{Bounds, Fetcher, Host, Url};
+use super::{Bounds, Fetcher, Url};
 use crate::config::value::network;
+use crate::outbound::Host;
 
 /// A URL on the first line; on the next a host as the operator lists it, and a
 /// network.
@@ -10,7 +11,7 @@ pub(crate) fn file_urls(bytes: &[u8]) {
     let mut lines = text.lines();
     let (url, listed) = (lines.next().unwrap_or_default(), lines.next());
     let default = Fetcher::new(Bounds::default());
-    if let Ok(url) = default.inner.check(url) {
+    if let Ok(url) = default.inner.guard.check(url) {
         assert_fetchable(&url);
         let host = url.host_str().unwrap_or_default();
         assert!(host.ends_with(".oaiusercontent.com"), "{url}");
@@ -25,7 +26,7 @@ pub(crate) fn file_urls(bytes: &[u8]) {
         networks: networks.into_iter().collect(),
         ..Bounds::default()
     });
-    if let Ok(url) = wider.inner.check(url) {
+    if let Ok(url) = wider.inner.guard.check(url) {
         assert_fetchable(&url);
     }
 }

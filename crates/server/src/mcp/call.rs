@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::files;
+use super::tools::ATTACHMENTS;
 use crate::api::error::whole_seconds;
-use crate::api::{Encoding, ExecuteResponse, FileOut, Languages, Order, fit};
+use crate::api::{Encoding, ExecuteResponse, FileOut, Languages, Order, Problem, attachments, fit};
 use crate::app::App;
 use crate::config::RateLimit;
 use crate::runs::{self, Caller, ClientLimits, Deadline};
@@ -53,7 +54,7 @@ pub(super) async fn run_code(
     if !verdict.allowed {
         return refused(&rate_limited(app.config.rate, verdict.reset));
     }
-    let order = match Order::try_from(arguments) {
+    let order = match order(arguments) {
         Ok(order) => order,
         Err(problem) => return refused(&problem.detail),
     };
@@ -90,6 +91,16 @@ pub(super) async fn run_code(
     }
     let has_address = app.config.public_url.is_some();
     result(answer, has_address)
+}
+
+/// Reads a call's arguments; files of the chat are fetched as an Action's are.
+fn order(mut arguments: JsonObject) -> Result<Order, Problem> {
+    let attached = arguments.remove(ATTACHMENTS);
+    let mut order = Order::try_from(arguments)?;
+    if let Some(attached) = attached.filter(|value| !value.is_null()) {
+        order.file_refs.extend(attachments(attached)?);
+    }
+    Ok(order)
 }
 
 /// Lists the languages with their packages.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use rmcp::model::{JsonObject, MetaObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -16,6 +16,12 @@ pub(super) const RUN_CODE: &str = "run_code";
 
 /// The tool that says what can run.
 pub(super) const LIST_LANGUAGES: &str = "list_languages";
+
+/// The argument into which ChatGPT fills the files of a chat.
+pub(super) const ATTACHMENTS: &str = "attachments";
+
+/// The mark by which ChatGPT knows such arguments.
+const FILE_PARAMS: &str = "openai/fileParams";
 
 /// Characters of the instructions that every client shows its model.
 const ESSENTIAL_CHARS: usize = 512;
@@ -57,7 +63,7 @@ fn run_code(app: &App) -> Tool {
     let bounds = app.engine.bounds();
     let languages = app.engine.languages();
     let known: Vec<&str> = languages.iter().map(|one| one.name.as_str()).collect();
-    let input = json!({
+    let mut input = json!({
         "type": "object",
         "properties": {
             "code": {
@@ -103,7 +109,12 @@ fn run_code(app: &App) -> Tool {
         },
         "required": ["code"],
     });
-    tool(
+    // Where nothing may be fetched, nothing is offered.
+    let fetches = !app.fetcher.bounds().hosts().is_empty();
+    if fetches {
+        input["properties"][ATTACHMENTS] = attachments();
+    }
+    let mut tool = tool(
         RUN_CODE,
         "Run code",
         "Runs a program in a sandbox without network and returns its output, pictures and files. A program that fails is a result: look at status and exit_code.",
@@ -117,7 +128,30 @@ fn run_code(app: &App) -> Tool {
             Some(false),
             Some(false),
         ),
-    )
+    );
+    if fetches {
+        let marks = json!({ FILE_PARAMS: [ATTACHMENTS] });
+        tool.meta = marks.as_object().cloned().map(MetaObject);
+    }
+    tool
+}
+
+/// Returns the schema of the files of a chat, in the shape that ChatGPT wants.
+fn attachments() -> Value {
+    json!({
+        "type": "array",
+        "description": "Files that the user attached in ChatGPT, which fills this in. Other clients send files.",
+        "items": {
+            "type": "object",
+            "properties": {
+                "download_url": { "type": "string" },
+                "file_id": { "type": "string" },
+                "mime_type": { "type": "string" },
+                "file_name": { "type": "string" },
+            },
+            "required": ["download_url", "file_id"],
+        },
+    })
 }
 
 /// Returns the schema of what a run gives.

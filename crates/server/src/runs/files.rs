@@ -31,7 +31,10 @@ pub(super) async fn fetch(
     let room = engine.bounds().files_in_bytes.saturating_sub(sent as u64);
     let urls: Vec<&str> = refs.iter().map(|one| one.download_link.as_str()).collect();
     let fetched = fetcher.fetch_all(&draft.owner, &urls, room, deadline).await;
-    let mut fetched = fetched.map_err(|(at, refused)| problem(at, &refused))?;
+    let mut fetched = fetched.map_err(|(at, refused)| {
+        let field = refs.get(at).map_or("", |one| one.field.as_str());
+        problem(field, &refused)
+    })?;
     let mut taken: BTreeSet<String> = draft.files.iter().map(top).collect();
     for (one, content) in refs.iter().zip(fetched.files.drain(..)) {
         let path = free_name(&tidy_name(&one.name), |name| {
@@ -68,7 +71,7 @@ fn free_name(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
         .expect("only finitely many names are taken")
 }
 
-fn problem(at: usize, refused: &Refused) -> Problem {
+fn problem(field: &str, refused: &Refused) -> Problem {
     let cure = match refused {
         Refused::Busy => {
             return Problem::new(
@@ -90,7 +93,6 @@ fn problem(at: usize, refused: &Refused) -> Problem {
             "Links of ChatGPT live for five minutes: attach the file again."
         }
     };
-    let field = format!("openaiFileIdRefs[{at}].download_link");
     Problem::field(field, &refused.to_string(), cure)
 }
 
@@ -123,7 +125,7 @@ mod tests {
             (Refused::Late, "did not arrive in time"),
             (Refused::Broken, "could not be fetched"),
         ] {
-            let problem = problem(1, &refused);
+            let problem = problem("openaiFileIdRefs[1].download_link", &refused);
             assert_eq!(problem.code, Code::InvalidRequest);
             assert!(
                 problem
@@ -132,6 +134,6 @@ mod tests {
             );
             assert!(problem.detail.contains(words), "{}", problem.detail);
         }
-        assert_eq!(problem(0, &Refused::Busy).code, Code::Unavailable);
+        assert_eq!(problem("", &Refused::Busy).code, Code::Unavailable);
     }
 }

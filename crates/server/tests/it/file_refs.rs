@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
+use crate::mcp::stateless;
 use crate::support::{Reply, TestServer};
 
 const CERTIFICATE: &str = concat!(
@@ -138,6 +139,48 @@ fn files_of_the_conversation_lie_in_the_working_directory() {
         !server.log().contains("localhost:"),
         "links are as good as passwords"
     );
+}
+
+#[test]
+fn a_tool_is_given_the_files_of_the_chat() {
+    let host = Host::start();
+    let server = host.trusted_by();
+    let list = stateless(&server, "tools/list", None, json!({}));
+    let tools = list["result"]["tools"].as_array().expect("tools").iter();
+    let tool = tools.clone().find(|tool| tool["name"] == "run_code");
+    let tool = tool.expect("run_code");
+    assert_eq!(tool["_meta"]["openai/fileParams"], json!(["attachments"]));
+    assert!(tool["inputSchema"]["properties"]["attachments"].is_object());
+    let run = |attachments: Value| {
+        let arguments = json!({"code": SHOW, "attachments": attachments});
+        let params = json!({"name": "run_code", "arguments": arguments});
+        stateless(&server, "tools/call", Some("run_code"), params)["result"].clone()
+    };
+    let file = |path: &str| json!({"file_id": "file-1", "file_name": "data.csv", "mime_type": "text/csv", "download_url": host.url(path)});
+    let ran = run(json!([file("data"), file("there")]));
+    let output = &ran["structuredContent"]["output"];
+    let expected = "data-2.csv a,b\n1,2\n\ndata.csv a,b\n1,2\n\n";
+    assert_eq!(output, expected, "{ran}");
+    for (attachments, words) in [
+        (json!(["chat_upload"]), "`attachments[0]`"),
+        (
+            json!([file("data"), file("gone")]),
+            "`attachments[1].download_url`",
+        ),
+        (
+            json!([{"file_id": "x", "download_url": "https://169.254.169.254/"}]),
+            "a host that files may not come from",
+        ),
+    ] {
+        let refused = run(attachments);
+        assert_eq!(refused["isError"], true, "{refused}");
+        let text = refused["content"][0]["text"].as_str().expect("words");
+        assert!(text.contains(words), "{text}");
+    }
+    // Where nothing may be fetched, nothing is offered.
+    let none = TestServer::with(&[("CODEX_FILE_URL_HOST", "off")]);
+    let list = stateless(&none, "tools/list", None, json!({}));
+    assert!(!list.to_string().contains("attachments"), "{list}");
 }
 
 #[test]

@@ -45,6 +45,29 @@ fn answer(reply: &Reply) -> Value {
     serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// Sends a request of the era without sessions, and returns the answer.
+pub(crate) fn stateless(
+    server: &TestServer,
+    method: &str,
+    name: Option<&str>,
+    mut params: Value,
+) -> Value {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": STATELESS,
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let message = json!({"jsonrpc": "2.0", "id": 9, "method": method, "params": params});
+    let mut headers = vec![
+        format!("MCP-Protocol-Version: {STATELESS}"),
+        format!("Mcp-Method: {method}"),
+    ];
+    headers.extend(name.map(|name| format!("Mcp-Name: {name}")));
+    let reply = send(server, &server.bearer(), &headers, &message);
+    assert_eq!(reply.header("mcp-session-id"), None);
+    answer(&reply)
+}
+
 /// A session of the older protocol.
 struct Session<'a> {
     server: &'a TestServer,
@@ -238,23 +261,8 @@ fn a_session_opens_nothing_to_another_token() {
 #[test]
 fn the_stateless_era_needs_no_session() {
     let server = TestServer::start();
-    let meta = json!({
-        "io.modelcontextprotocol/protocolVersion": STATELESS,
-        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
-    let call = |method: &str, name: Option<&str>, mut params: Value| {
-        params["_meta"] = meta.clone();
-        let message = json!({"jsonrpc": "2.0", "id": 9, "method": method, "params": params});
-        let mut headers = vec![
-            format!("MCP-Protocol-Version: {STATELESS}"),
-            format!("Mcp-Method: {method}"),
-        ];
-        headers.extend(name.map(|name| format!("Mcp-Name: {name}")));
-        let reply = send(&server, &server.bearer(), &headers, &message);
-        assert_eq!(reply.header("mcp-session-id"), None);
-        answer(&reply)
-    };
+    let call =
+        |method: &str, name: Option<&str>, params: Value| stateless(&server, method, name, params);
     let found = call("server/discover", None, json!({}));
     let versions = found["result"]["supportedVersions"].to_string();
     assert!(versions.contains(STATELESS), "{found}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{GIB, KIB, Key, Kind, MIB, Reach, form, key, size};
 use crate::config::value;
-use crate::file_url;
+use crate::outbound::Host;
 
 /// The longest that a file may be kept.
 const LONGEST_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -45,7 +45,7 @@ pub(super) const FILES: &[Key] = &[
             // The first one given takes the place of the default.
             let hosts = s.config.file_urls.given_hosts.get_or_insert_default();
             if v != "off" {
-                hosts.push(file_url::Host::parse(v)?);
+                hosts.push(Host::parse(v)?);
             }
             Ok(())
         }),
