@@ -19,6 +19,7 @@ mod man;
 mod mcp;
 mod openapi;
 mod packages;
+mod peer;
 mod port;
 pub(crate) mod run;
 mod serve;

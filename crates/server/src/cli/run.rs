@@ -150,7 +150,7 @@ pub(super) fn run(args: &RunArgs, env: &Env) -> Result<Exit, Failure> {
 }
 
 fn start(args: &RunArgs, env: &Env) -> Result<Exit, Failure> {
-    let ended = match remote::Server::named(args, env)? {
+    let ended = match remote::named(args, env)? {
         Some(server) => remote::run(&server, args, env)?,
         None => local::run(args, env)?,
     };

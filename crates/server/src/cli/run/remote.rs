@@ -4,153 +4,51 @@
 //! The server is believed no more than its program: what it sends is bounded
 //! and tamed, and no address but the one that was given is ever called.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use engine::Draft;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Response, redirect};
+use reqwest::header::ACCEPT;
+use reqwest::{Client, Response};
 use serde_json::{Map, Value, json};
 
 use super::printer::{self, Feed, Printer};
 use super::{Ended, RunArgs, program};
 use crate::cli::Failure;
-use crate::cli::doctor::{Reached, sorted};
+use crate::cli::peer::events::{Event, Reader};
+use crate::cli::peer::refusal::{Refusal, quoted};
+use crate::cli::peer::{self, ANSWER, REFUSAL, SILENCE, Server, innermost};
 use crate::config::Env;
 use crate::exit_code::Exit;
-use crate::output::terminal;
-use crate::public_url::{host_of, normalise};
 
 mod answer;
-mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod refusal;
 
 use answer::Answer;
-use events::{Event, Reader};
-use refusal::{Refusal, quoted};
 
-/// How long the connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(10);
-/// How long a server may say nothing at all: longer than the longest run and
-/// the longest wait for a place, which a server without streams passes in silence.
-const SILENCE: Duration = Duration::from_secs(360);
-/// How often the system looks whether the other end is still there.
-const ALIVE: Duration = Duration::from_secs(15);
-/// Longest refusal that is read.
-const REFUSAL: usize = 64 * 1024;
-/// Longest answer, in bytes: output and small files, as JSON.
-const ANSWER: usize = 64 * 1024 * 1024;
 /// Bytes of all files together that are fetched for an answer.
 const FILES: usize = 256 * 1024 * 1024;
 /// A whole MiB, the unit in which servers are asked for memory.
 const MIB: u64 = 1024 * 1024;
 
-/// The server to run on.
-pub(super) struct Server {
-    /// Without a trailing slash.
-    url: String,
-    token: Option<String>,
+/// Returns the server that flag or environment name, if they do.
+pub(super) fn named(args: &RunArgs, env: &Env) -> Result<Option<Server>, Failure> {
+    let usage = |message: &str| Failure::text(Exit::Usage, message);
+    let (source, url) = match (&args.url, env.get("CODEX_URL")) {
+        (Some(url), _) => ("--url", url.as_str()),
+        (None, Some(url)) => ("CODEX_URL", url),
+        (None, None) if args.token.is_some() => {
+            return Err(usage("--token is for a server: name it with --url"));
+        }
+        (None, None) => return Ok(None),
+    };
+    let url = peer::address(source, url)?;
+    peer::refuse_settings(&args.flags.0, &url)?;
+    let token = args.token.as_deref().or_else(|| token_for(&url, env));
+    Server::new(url, token, "codex-server-run").map(Some)
 }
 
 impl Server {
-    /// The server that flag or environment name, if they do.
-    pub(super) fn named(args: &RunArgs, env: &Env) -> Result<Option<Self>, Failure> {
-        let usage = |message: String| Failure::text(Exit::Usage, message);
-        let (source, url) = match (&args.url, env.get("CODEX_URL")) {
-            (Some(url), _) => ("--url", url.as_str()),
-            (None, Some(url)) => ("CODEX_URL", url),
-            (None, None) if args.token.is_some() => {
-                return Err(usage(
-                    "--token is for a server: name it with --url".to_owned(),
-                ));
-            }
-            (None, None) => return Ok(None),
-        };
-        let url = normalise(url)
-            .map_err(|problem| {
-                let url = terminal::printable(url);
-                usage(format!(
-                    "{source}: {url:?} {problem}. Give https://host, or http://127.0.0.1:8000 for this machine"
-                ))
-            })?;
-        if let Some(setting) = args.flags.0.0.keys().next() {
-            let flag = setting.replace('_', "-");
-            return Err(usage(format!(
-                "--{flag} is a setting of this machine, but {url} runs the program by its own; leave it out"
-            )));
-        }
-        let token = args.token.as_deref().or_else(|| token_for(&url, env));
-        let token = token.map(|token| token.trim().to_owned());
-        if token
-            .as_ref()
-            .is_some_and(|token| token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()))
-        {
-            return Err(usage(
-                "the token holds something else than letters, digits and signs; copy it again"
-                    .to_owned(),
-            ));
-        }
-        Ok(Some(Self { url, token }))
-    }
-
-    /// Whether somebody on the way could read the token.
-    fn is_unprotected(&self) -> bool {
-        self.url.starts_with("http://") && !self.is_loopback()
-    }
-
-    fn is_loopback(&self) -> bool {
-        host_of(&self.url).is_some_and(|host| {
-            host == "localhost"
-                || host
-                    .parse()
-                    .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-        })
-    }
-
-    fn client(&self) -> Result<Client, Failure> {
-        // A second installation changes nothing, which is fine.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let mut builder = Client::builder()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .tcp_keepalive(ALIVE)
-            .user_agent(concat!("codex-server-run/", env!("CARGO_PKG_VERSION")));
-        if self.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        builder
-            .build()
-            .map_err(|error| Failure::new(Exit::Failed, error))
-    }
-
-    fn failed(&self, error: &reqwest::Error) -> Failure {
-        let host = host_of(&self.url).unwrap_or(&self.url);
-        Failure::text(
-            Exit::Failed,
-            match sorted(error) {
-                Reached::NoName => format!("the name {host} has no address (DNS); check --url"),
-                Reached::Refused => format!(
-                    "{} refuses connections: is the server running, and on that port?",
-                    self.url
-                ),
-                Reached::Silent => format!(
-                    "{host} does not answer in time: check the address, the firewall, and whether the server runs"
-                ),
-                Reached::Tls(reason) => format!(
-                    "the connection to {host} cannot be secured: {}. It needs a certificate of a public authority for this very name; plain http only for this machine",
-                    quoted(&reason)
-                ),
-                Reached::Reply(_) => format!("{host} answered something else than HTTP"),
-                Reached::Broken(reason) => {
-                    format!("calling {} failed: {}", self.url, quoted(&reason))
-                }
-            },
-        )
-    }
-
     /// The address of a file: of a signed address only path and query count,
     /// which are called where everything else is.
     fn place(&self, address: &str) -> Option<String> {
@@ -187,9 +85,7 @@ impl Server {
 /// only: another one that is named by flag shall not learn it.
 fn token_for<'a>(url: &str, env: &'a Env) -> Option<&'a str> {
     let token = env.get("CODEX_TOKEN")?;
-    let is_its_own = env
-        .get("CODEX_URL")
-        .is_none_or(|usual| normalise(usual).is_ok_and(|usual| usual == url));
+    let is_its_own = peer::owns_token(url, env);
     if !is_its_own {
         printer::remark(&format!(
             "CODEX_TOKEN is that of CODEX_URL and is not sent to {url}; --token gives another"
@@ -314,13 +210,7 @@ impl Far<'_> {
             .patient(request.send())
             .await?
             .map_err(|error| self.server.failed(&error))?;
-        let kind = text(response.headers(), CONTENT_TYPE.as_str()).unwrap_or_default();
-        let kind = kind
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
+        let kind = peer::media_type(&response);
         let answer = match (response.status().as_u16(), kind.as_str()) {
             (200, "text/event-stream") => self.stream(response).await?,
             (200, "application/json") => self.whole(response).await?,
@@ -495,14 +385,7 @@ impl Far<'_> {
     }
 
     async fn refused(&self, response: Response) -> Failure {
-        let header = |name: &str| text(response.headers(), name);
-        let mut refusal = Refusal {
-            status: response.status().as_u16(),
-            retry_after: header(RETRY_AFTER.as_str()),
-            location: header(LOCATION.as_str()),
-            content_type: header(CONTENT_TYPE.as_str()).unwrap_or_default(),
-            body: String::new(),
-        };
+        let mut refusal = Refusal::of(&response);
         // Without its words the refusal still has its status.
         if let Ok(body) = self.read(response, REFUSAL, |_| true).await {
             refusal.body = String::from_utf8_lossy(&body).into_owned();
@@ -578,21 +461,6 @@ impl Far<'_> {
             }
         }
     }
-}
-
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned)
-}
-
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

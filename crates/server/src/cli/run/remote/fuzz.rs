@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::answer::Answer;
-use super::events::Reader;
+use crate::cli::peer::events::Reader;
 
 /// A stream of events, its first byte the size of the pieces it comes in.
 pub(crate) fn events(bytes: &[u8]) {

@@ -1,14 +1,13 @@
 //! Requests as they are written, and answers as they are read.
 
+use std::time::Duration;
+
 use proptest::prelude::{Strategy, any, proptest};
 
 use super::*;
 
 fn server(url: &str) -> Server {
-    Server {
-        url: url.to_owned(),
-        token: None,
-    }
+    Server::new(url.to_owned(), None, "test").unwrap()
 }
 
 #[test]

@@ -6,19 +6,19 @@ const EVENT: usize = super::ANSWER;
 
 /// An event that is whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Event {
-    pub(super) name: String,
-    pub(super) data: String,
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) data: String,
 }
 
 /// More came for one event than any server of ours sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it sends an event of more than {} MiB", EVENT >> 20)]
-pub(super) struct TooLong;
+pub(crate) struct TooLong;
 
 /// Reads events from bytes, however these are cut into pieces.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     /// The last line, not whole yet.
     line: Vec<u8>,
     name: String,
@@ -32,7 +32,7 @@ impl Reader {
     ///
     /// # Errors
     /// When an event grows too long.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, TooLong> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, TooLong> {
         let mut events = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {

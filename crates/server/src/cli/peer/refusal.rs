@@ -1,6 +1,8 @@
 //! What a server's refusal, or its silence, means to who called it. Pure.
 //! The server's own words are quoted only when short and tamed.
 
+use reqwest::Response;
+use reqwest::header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER};
 use serde_json::Value;
 
 use super::Server;
@@ -11,16 +13,33 @@ const QUOTED: usize = 500;
 
 /// An answer that is not the one that was asked for.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Refusal {
-    pub(super) status: u16,
+pub(in crate::cli) struct Refusal {
+    pub(in crate::cli) status: u16,
     /// Seconds, or a date, as the server said it.
-    pub(super) retry_after: Option<String>,
-    pub(super) location: Option<String>,
-    pub(super) content_type: String,
-    pub(super) body: String,
+    pub(in crate::cli) retry_after: Option<String>,
+    pub(in crate::cli) location: Option<String>,
+    pub(in crate::cli) content_type: String,
+    pub(in crate::cli) body: String,
 }
 
 impl Refusal {
+    /// Makes one of an answer's head; its body is still to be read.
+    pub(in crate::cli) fn of(response: &Response) -> Self {
+        let header = |name: &HeaderName| {
+            let value = response.headers().get(name);
+            value
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        Self {
+            status: response.status().as_u16(),
+            retry_after: header(&RETRY_AFTER),
+            location: header(&LOCATION),
+            content_type: header(&CONTENT_TYPE).unwrap_or_default(),
+            body: String::new(),
+        }
+    }
+
     /// The server's own words, where it is one of ours.
     fn detail(&self) -> Option<String> {
         let problem: Value = serde_json::from_str(&self.body).ok()?;
@@ -39,7 +58,7 @@ impl Refusal {
     }
 
     /// What happened and what to do about it.
-    pub(super) fn told(&self, server: &Server) -> String {
+    pub(in crate::cli) fn told(&self, server: &Server) -> String {
         let url = &server.url;
         let status = self.status;
         let detail = self.detail();
@@ -48,7 +67,7 @@ impl Refusal {
             .map_or_else(String::new, |detail| format!(": {detail}"));
         match (status, &detail) {
             (401, _) if server.token.is_none() => format!(
-                "{url} asks for a token ({status}). Give one in CODEX_TOKEN or with --token; on the server, codex-server token create NAME makes one"
+                "{url} asks for a token ({status}). Give one in CODEX_TOKEN (`run` takes it with --token as well); on the server, codex-server token create NAME makes one"
             ),
             (401, _) => format!(
                 "{url} refuses the token ({status}): it is wrong, revoked, or another server's. On the server, codex-server token list names the valid ones"
@@ -89,7 +108,7 @@ impl Refusal {
 }
 
 /// Somebody's words, short and tamed.
-pub(super) fn quoted(text: &str) -> String {
+pub(in crate::cli) fn quoted(text: &str) -> String {
     let short: String = text.trim().chars().take(QUOTED).collect();
     printable(&short)
 }
@@ -102,10 +121,8 @@ mod tests {
     fn refusals_name_cause_and_cure() {
         let check =
             |status: u16, body: &str, retry: Option<&str>, token: Option<&str>, words: &[&str]| {
-                let server = Server {
-                    url: "https://x.example".to_owned(),
-                    token: token.map(str::to_owned),
-                };
+                let url = "https://x.example".to_owned();
+                let server = Server::new(url, token, "test").unwrap();
                 let refusal = Refusal {
                     status,
                     retry_after: retry.map(str::to_owned),
