@@ -29,6 +29,9 @@ pub use file::passed_over;
 pub use home::home_directory;
 pub use resolve::{ConfigError, Flags, Problem, Source, load, resolve};
 
+/// Largest body of a request, in bytes, unless set.
+pub(crate) const BODY_LIMIT: usize = 10 * 1024 * 1024;
+
 /// How requests are let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -167,7 +170,7 @@ impl Config {
             min_isolation: Isolation::Uids,
             max_isolation: Isolation::Full,
             cors_origins: Vec::new(),
-            body_limit: 10 * 1024 * 1024,
+            body_limit: BODY_LIMIT,
             client_timeout: Duration::from_secs(30),
             action_timeout: Duration::from_secs(40),
             mcp_timeout: Duration::from_secs(50),

@@ -21,7 +21,7 @@ use crate::runs::Caller;
 mod call;
 mod endpoint;
 mod files;
-mod message;
+pub(crate) mod message;
 mod sessions;
 mod stdio;
 mod tools;

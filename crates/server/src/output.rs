@@ -21,6 +21,16 @@ pub fn bytes(content: &[u8]) -> io::Result<()> {
     write_to(io::stdout().lock(), content)
 }
 
+/// Writes a line to standard output, for a reader that must not miss it.
+///
+/// # Errors
+/// When standard output fails, also by a reader that went away.
+pub fn line(text: &str) -> io::Result<()> {
+    let mut stream = io::stdout().lock();
+    stream.write_all(with_newline(text).as_bytes())?;
+    stream.flush()
+}
+
 /// Writes bytes to standard error as they are, by way of the queue where there is one.
 ///
 /// # Errors

@@ -1,10 +1,11 @@
 //! `mcp`: the Model Context Protocol on standard input and output, with an
 //! engine of this process. It may run beside a server on the same data
-//! directory, and listens on no port.
+//! directory, and listens on no port. With `--url` a server elsewhere answers,
+//! and nothing is run here.
 
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use engine::Engine;
 use tokio_util::sync::CancellationToken;
 
@@ -23,16 +24,32 @@ use crate::runs::{Caller, ClientLimits};
 use crate::store::Store;
 use crate::{mcp as protocol, output, telemetry};
 
+mod forward;
+
+const AFTER_HELP: &str = "\
+A client starts it, as in: claude mcp add codex -- codex-server mcp
+It needs no token and no server, and ends when its client does.
+Packages are those of the data directory: codex-server up installs them.
+
+With --url it runs nothing here, and hands every message to a server over HTTP,
+for clients that speak only standard input and output. The token comes from the
+variable CODEX_TOKEN, as in:
+  claude mcp add codex --env CODEX_TOKEN=… -- codex-server mcp --url https://host";
+
 #[derive(Debug, Args)]
-#[command(
-    after_help = "A client starts it, as in: claude mcp add codex -- codex-server mcp\nIt needs no token and no server, and ends when its client does.\n\nPackages are those of the data directory: codex-server up installs them."
-)]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct McpArgs {
+    /// Let the server at this address answer: https, or http on this machine
+    #[arg(long, value_name = "URL", help_heading = "Server", value_hint = ValueHint::Url)]
+    url: Option<String>,
     #[command(flatten)]
     flags: EngineFlags,
 }
 
 pub(super) fn mcp(args: &McpArgs, env: &Env) -> Result<Exit, Failure> {
+    if let Some(url) = &args.url {
+        return forward::forward(forward::named(url, &args.flags.0, env)?);
+    }
     let mut settings = settings(&args.flags, env)?;
     if !settings.sources.contains_key("log_level") {
         "warn".clone_into(&mut settings.log_level);

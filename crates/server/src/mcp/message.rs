@@ -1,8 +1,9 @@
-//! The first look at a message that came over HTTP: whether it is one request
-//! or notification of JSON-RPC at all, told in JSON-RPC's own codes. What it
-//! asks for is rmcp's to read.
+//! The first look at a message that came over HTTP, or is on its way to HTTP:
+//! whether it is one request or notification of JSON-RPC at all, told in
+//! JSON-RPC's own codes. What it asks for is rmcp's to read.
 
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
 
 use crate::api::parse_object;
 
@@ -10,11 +11,11 @@ use crate::api::parse_object;
 const PARSE_ERROR: i32 = -32700;
 
 /// JSON-RPC's code for JSON that is no message.
-const INVALID_REQUEST: i32 = -32600;
+pub(crate) const INVALID_REQUEST: i32 = -32600;
 
 /// Why a body is no message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NoMessage {
+pub(crate) struct NoMessage {
     code: i32,
     words: String,
 }
@@ -28,13 +29,13 @@ impl NoMessage {
     }
 
     /// Returns the answer to it.
-    pub(super) fn answer(&self) -> Value {
+    pub(crate) fn answer(&self) -> Value {
         error(self.code, &self.words)
     }
 }
 
 /// Returns a JSON-RPC error that answers no request in particular.
-pub(super) fn error(code: i32, words: &str) -> Value {
+pub(crate) fn error(code: i32, words: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": words } })
 }
 
@@ -43,13 +44,28 @@ pub(super) fn error(code: i32, words: &str) -> Value {
 /// # Errors
 /// [`NoMessage`] with JSON-RPC's code and the cure.
 pub(super) fn method(body: &[u8]) -> Result<Option<String>, NoMessage> {
+    match parse(body)?.remove("method") {
+        Some(Value::String(method)) => Ok(Some(method)),
+        _ => Ok(None),
+    }
+}
+
+/// Checks that a body is one message, and returns its members: a text as
+/// `method`, or else a result or an error.
+///
+/// # Errors
+/// [`NoMessage`] with JSON-RPC's code and the cure.
+pub(crate) fn parse(body: &[u8]) -> Result<Map<String, Value>, NoMessage> {
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(NoMessage::invalid(
             "batches are not taken; send one message in each request",
         ));
     }
-    let mut object = parse_object(body).map_err(|problem| NoMessage {
-        code: PARSE_ERROR,
+    let object = parse_object(body).map_err(|problem| NoMessage {
+        code: match serde_json::from_slice::<IgnoredAny>(body) {
+            Ok(_) => INVALID_REQUEST,
+            Err(_) => PARSE_ERROR,
+        },
         words: problem.detail,
     })?;
     if object.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
@@ -63,10 +79,10 @@ pub(super) fn method(body: &[u8]) -> Result<Option<String>, NoMessage> {
     if !good_id {
         return Err(NoMessage::invalid("id must be a string or a whole number"));
     }
-    match object.remove("method") {
-        Some(Value::String(method)) => Ok(Some(method)),
+    match object.get("method") {
+        Some(Value::String(_)) => Ok(object),
         Some(_) => Err(NoMessage::invalid("method must be a string")),
-        None if object.contains_key("result") || object.contains_key("error") => Ok(None),
+        None if object.contains_key("result") || object.contains_key("error") => Ok(object),
         None => Err(NoMessage::invalid("method is missing")),
     }
 }
@@ -90,6 +106,8 @@ mod tests {
             ("", Err(PARSE_ERROR)),
             ("{", Err(PARSE_ERROR)),
             ("\u{1}", Err(PARSE_ERROR)),
+            ("null", Err(INVALID_REQUEST)),
+            ("7", Err(INVALID_REQUEST)),
             ("[]", Err(INVALID_REQUEST)),
             (" [{}]", Err(INVALID_REQUEST)),
             ("{}", Err(INVALID_REQUEST)),

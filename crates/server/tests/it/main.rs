@@ -10,6 +10,7 @@ mod file_refs;
 mod http;
 mod importer;
 mod mcp;
+mod mcp_forward;
 mod mcp_stdio;
 mod metrics;
 mod openapi;

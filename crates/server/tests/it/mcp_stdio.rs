@@ -2,16 +2,17 @@
 //! on the same data directory.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::server::wait_within;
 use crate::support::TestServer;
 
 /// `codex-server mcp`, with the lines that it prints.
-struct Local {
+pub(crate) struct Local {
     process: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -20,10 +21,13 @@ struct Local {
 impl Local {
     fn beside(server: &TestServer) -> Self {
         let mut command = server.command();
-        command
-            .arg("mcp")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.arg("mcp");
+        Self::start(&mut command)
+    }
+
+    /// Starts a command that speaks the protocol.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().expect("the binary runs");
         let output = BufReader::new(process.stdout.take().expect("a pipe"));
         let (sender, lines) = mpsc::channel();
@@ -42,19 +46,19 @@ impl Local {
         }
     }
 
-    fn send(&mut self, line: &str) {
+    pub(crate) fn send(&mut self, line: &str) {
         let input = self.input.as_mut().expect("an open pipe");
         writeln!(input, "{line}").expect("write");
     }
 
-    fn next(&self) -> Value {
+    pub(crate) fn next(&self) -> Value {
         let line = self.lines.recv_timeout(Duration::from_secs(20));
         let line = line.expect("a line in time");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
     /// Sends a request; returns what came before its answer, and the answer.
-    fn ask(&mut self, id: u32, method: &str, params: &Value) -> (Vec<Value>, Value) {
+    pub(crate) fn ask(&mut self, id: u32, method: &str, params: &Value) -> (Vec<Value>, Value) {
         let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         self.send(&request.to_string());
         let mut before = Vec::new();
@@ -67,7 +71,7 @@ impl Local {
         }
     }
 
-    fn initialize(&mut self) -> Value {
+    pub(crate) fn initialize(&mut self) -> Value {
         let params = json!({
             "protocolVersion": "2025-11-25",
             "capabilities": {},
@@ -76,8 +80,24 @@ impl Local {
         self.ask(0, "initialize", &params).1
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits for its end, with its input open.
+    pub(crate) fn ended_within(&mut self, time: Duration) {
+        let has_ended = || {
+            self.process
+                .try_wait()
+                .expect("a child can be asked")
+                .is_some()
+        };
+        wait_within(time, "its end", has_ended);
+    }
+
     /// Closes its input; returns its exit code and what it printed last.
-    fn end(mut self) -> (Option<i32>, Vec<String>) {
+    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
         drop(self.input.take());
         let status = self.process.wait().expect("an end");
         (status.code(), self.lines.try_iter().collect())

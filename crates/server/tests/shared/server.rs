@@ -201,7 +201,7 @@ impl Drop for Process {
     clippy::disallowed_methods,
     reason = "a signal needs the kill command: tests have no system calls"
 )]
-fn signal(id: u32, name: &str) {
+pub(crate) fn signal(id: u32, name: &str) {
     let sent = Command::new("kill")
         .args(["-s", name, &id.to_string()])
         .status();
