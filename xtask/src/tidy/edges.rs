@@ -14,7 +14,7 @@ struct Edge {
     except: &'static [&'static str],
 }
 
-const CRATES: [Edge; 13] = [
+const CRATES: [Edge; 17] = [
     edge("crates/sandbox/", "engine", &[]),
     edge("crates/sandbox/", "codex_server", &[]),
     edge("crates/sandbox/", "tokio", &[]),
@@ -26,6 +26,10 @@ const CRATES: [Edge; 13] = [
     edge("crates/engine/", "sqlx", &[]),
     edge("crates/server/src/", "sandbox", &["enter", "probe"]),
     edge("crates/server/src/", "landlock", &[]),
+    edge("crates/server/src/", "plane", &[]),
+    edge("crates/plane/", "sandbox", &[]),
+    edge("crates/plane/", "engine", &[]),
+    edge("crates/plane/", "codex_server", &[]),
     edge("lab/", "sandbox", &[]),
     edge("xtask/", "sandbox", &[]),
 ];
@@ -71,7 +75,7 @@ const MANIFESTS: [(&str, &[&str]); 3] = [
     ),
     (
         "crates/server/Cargo.toml",
-        &["libc", "landlock", "syscalls"],
+        &["libc", "landlock", "syscalls", "plane"],
     ),
 ];
 
@@ -205,6 +209,8 @@ mod tests {
             ("crates/engine/src/a.rs", "fn f() -> axum::Router {}"),
             ("crates/sandbox/src/a.rs", "use engine::Job;"),
             ("crates/sandbox/src/a.rs", "use tokio::net;"),
+            ("crates/plane/src/a.rs", "use codex_server::tunnel;"),
+            (server, "use plane::Plane;"),
         ] {
             tells_apart(crates, &good, &[bad]);
         }
@@ -234,5 +240,11 @@ mod tests {
             &[(path, "[dependencies]\nserde.workspace = true\n")],
         );
         tells_apart(manifests, &[], &[(path, "not = = toml")]);
+        let path = "crates/server/Cargo.toml";
+        tells_apart(
+            manifests,
+            &[(path, "[dev-dependencies]\nplane.workspace = true\n")],
+            &[(path, "[dependencies]\nplane.workspace = true\n")],
+        );
     }
 }
