@@ -29,8 +29,8 @@ pub use config::{Bounds, DEFAULT_URL, Wanted, control_plane, id};
 pub use key::Key;
 pub use status::{Condition, Status};
 
+use self::plane::{Failed, Plane};
 use patience::Backoff;
-use plane::{Failed, Plane};
 use status::{CommandEnd, Outcome};
 use work::Worker;
 

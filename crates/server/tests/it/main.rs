@@ -14,7 +14,6 @@ mod mcp_forward;
 mod mcp_stdio;
 mod metrics;
 mod openapi;
-mod plane;
 mod rules;
 mod shares;
 mod streaming;

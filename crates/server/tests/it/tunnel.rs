@@ -1,20 +1,61 @@
-//! OpenAI's tunnel against a control plane of the tests' own.
+//! OpenAI's tunnel against the [plane](::plane), which judges what the server
+//! sends by the rules of the real service.
 
 use std::time::{Duration, Instant};
 
+use plane::{Door, Fault, Plane, Post};
 use serde_json::{Value, json};
 
-use crate::plane::{ID, KEY, Plane};
 use crate::support::TestServer;
 
 fn server(plane: &Plane) -> TestServer {
-    let url = format!("http://{}", plane.address);
     TestServer::with(&[
-        ("CODEX_TUNNEL", ID),
-        ("CODEX_TUNNEL_URL", &url),
-        ("CODEX_TUNNEL_KEY", KEY),
+        ("CODEX_TUNNEL", plane.id()),
+        ("CODEX_TUNNEL_URL", &plane.url()),
+        ("CODEX_TUNNEL_KEY", plane.key()),
         ("CODEX_LOG_LEVEL", "debug"),
     ])
+}
+
+/// Returns the body that ends a command.
+fn ask(plane: &Plane, command: Value) -> Value {
+    plane.call(command).body
+}
+
+/// Returns what has been posted for a command until now.
+fn posted(plane: &Plane, request_id: &str) -> Vec<Post> {
+    let of_it = |post: &Post| post.body["request_id"] == request_id;
+    plane.posts().into_iter().filter(of_it).collect()
+}
+
+/// Returns what was posted for a command, once there are `count`.
+fn answers(plane: &Plane, request_id: &str, count: usize) -> Vec<Post> {
+    plane.until(&format!("{count} answers to {request_id}"), |plane| {
+        posted(plane, request_id).len() >= count
+    });
+    posted(plane, request_id)
+}
+
+/// An answer in place of the plane's own: status, headers and body.
+fn fault(code: u16, headers: &[(&str, &str)], body: &str) -> Fault {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Fault::Status {
+        code,
+        headers: headers.iter().map(owned).collect(),
+        body: body.to_owned(),
+    }
+}
+
+/// Queues faults, of which each request takes one.
+fn fail(plane: &Plane, door: Door, faults: impl IntoIterator<Item = Fault>) {
+    for fault in faults {
+        plane.fail_next(door, fault);
+    }
+}
+
+#[track_caller]
+fn nothing_wrong(plane: &Plane) {
+    assert_eq!(plane.violations(), Vec::<String>::new());
 }
 
 /// A command as the control plane makes it.
@@ -79,7 +120,7 @@ fn a_session_of_the_older_protocol_goes_through_the_tunnel() {
     let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"},
     }});
-    let told = plane.call(&command("init", json!({}), initialize));
+    let told = ask(&plane, command("init", json!({}), initialize));
     assert_eq!(told["resp_code"], 200, "{told}");
     let session = told["resp_headers"]["mcp-session-id"].clone();
     let of_session = |id: &str, jsonrpc| {
@@ -95,13 +136,13 @@ fn a_session_of_the_older_protocol_goes_through_the_tunnel() {
         "arguments": {"code": "import time\nprint('one', flush=True)\ntime.sleep(2.2)\nprint('two')"},
         "_meta": {"progressToken": 1},
     }});
-    let done = plane.call(&of_session("call", call));
+    let done = ask(&plane, of_session("call", call));
     assert_eq!(done["resp_json"]["id"], 7);
     assert_eq!(
         done["resp_json"]["result"]["structuredContent"]["output"], "one\ntwo\n",
         "{done}"
     );
-    let told = plane.posts("call", 3);
+    let told = answers(&plane, "call", 3);
     let (last, progress) = told.split_last().expect("posts");
     assert!(
         progress
@@ -115,21 +156,21 @@ fn a_session_of_the_older_protocol_goes_through_the_tunnel() {
     );
     assert_eq!(last.body["resp_type"], "jsonrpc_response");
     let notified = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-    let notified = plane.call(&of_session("note", notified));
+    let notified = ask(&plane, of_session("note", notified));
     assert_eq!(
         (&notified["resp_type"], &notified["resp_code"]),
         (&json!("notify_ack"), &json!(202))
     );
     let mut end = of_session("end", Value::Null);
     end["command_type"] = json!("session_termination");
-    let ended = plane.call(&end);
+    let ended = ask(&plane, end);
     assert_eq!(
         (&ended["resp_type"], &ended["resp_code"]),
         (&json!("session_termination_response"), &json!(204))
     );
     let list = json!({"jsonrpc": "2.0", "id": "x", "method": "tools/list"});
-    assert_eq!(plane.call(&of_session("after", list))["resp_code"], 404);
-    assert_eq!(plane.wrongs(), Vec::<String>::new());
+    assert_eq!(ask(&plane, of_session("after", list))["resp_code"], 404);
+    nothing_wrong(&plane);
     state(&server, "ready");
 }
 
@@ -139,11 +180,10 @@ fn members_cannot_reach_each_other_s_files() {
     let server = server(&plane);
     let code = "print(open('in.csv').read()); open('out.bin', 'wb').write(bytes(range(256)))";
     let files = json!([{"path": "in.csv", "content": "a,b\n1,2\n"}]);
-    let ran = plane.call(&run_code(
-        "run",
-        "member-a",
-        json!({"code": code, "files": files}),
-    ));
+    let ran = ask(
+        &plane,
+        run_code("run", "member-a", json!({"code": code, "files": files})),
+    );
     let result = &ran["resp_json"]["result"]["structuredContent"];
     assert_eq!(result["output"], "a,b\n1,2\n\n", "{ran}");
     assert_eq!(
@@ -154,7 +194,10 @@ fn members_cannot_reach_each_other_s_files() {
     let uri = result["files"][0]["uri"].as_str().expect("a resource");
     let read = |id: &str, member: &str| {
         let params = json!({ "uri": uri });
-        let answer = plane.call(&stateless(id, member, "resources/read", Some(uri), params));
+        let answer = ask(
+            &plane,
+            stateless(id, member, "resources/read", Some(uri), params),
+        );
         answer["resp_json"].clone()
     };
     let own = read("own", "member-a");
@@ -164,7 +207,7 @@ fn members_cannot_reach_each_other_s_files() {
     assert!(blob.starts_with("AAECAwQF") && blob.len() == 344, "{own}");
     assert!(read("other", "member-b")["error"].is_object());
     assert!(read("forged", "")["error"].is_object());
-    assert_eq!(plane.wrongs(), Vec::<String>::new());
+    nothing_wrong(&plane);
     drop(server);
 }
 
@@ -198,29 +241,32 @@ fn commands_fail_each_for_itself() {
         .enumerate()
         .map(|(at, text)| with(&format!("odd-{at}"), "response_timeout", json!(text)));
     let many = (0..26).map(|at| ping(&format!("many-{at}")));
-    plane.push(silent);
-    plane.push(odd.chain(many).collect());
+    plane.push_all(silent);
+    plane.push_all(odd.chain(many).collect());
     for id in (0..4)
         .map(|at| format!("odd-{at}"))
         .chain((0..26).map(|at| format!("many-{at}")))
     {
-        let posts = plane.posts(&id, 1);
+        let posts = answers(&plane, &id, 1);
         assert_eq!(posts[0].body["resp_json"]["id"], id.as_str());
         assert!(
             posts[0].body["resp_json"]["result"]["tools"].is_array(),
             "{posts:?}"
         );
     }
-    let other = plane.call(&with("harpoon", "channel", json!("harpoon")));
+    let other = ask(&plane, with("harpoon", "channel", json!("harpoon")));
     assert_eq!(other["resp_code"], 400, "{other}");
     assert_eq!(other["resp_json"]["error"]["code"], -32603);
-    let bad = plane.call(&command(
-        "bad",
-        json!({}),
-        json!({"jsonrpc": "1.0", "id": 1, "method": "x"}),
-    ));
+    let bad = ask(
+        &plane,
+        command(
+            "bad",
+            json!({}),
+            json!({"jsonrpc": "1.0", "id": 1, "method": "x"}),
+        ),
+    );
     assert_eq!(bad["resp_json"]["error"]["code"], -32600, "{bad}");
-    let unknown = plane.call(&stateless("none", "m", "no/such", None, json!({})));
+    let unknown = ask(&plane, stateless("none", "m", "no/such", None, json!({})));
     assert_eq!(unknown["resp_json"]["error"]["code"], -32601, "{unknown}");
     let until = Instant::now() + Duration::from_secs(10);
     while server.running() > 0 {
@@ -228,31 +274,29 @@ fn commands_fail_each_for_itself() {
         std::thread::sleep(Duration::from_millis(50));
     }
     for id in ["late", "unknown", "shardless", "bodiless", "slow"] {
-        assert!(plane.posted(id).is_empty(), "{id}");
+        assert!(posted(&plane, id).is_empty(), "{id}");
     }
-    assert_eq!(plane.wrongs(), Vec::<String>::new());
+    nothing_wrong(&plane);
 }
 
 #[test]
 fn a_control_plane_that_fails_is_asked_again() {
     let plane = Plane::start();
-    let none = Vec::new;
-    plane.fail_polls([
-        (500, none(), "broken"),
-        (200, none(), "{\"commands\": ["),
-        (200, none(), "[]"),
-        (429, vec![("retry-after", "1")], ""),
-        (
-            503,
-            vec![("retry-after", "Thu, 01 Jan 1970 00:00:00 GMT")],
-            "",
-        ),
-    ]);
+    let past = ("retry-after", "Thu, 01 Jan 1970 00:00:00 GMT");
+    let polls = [
+        fault(500, &[], "broken"),
+        fault(200, &[], "{\"commands\": ["),
+        fault(200, &[], "[]"),
+        fault(429, &[("retry-after", "1")], ""),
+        fault(503, &[past], ""),
+    ];
+    fail(&plane, Door::Poll, polls);
     let server = server(&plane);
     state(&server, "ready");
-    plane.fail_posts([(503, vec![("retry-after", "1")], ""), (502, none(), "")]);
-    plane.push(vec![stateless("again", "m", "tools/list", None, json!({}))]);
-    let posts = plane.posts("again", 3);
+    let busy = fault(503, &[("retry-after", "1")], "");
+    fail(&plane, Door::Response, [busy, fault(502, &[], "")]);
+    plane.push(stateless("again", "m", "tools/list", None, json!({})));
+    let posts = answers(&plane, "again", 3);
     assert!(
         posts.iter().all(|post| post.bytes == posts[0].bytes),
         "the same bytes"
@@ -261,21 +305,21 @@ fn a_control_plane_that_fails_is_asked_again() {
         posts[1].at - posts[0].at >= Duration::from_secs(1),
         "as long as it asked"
     );
-    plane.fail_posts([(404, none(), "")]);
-    plane.push(vec![stateless("gone", "m", "tools/list", None, json!({}))]);
-    plane.posts("gone", 1);
-    plane.fail_posts([(413, none(), "")]);
-    plane.push(vec![stateless("large", "m", "tools/list", None, json!({}))]);
-    let large = plane.posts("large", 2);
+    fail(&plane, Door::Response, [fault(404, &[], "")]);
+    plane.push(stateless("gone", "m", "tools/list", None, json!({})));
+    answers(&plane, "gone", 1);
+    fail(&plane, Door::Response, [fault(413, &[], "")]);
+    plane.push(stateless("large", "m", "tools/list", None, json!({})));
+    let large = answers(&plane, "large", 2);
     let told = large[1].body["resp_json"]["error"]["message"].to_string();
     assert!(told.contains("larger than the tunnel takes"), "{told}");
     assert_eq!(
-        plane.posted("gone").len(),
+        posted(&plane, "gone").len(),
         1,
         "what is settled is not posted again"
     );
-    assert_eq!(large[0].status, 413);
-    assert_eq!(plane.wrongs(), Vec::<String>::new());
+    assert_eq!(large[0].status, Some(413));
+    nothing_wrong(&plane);
 }
 
 #[test]
@@ -287,16 +331,17 @@ fn a_refusal_is_said_once_and_the_server_serves() {
     ] {
         let plane = Plane::start();
         let body = format!("{{\"error\": {{\"message\": \"no\", \"code\": {code:?}}}}}");
-        let body: &'static str = body.leak();
         let to = ("location", "http://127.0.0.1:1/stolen");
-        plane.fail_polls(std::iter::repeat_n((status, vec![to], body), 50));
+        let refusal = fault(status, &[to], &body);
+        fail(&plane, Door::Poll, std::iter::repeat_n(refusal, 50));
         let server = server(&plane);
         state(&server, "refused");
         let line = server.log_line(&["ERROR", words]);
-        assert!(!line.contains(KEY));
+        assert!(!line.contains(plane.key()));
         std::thread::sleep(Duration::from_millis(500));
-        assert_eq!(plane.polls(), 1, "no tight loop");
+        assert_eq!(plane.polls().len(), 1, "no tight loop");
         server.still_answers();
+        nothing_wrong(&plane);
     }
 }
 
@@ -305,7 +350,7 @@ fn the_key_is_in_no_log_metric_or_box() {
     let plane = Plane::start();
     let server = server(&plane);
     let code = "import os, glob\nfor path in ['/proc/self/environ', *glob.glob('/proc/*/environ')]:\n    try: print(open(path).read())\n    except OSError: pass\nprint(os.environ)";
-    let ran = plane.call(&run_code("run", "m", json!({ "code": code })));
+    let ran = ask(&plane, run_code("run", "m", json!({ "code": code })));
     let output = ran["resp_json"]["result"]["structuredContent"]["output"].to_string();
     assert!(output.contains("environ("), "{ran}");
     let token = format!("Authorization: Bearer {}", server.token);
@@ -325,8 +370,9 @@ fn the_key_is_in_no_log_metric_or_box() {
         server.get("/health").text(),
         argv,
     ] {
-        assert!(!text.contains(KEY), "{text}");
+        assert!(!text.contains(plane.key()), "{text}");
     }
+    nothing_wrong(&plane);
 }
 
 #[test]
@@ -336,54 +382,64 @@ fn revoking_its_token_closes_the_tunnel() {
     state(&server, "ready");
     let (code, said) = server.beside(&["token", "revoke", "tunnel"]);
     assert_eq!(code, Some(0), "{said}");
-    plane.push(vec![stateless("after", "m", "tools/list", None, json!({}))]);
+    plane.push(stateless("after", "m", "tools/list", None, json!({})));
     state(&server, "revoked");
-    let polls = plane.polls();
+    let polls = plane.polls().len();
     std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(plane.polls(), polls);
-    assert!(plane.posted("after").is_empty());
+    assert_eq!(plane.polls().len(), polls);
+    assert!(posted(&plane, "after").is_empty());
     server.still_answers();
+    nothing_wrong(&plane);
 }
 
 #[test]
 fn connecting_waits_for_the_first_poll_and_the_first_call() {
     let plane = Plane::start();
-    plane.fail_polls([(500, Vec::new(), "broken"), (500, Vec::new(), "broken")]);
+    fail(
+        &plane,
+        Door::Poll,
+        [fault(500, &[], "broken"), fault(500, &[], "broken")],
+    );
     let server = server(&plane);
     let (code, said) = std::thread::scope(|scope| {
         let connecting = scope.spawn(|| server.beside(&["connect", "chatgpt", "--wait", "30s"]));
         state(&server, "ready");
         std::thread::sleep(Duration::from_secs(1));
         assert!(!connecting.is_finished(), "nobody has called yet");
-        plane.call(&run_code("first", "m", json!({"code": "print(1)"})));
+        ask(&plane, run_code("first", "m", json!({"code": "print(1)"})));
         connecting.join().expect("it ends")
     });
     assert_eq!(code, Some(0), "{said}");
     for words in [
         "the tunnel is open",
-        ID,
+        plane.id(),
         "Add custom MCP server",
         "ChatGPT has called",
     ] {
         assert!(said.contains(words), "lacks {words:?}: {said}");
     }
-    assert!(!said.contains(KEY));
+    assert!(!said.contains(plane.key()));
     let (code, said) = server.beside(&["connect", "chatgpt", "--json"]);
     assert_eq!(code, Some(0), "{said}");
     let json: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(
         (&json["ready"], &json["tunnel"]["id"]),
-        (&json!(true), &json!(ID))
+        (&json!(true), &json!(plane.id()))
     );
     let (_, said) = server.beside(&["doctor"]);
-    assert!(said.contains(&format!("{ID} is open")), "{said}");
+    assert!(said.contains(&format!("{} is open", plane.id())), "{said}");
+    nothing_wrong(&plane);
 }
 
 #[test]
 fn what_is_wrong_is_told_to_the_operator_alone() {
     let plane = Plane::start();
     let body = r#"{"error": {"message": "no", "code": "tunnel_use_forbidden"}}"#;
-    plane.fail_polls(std::iter::repeat_n((403, Vec::new(), body), 50));
+    fail(
+        &plane,
+        Door::Poll,
+        std::iter::repeat_n(fault(403, &[], body), 50),
+    );
     let server = server(&plane);
     state(&server, "refused");
     let (_, admin) = server.beside(&["token", "create", "operator", "--scope", "admin"]);
@@ -401,24 +457,28 @@ fn what_is_wrong_is_told_to_the_operator_alone() {
     let told = ask(&admin);
     assert_eq!(
         (&told["state"], &told["id"]),
-        (&json!("refused"), &json!(ID))
+        (&json!("refused"), &json!(plane.id()))
     );
     let detail = told["detail"].as_str().expect("words");
     assert!(detail.contains("Tunnels Read and Use"), "{detail}");
     let page = server.get("/").text();
     assert!(
-        page.contains("<strong>refused</strong>") && !page.contains(ID),
+        page.contains("<strong>refused</strong>") && !page.contains(plane.id()),
         "{page}"
     );
     // Without the key, what is wrong is in the log.
     let (code, said) = server.beside(&["connect", "chatgpt"]);
     assert_eq!(code, Some(8), "{said}");
     assert!(said.contains("the tunnel has no key"), "{said}");
-    std::fs::write(server.home().join("tunnel.key"), KEY).expect("written");
+    std::fs::write(server.home().join("tunnel.key"), plane.key()).expect("written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(server.home().join("tunnel.key"), mode).expect("chmod");
-    let url = format!("http://{}", plane.address);
-    let (_, said) = server.beside(&["doctor", "--tunnel", ID, "--tunnel-url", &url]);
+    let url = plane.url();
+    let (_, said) = server.beside(&["doctor", "--tunnel", plane.id(), "--tunnel-url", &url]);
     // The key that is here is good for the record, and only polls are refused.
     assert!(said.contains("the server's tunnel is refused"), "{said}");
+    fail(&plane, Door::Record, [fault(403, &[], body)]);
+    let (_, said) = server.beside(&["doctor", "--tunnel", plane.id(), "--tunnel-url", &url]);
+    assert!(said.contains("Tunnels Read and Use"), "{said}");
+    nothing_wrong(&plane);
 }
