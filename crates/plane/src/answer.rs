@@ -30,6 +30,8 @@ pub enum Fault {
     Reset,
     /// A connection that is dropped in the middle of an answer with status 200.
     HalfBody,
+    /// A connection that stays open without an answer, until the client leaves it.
+    Silence,
     /// Status 307 to another address.
     Redirect(String),
 }
@@ -49,7 +51,7 @@ impl Fault {
     pub(crate) fn code(&self) -> Option<u16> {
         match self {
             Fault::Status { code, .. } => Some(*code),
-            Fault::Reset => None,
+            Fault::Reset | Fault::Silence => None,
             Fault::HalfBody => Some(200),
             Fault::Redirect(_) => Some(307),
         }
@@ -70,11 +72,8 @@ impl Fault {
                 }
                 response
             }
-            Fault::Reset => {
-                let mut response = Response::default();
-                response.extensions_mut().insert(Cut);
-                response
-            }
+            Fault::Reset => marked(Mark::Cut),
+            Fault::Silence => marked(Mark::Silent),
             Fault::HalfBody => {
                 let body = Body::from_stream(ReaderStream::new(Half::default()));
                 let mut response = Response::new(body);
@@ -123,9 +122,20 @@ impl AsyncRead for Half {
     }
 }
 
-/// The mark of an answer in whose place the connection is dropped.
+/// What becomes of a connection in place of the answer that is marked so.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Cut;
+pub(crate) enum Mark {
+    /// It is dropped.
+    Cut,
+    /// It stays as it is.
+    Silent,
+}
+
+fn marked(mark: Mark) -> Response {
+    let mut response = Response::default();
+    response.extensions_mut().insert(mark);
+    response
+}
 
 /// A request that is turned away.
 #[derive(Debug)]

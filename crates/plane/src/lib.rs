@@ -54,8 +54,8 @@ pub struct Post {
     pub bytes: Vec<u8>,
     /// Its body as JSON; null where it is none.
     pub body: Value,
-    /// The status that it was answered with; none where the connection was
-    /// dropped instead.
+    /// The status that it was answered with; none where a fault left it without
+    /// an answer.
     pub status: Option<u16>,
 }
 

@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::answer::{Cut, Refusal};
+use crate::answer::{Mark, Refusal};
 use crate::state::Shared;
 use crate::{control, product};
 
@@ -32,8 +32,9 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 let answer = routes.call(request);
                 async move {
                     let Ok(response) = answer.await;
-                    match response.extensions().get::<Cut>() {
-                        Some(Cut) => Err(io::Error::other("dropped by a fault")),
+                    match response.extensions().get::<Mark>() {
+                        Some(Mark::Cut) => Err(io::Error::other("dropped by a fault")),
+                        Some(Mark::Silent) => std::future::pending().await,
                         None => Ok(response),
                     }
                 }

@@ -380,6 +380,22 @@ fn faults_come_in_order_and_take_nothing() {
 }
 
 #[test]
+fn a_silent_plane_keeps_the_connection() {
+    let plane = Plane::start();
+    plane.fail_next(Door::Record, Fault::Silence);
+    let mut open = TcpStream::connect(plane.url().replace("http://", "")).expect("connect");
+    let bearer = format!("Authorization: Bearer {}\r\n", plane.key());
+    let head = format!("GET /v1/tunnels/{} HTTP/1.1\r\nHost: x\r\n", plane.id());
+    write!(open, "{head}{bearer}\r\n").expect("send a request");
+    plane.until("the request", |plane| plane.records() == 1);
+    let patience = Duration::from_millis(300);
+    open.set_read_timeout(Some(patience)).expect("a timeout");
+    let read = open.read(&mut [0]).expect_err("neither a byte nor an end");
+    assert_eq!(read.kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(Client(&plane).get("").status, Some(200), "others are heard");
+}
+
+#[test]
 fn a_waiting_poll_gets_what_comes() {
     let plane = Plane::start();
     let client = Client(&plane);
