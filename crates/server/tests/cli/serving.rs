@@ -523,3 +523,20 @@ fn a_data_directory_that_others_may_write_is_refused() {
     mode(0o755);
     home.run(&["token", "list"]).out();
 }
+
+#[test]
+fn a_tunnel_key_that_others_may_read_is_refused() {
+    let home = Home::new();
+    let file = home.working_directory().join("key");
+    std::fs::write(&file, "sk-secret\n").unwrap();
+    let id = format!("tunnel_{}", "0a".repeat(16));
+    for mode in [0o644, 0o640, 0o604] {
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let mut command = home.command(&["serve", "--port", "0", "--tunnel", &id]);
+        command.env("CODEX_TUNNEL_KEY_FILE", &file);
+        let done = finish(&mut command);
+        done.refused(3, "can be read by others");
+        done.refused(3, &format!("chmod 600 {}", file.display()));
+        assert!(!done.stderr.contains("sk-secret"), "{done:?}");
+    }
+}

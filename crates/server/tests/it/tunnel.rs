@@ -6,15 +6,23 @@ use std::time::{Duration, Instant};
 use plane::{Door, Fault, Plane, Post};
 use serde_json::{Value, json};
 
+use crate::server::{wait_until, wait_within};
 use crate::support::TestServer;
 
 fn server(plane: &Plane) -> TestServer {
-    TestServer::with(&[
+    server_with(plane, &[])
+}
+
+fn server_with(plane: &Plane, settings: &[(&str, &str)]) -> TestServer {
+    let url = plane.url();
+    let mut all = vec![
         ("CODEX_TUNNEL", plane.id()),
-        ("CODEX_TUNNEL_URL", &plane.url()),
+        ("CODEX_TUNNEL_URL", &url),
         ("CODEX_TUNNEL_KEY", plane.key()),
         ("CODEX_LOG_LEVEL", "debug"),
-    ])
+    ];
+    all.extend(settings);
+    TestServer::with(&all)
 }
 
 /// Returns the body that ends a command.
@@ -154,6 +162,10 @@ fn a_session_of_the_older_protocol_goes_through_the_tunnel() {
             .iter()
             .all(|post| post.body["resp_json"]["method"] == "notifications/progress")
     );
+    let steps = progress
+        .iter()
+        .map(|post| post.body["resp_json"]["params"]["progress"].as_f64());
+    assert!(steps.is_sorted_by(|a, b| a < b), "{progress:?}");
     assert_eq!(last.body["resp_type"], "jsonrpc_response");
     let notified = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
     let notified = ask(&plane, of_session("note", notified));
@@ -235,16 +247,32 @@ fn commands_fail_each_for_itself() {
     );
     slow["response_timeout"] = json!("1s");
     silent.push(slow);
-    let odd = ["4.5s", "-1s", " 1s", "999999999999999999999999h"];
+    let odd = json!([
+        "4.5s",
+        "-1s",
+        " 1s",
+        "999999999999999999999999h",
+        "4500ms",
+        30,
+        null
+    ]);
+    let odd = odd.as_array().expect("a list").clone();
+    let absent = ["absent"].map(|id| {
+        let mut command = ping(id);
+        let members = command.as_object_mut().expect("an object");
+        members.remove("response_timeout");
+        command
+    });
     let odd = odd
-        .iter()
+        .into_iter()
         .enumerate()
-        .map(|(at, text)| with(&format!("odd-{at}"), "response_timeout", json!(text)));
+        .map(|(at, value)| with(&format!("odd-{at}"), "response_timeout", value));
     let many = (0..26).map(|at| ping(&format!("many-{at}")));
     plane.push_all(silent);
-    plane.push_all(odd.chain(many).collect());
-    for id in (0..4)
+    plane.push_all(odd.chain(absent).chain(many).collect());
+    for id in (0..7)
         .map(|at| format!("odd-{at}"))
+        .chain(["absent".to_owned()])
         .chain((0..26).map(|at| format!("many-{at}")))
     {
         let posts = answers(&plane, &id, 1);
@@ -389,6 +417,236 @@ fn revoking_its_token_closes_the_tunnel() {
     assert_eq!(plane.polls().len(), polls);
     assert!(posted(&plane, "after").is_empty());
     server.still_answers();
+    nothing_wrong(&plane);
+}
+
+#[test]
+fn repeated_headers_mean_what_they_mean_over_http() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    let bearer = server.bearer();
+    let mut seen = std::collections::BTreeSet::new();
+    for (at, (name, values)) in [
+        ("Mcp-Method", ["tools/list", "tools/list"]),
+        ("Mcp-Method", ["tools/list", "tools/call"]),
+        ("Mcp-Method", ["tools/call", "tools/list"]),
+        ("MCP-Protocol-Version", ["2026-07-28", "2025-11-25"]),
+        ("MCP-Protocol-Version", ["1999-01-01", "2026-07-28"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut command = stateless(&format!("r{at}"), "m", "tools/list", None, json!({}));
+        command["headers"][name] = json!(values);
+        let body = command["jsonrpc"].to_string();
+        let mut lines = vec![
+            bearer.clone(),
+            "Content-Type: application/json".to_owned(),
+            "Accept: application/json, text/event-stream".to_owned(),
+        ];
+        for header in ["Mcp-Method", "MCP-Protocol-Version"] {
+            let values = command["headers"][header].as_array().expect("a list");
+            let texts = values.iter().map(|one| one.as_str().expect("a text"));
+            lines.extend(texts.map(|text| format!("{header}: {text}")));
+        }
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let direct = server.request("POST", "/mcp", &lines, body.as_bytes());
+        let tunnelled = ask(&plane, command);
+        assert_eq!(
+            tunnelled["resp_code"], direct.status,
+            "{values:?}: {tunnelled}"
+        );
+        seen.insert(direct.status);
+        if direct.status != 200 {
+            assert_eq!(tunnelled["resp_json"], direct.json(), "{values:?}");
+        }
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<u16>>(), [200, 400]);
+    nothing_wrong(&plane);
+}
+
+#[test]
+fn ids_keep_their_kind() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    let ids = json!([0, 7, -1, 9_007_199_254_740_991_u64, "7", "x", "", "é\n"]);
+    for (at, id) in ids.as_array().expect("a list").iter().enumerate() {
+        for (kind, method) in [("ok", "tools/list"), ("no", "no/such")] {
+            let mut command = stateless(&format!("{kind}-{at}"), "m", method, None, json!({}));
+            command["jsonrpc"]["id"] = id.clone();
+            let told = ask(&plane, command);
+            assert_eq!(&told["resp_json"]["id"], id, "{told}");
+            assert_eq!(told["resp_json"]["error"].is_null(), kind == "ok", "{told}");
+        }
+    }
+    nothing_wrong(&plane);
+    drop(server);
+}
+
+#[test]
+fn ten_commands_end_in_any_order() {
+    let plane = Plane::start();
+    let server = server_with(&plane, &[("CODEX_CONCURRENCY", "10")]);
+    let ids: Vec<String> = (0..10).map(|at| format!("run-{at}")).collect();
+    let commands = ids.iter().enumerate().map(|(at, id)| {
+        let code = format!("import time; time.sleep({} * 0.3); print({at})", 9 - at);
+        run_code(id, "m", json!({ "code": code }))
+    });
+    plane.push_all(commands.collect());
+    for (at, id) in ids.iter().enumerate() {
+        let told = answers(&plane, id, 1).remove(0).body;
+        let output = &told["resp_json"]["result"]["structuredContent"]["output"];
+        assert_eq!(output, &format!("{at}\n"), "{told}");
+    }
+    let finals = plane.posts().into_iter();
+    let finals = finals.filter(|post| post.body["resp_type"] == "jsonrpc_response");
+    let order: Vec<Value> = finals.map(|post| post.body["request_id"].clone()).collect();
+    assert_eq!(order.len(), 10, "each is answered once");
+    assert_eq!(order[9], "run-0", "the first to come is the last to end");
+    nothing_wrong(&plane);
+    drop(server);
+}
+
+#[test]
+fn a_lost_poll_is_asked_again() {
+    let plane = Plane::start();
+    fail(&plane, Door::Record, [Fault::Reset]);
+    fail(&plane, Door::Poll, [Fault::Reset, Fault::HalfBody]);
+    let server = server(&plane);
+    state(&server, "ready");
+    let polls = plane.polls().len();
+    assert!((3..=6).contains(&polls), "{polls} polls: no tight loop");
+    // Now in the middle of a poll that waits.
+    plane.until("a poll that waits", |plane| {
+        let polls = plane.polls();
+        polls
+            .iter()
+            .any(|poll| poll.query.contains("timeout_ms=30000"))
+    });
+    fail(&plane, Door::Poll, [Fault::Reset]);
+    let told = ask(
+        &plane,
+        stateless("list", "m", "tools/list", None, json!({})),
+    );
+    assert!(told["resp_json"]["result"]["tools"].is_array(), "{told}");
+    state(&server, "ready");
+    nothing_wrong(&plane);
+}
+
+#[test]
+fn a_poll_without_an_answer_is_given_up() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    state(&server, "ready");
+    fail(&plane, Door::Poll, [Fault::Silence]);
+    let silent = Instant::now();
+    // Handed out by the next poll, which comes when this one is given up.
+    plane.push(stateless("list", "m", "tools/list", None, json!({})));
+    let posted = || posted(&plane, "list");
+    wait_within(Duration::from_secs(60), "another poll", || {
+        !posted().is_empty()
+    });
+    assert!(
+        silent.elapsed() >= Duration::from_secs(30),
+        "as long as a poll may take"
+    );
+    let told = &posted()[0].body;
+    assert!(told["resp_json"]["result"]["tools"].is_array(), "{told}");
+    state(&server, "ready");
+    nothing_wrong(&plane);
+}
+
+#[test]
+fn progress_that_fails_once_is_not_told_again() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    fail(&plane, Door::Response, [Fault::status(500, "internal")]);
+    let code = "import time\nfor n in range(4):\n    print(n, flush=True)\n    time.sleep(1.1)";
+    let mut command = run_code("run", "m", json!({ "code": code }));
+    command["jsonrpc"]["params"]["_meta"]["progressToken"] = json!(1);
+    let told = ask(&plane, command);
+    let output = &told["resp_json"]["result"]["structuredContent"]["output"];
+    assert_eq!(output, "0\n1\n2\n3\n", "{told}");
+    let posts = posted(&plane, "run");
+    let seen: Vec<_> = posts
+        .iter()
+        .map(|post| {
+            (
+                post.body["resp_type"].as_str().unwrap_or_default(),
+                post.status,
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("jsonrpc_notify", Some(500)),
+            ("jsonrpc_response", Some(200))
+        ]
+    );
+    nothing_wrong(&plane);
+    drop(server);
+}
+
+#[test]
+fn an_answer_whose_connection_is_lost_is_posted_again() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    for (at, fault) in [Fault::Reset, Fault::status(500, "internal")]
+        .into_iter()
+        .enumerate()
+    {
+        fail(&plane, Door::Response, [fault.clone()]);
+        let id = format!("run-{at}");
+        let code = "import uuid; print(uuid.uuid4())";
+        let told = ask(&plane, run_code(&id, "m", json!({ "code": code })));
+        assert_eq!(
+            told["resp_json"]["result"]["structuredContent"]["status"],
+            "success"
+        );
+        let posts = posted(&plane, &id);
+        assert_eq!(posts.len(), 2, "{posts:?}");
+        assert_eq!(posts[0].bytes, posts[1].bytes, "it ran once");
+    }
+    nothing_wrong(&plane);
+    drop(server);
+}
+
+#[test]
+fn a_stop_finishes_what_was_begun() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    let code = "import time; time.sleep(3); print('done')";
+    plane.push(run_code("run", "m", json!({ "code": code })));
+    wait_until("the run's begin", || server.running() == 1);
+    server.terminate();
+    server.log_line(&["stopping, waiting"]);
+    std::thread::sleep(Duration::from_secs(1));
+    plane.push(stateless("later", "m", "tools/list", None, json!({})));
+    let told = answers(&plane, "run", 1).remove(0).body;
+    let output = &told["resp_json"]["result"]["structuredContent"]["output"];
+    assert_eq!(output, "done\n", "{told}");
+    assert!(server.ended_well());
+    assert!(posted(&plane, "later").is_empty(), "nothing new is begun");
+    nothing_wrong(&plane);
+}
+
+#[test]
+fn a_wait_until_a_date_is_kept() {
+    let plane = Plane::start();
+    let until = jiff::Timestamp::now() + Duration::from_secs(4);
+    let date = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    fail(
+        &plane,
+        Door::Poll,
+        [fault(429, &[("retry-after", &date)], "")],
+    );
+    let server = server(&plane);
+    state(&server, "ready");
+    let polls = plane.polls();
+    let waited = polls[1].at - polls[0].at;
+    // The date has whole seconds, and the server takes time to start.
+    assert!(waited >= Duration::from_secs(1), "{waited:?}");
     nothing_wrong(&plane);
 }
 
