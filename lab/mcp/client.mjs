@@ -2,12 +2,14 @@
 // {"check": name, "passed": true or false, "saw": what came}.
 //
 //   node client.mjs sdk|client legacy|auto VERSION http URL TOKEN
+//   node client.mjs sdk|client legacy|auto VERSION tunnel URL
 //   node client.mjs sdk|client legacy|auto VERSION stdio COMMAND [ARGUMENT…]
 //
+// tunnel is HTTP at the product's side of a tunnel, which asks for no token.
 // sdk is @modelcontextprotocol/sdk, client is @modelcontextprotocol/client;
 // VERSION is the one that they have to agree upon. client.py makes the same checks.
 
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
@@ -20,6 +22,11 @@ const { resolve } = createRequire(pathToFileURL(`${process.cwd()}/package.json`)
 const load = (name) => import(pathToFileURL(resolve(name)));
 
 const PNG = '89504e470d0a1a0a';
+// Files that the program `report` writes, with their types.
+const WRITTEN = {
+  'chart.png': 'image/png',
+  'table.xlsx': 'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet',
+};
 // Milliseconds for a cancelled program to be gone.
 const PATIENCE = 3000;
 
@@ -34,6 +41,10 @@ async function attempt(check, action) {
   } catch (error) {
     report(check, false, String(error?.stack ?? error));
   }
+}
+
+function sha256(bytes) {
+  return createHash('sha256').update(bytes).digest('hex');
 }
 
 // Whether a process of this machine has the mark among its arguments.
@@ -60,10 +71,10 @@ async function connect() {
   const base = '@modelcontextprotocol/';
   const { Client } = await load(old ? `${base}sdk/client/index.js` : `${base}client`);
   let transport;
-  if (kind === 'http') {
+  if (kind !== 'stdio') {
     const [url, token] = address;
     const from = await load(old ? `${base}sdk/client/streamableHttp.js` : `${base}client`);
-    const headers = { Authorization: `Bearer ${token}` };
+    const headers = token === undefined ? {} : { Authorization: `Bearer ${token}` };
     transport = new from.StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } });
   } else {
     const [command, ...args] = address;
@@ -117,14 +128,30 @@ await attempt('structured content', async () => {
 });
 
 await attempt('file and resource', async () => {
-  const bytes = Buffer.from(Array.from({ length: 256 }, (_, index) => index));
-  const file = { path: 'in.bin', content: bytes.toString('base64'), encoding: 'base64' };
-  const result = await run({ code: programs.reverse, files: [file] });
-  const { uri } = result.structuredContent.files.find((one) => one.path === 'out.bin');
-  const linked = result.content.some((block) => block.type === 'resource_link' && block.uri === uri);
-  const [contents] = (await client.readResource({ uri })).contents;
-  const back = Buffer.from(contents.blob ?? '', 'base64');
-  return [linked && back.equals(Buffer.from(bytes).reverse()), { linked, back: back.toString('hex') }];
+  const sent = {
+    'in.csv': Buffer.from('city,people\nBern,134\nZürich,421\n'),
+    'in.bin': Buffer.from(Array.from({ length: 256 }, (_, index) => index)),
+  };
+  const files = [
+    { path: 'in.csv', content: sent['in.csv'].toString() },
+    { path: 'in.bin', content: sent['in.bin'].toString('base64'), encoding: 'base64' },
+  ];
+  const result = await run({ code: programs.report, files });
+  // What the program says of each file that it read or wrote: its SHA-256.
+  const lines = result.structuredContent.output.trim().split('\n');
+  const said = Object.fromEntries(lines.map((line) => line.split(' ')));
+  const seen = {};
+  for (const [name, bytes] of Object.entries(sent)) seen[name] = sha256(bytes);
+  let known = true;
+  for (const [name, type] of Object.entries(WRITTEN)) {
+    const { uri } = result.structuredContent.files.find((one) => one.path === name);
+    const linked = result.content.some((block) => block.type === 'resource_link' && block.uri === uri);
+    const [contents] = (await client.readResource({ uri })).contents;
+    known &&= linked && contents.mimeType === type;
+    seen[name] = sha256(Buffer.from(contents.blob ?? '', 'base64'));
+  }
+  const same = Object.keys(seen).every((name) => said[name] === seen[name]);
+  return [known && same && lines.length === 4, { known, said, seen }];
 });
 
 await attempt('progress', async () => {
@@ -133,7 +160,10 @@ await attempt('progress', async () => {
   return [heard.length >= 2 && heard.some((one) => one.includes('step')), heard];
 });
 
-await attempt('cancel', async () => {
+// A client without sessions cancels by closing its stream, of which the product tells
+// a tunnel nothing.
+const cancels = kind !== 'tunnel' || mode === 'legacy';
+if (cancels) await attempt('cancel', async () => {
   const mark = `mark-${randomUUID()}`;
   const stop = new AbortController();
   const args = { code: programs.endless, args: [mark], timeout: 30 };

@@ -1,5 +1,6 @@
 //! `cargo xtask mcp`: a live server used by the stock clients of the Model Context
-//! Protocol, probed by the protocol's conformance suite and by its inspector.
+//! Protocol, over HTTP, by standard input and through a tunnel, and probed by the
+//! protocol's conformance suite and by its inspector.
 //!
 //! Their versions are pinned in `lab/mcp/package.json` and
 //! `lab/python/requirements.txt`. Never speaks the protocol itself: that others
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use plane::Plane;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -52,6 +54,10 @@ const CHECKS: [&str; 10] = [
     "failing program is a result",
 ];
 
+/// The check that is no client's without sessions through a tunnel: it cancels by
+/// closing its stream, of which the product tells a tunnel nothing.
+const CANCEL: &str = "cancel";
+
 /// A check with what was seen instead, where it failed.
 #[derive(Debug, PartialEq, Eq)]
 struct Verdict {
@@ -90,7 +96,14 @@ pub(crate) fn mcp(binary: &Path) -> Result<()> {
     let packages = Packages::ready()?;
     let python = venv::bin()?.join("python");
     let home = Home::new()?;
-    let server = Server::start(binary, &home, &[])?;
+    let plane = Plane::start();
+    // No public address: through the tunnel nothing else leads to it.
+    let tunnel = [
+        ("CODEX_TUNNEL", plane.id()),
+        ("CODEX_TUNNEL_URL", &plane.url()),
+        ("CODEX_TUNNEL_KEY", plane.key()),
+    ];
+    let server = Server::start(binary, &home, &tunnel)?;
     let subject = Subject {
         packages,
         home: &home,
@@ -98,8 +111,13 @@ pub(crate) fn mcp(binary: &Path) -> Result<()> {
     };
     let mut checks = Vec::new();
     let url = subject.url();
+    let product = format!("{}/v1/mcp/{}", plane.url(), plane.id());
     let local = binary.to_string_lossy();
-    let transports = [["http", &url, subject.token()?], ["stdio", &local, "mcp"]];
+    let transports: [&[&str]; 3] = [
+        &["http", &url, subject.token()?],
+        &["stdio", &local, "mcp"],
+        &["tunnel", &product],
+    ];
     for (package, (mode, version)) in CLIENTS {
         for transport in transports {
             let (name, mut command) = match package {
@@ -116,10 +134,19 @@ pub(crate) fn mcp(binary: &Path) -> Result<()> {
             };
             command.args([mode, version]).args(transport);
             let printed = subject.run(&command)?;
-            let client = format!("{name} {mode} {}", transport[0]);
-            tell(&mut checks, read(&client, &printed));
+            let kind = transport[0];
+            let client = format!("{name} {mode} {kind}");
+            let crosses = kind != "tunnel" || mode == LEGACY.0;
+            let names = CHECKS.into_iter().filter(|name| crosses || *name != CANCEL);
+            tell(&mut checks, read(&client, names, &printed));
         }
     }
+    let breaches = plane.violations();
+    let kept = Verdict {
+        name: "tunnel: the server keeps the service's rules".to_owned(),
+        failure: (!breaches.is_empty()).then(|| breaches.join("; ")),
+    };
+    tell(&mut checks, vec![kept]);
     tell(&mut checks, suite::probe(&subject)?);
     tell(&mut checks, inspector::inspect(&subject)?);
     let failed: Vec<&str> = checks
@@ -192,18 +219,22 @@ fn tell(all: &mut Vec<Verdict>, checks: Vec<Verdict>) {
     all.extend(checks);
 }
 
-/// Reads what a client printed: one check for each of [`CHECKS`], failed where the
+/// Reads what a client printed: one check for each of `names`, failed where the
 /// client told nothing of it or ended badly.
-fn read(client: &str, printed: &Printed) -> Vec<Verdict> {
+fn read<'a>(
+    client: &str,
+    names: impl IntoIterator<Item = &'a str>,
+    printed: &Printed,
+) -> Vec<Verdict> {
     let lines: Vec<ClientLine> = printed
         .out
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    CHECKS
-        .iter()
+    names
+        .into_iter()
         .map(|name| {
-            let line = lines.iter().find(|line| line.check == *name);
+            let line = lines.iter().find(|line| line.check == name);
             let failure = match line {
                 Some(line) if line.passed && printed.succeeded => None,
                 Some(line) if !line.passed => Some(line.saw.to_string()),
@@ -240,7 +271,7 @@ mod tests {
     #[test]
     fn what_fails_or_is_left_out_is_a_failed_check() {
         let check = |printed: Printed, expected: &[(&str, &str)]| {
-            let read = read("x", &printed);
+            let read = read("x", CHECKS, &printed);
             assert_eq!(read.len(), CHECKS.len());
             let failed: Vec<(&str, &str)> = read
                 .iter()
@@ -252,7 +283,7 @@ mod tests {
         check(printed("cancel", "", true), &[("x: cancel", "7")]);
         let ended = "the client ended: Traceback";
         check(printed("", "picture", true), &[("x: picture", ended)]);
-        let all = read("x", &printed("", "", false));
+        let all = read("x", CHECKS, &printed("", "", false));
         assert!(all.iter().all(|one| one.failure.as_deref() == Some(ended)));
     }
 
