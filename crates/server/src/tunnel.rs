@@ -58,6 +58,24 @@ pub(crate) struct Tunnel {
     worker: Arc<Worker>,
 }
 
+/// What is remembered from one question for commands to the next.
+#[derive(Debug, Default)]
+struct Asking {
+    backoff: Backoff,
+    /// Whether the control plane has told the tunnel's name.
+    greeted: bool,
+}
+
+/// What came of a question for commands.
+enum Asked {
+    /// Commands, and the moment from which their time counts.
+    Commands(Vec<serde_json::Value>, Instant),
+    /// No answer.
+    Nothing,
+    /// The tunnel's token was revoked: nothing is to be asked any more.
+    Revoked,
+}
+
 impl Tunnel {
     /// Makes the tunnel of a server; nothing is sent yet.
     ///
@@ -86,60 +104,70 @@ impl Tunnel {
     /// has, since no command is handed out twice.
     pub(crate) async fn serve(self, stopping: CancellationToken) {
         let mut tasks = JoinSet::new();
-        tokio::select! {
-            () = self.poll_always(&mut tasks) => {}
-            () = stopping.cancelled() => {}
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut asking = Asking::default();
+        loop {
+            let asked = tokio::select! {
+                asked = self.ask(&mut asking, &mut tasks) => asked,
+                () = stopping.cancelled() => break,
+            };
+            // Outside of `select!`: what has come is begun, however soon the stop is.
+            match asked {
+                Asked::Commands(commands, received) => {
+                    for value in commands {
+                        self.begin(value, received, &mut tasks, &places).await;
+                    }
+                }
+                Asked::Nothing => {}
+                Asked::Revoked => break,
+            }
         }
         while tasks.join_next().await.is_some() {}
     }
 
-    async fn poll_always(&self, tasks: &mut JoinSet<()>) {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
-        let mut backoff = Backoff::default();
-        let mut greeted = false;
-        loop {
-            while tasks.try_join_next().is_some() {}
-            while tasks.len() >= HELD {
-                tasks.join_next().await;
-            }
-            if self.is_revoked().await {
-                self.worker.status.set(Condition::Revoked);
-                tracing::warn!(
-                    "closed the tunnel: its token was revoked; start the server again to open it anew"
-                );
-                return;
-            }
-            if !greeted {
-                match self.worker.plane.record().await {
-                    Ok(name) => {
-                        tracing::info!(name, "the control plane knows this tunnel");
-                        greeted = true;
-                    }
-                    Err(failed) => {
-                        tokio::time::sleep(self.pause(&mut backoff, failed)).await;
-                        continue;
-                    }
-                }
-            }
-            // Whoever connects waits to see that it is open.
-            let is_open = self.worker.status.get() == Condition::Ready;
-            let held = if is_open { POLL } else { TRIAL };
-            let room = HELD - tasks.len();
-            match self.worker.plane.poll(room, held).await {
-                Ok((commands, received)) => {
-                    self.worker.status.polled(Outcome::Good);
-                    backoff.reset();
-                    if self.worker.status.set(Condition::Ready) {
-                        tracing::info!("the tunnel is open: ChatGPT reaches this server");
-                    }
-                    for value in commands {
-                        self.begin(value, received, tasks, &places).await;
-                    }
+    /// Asks once for commands, when there is room for them; after a failure it
+    /// waits before it returns.
+    async fn ask(&self, asking: &mut Asking, tasks: &mut JoinSet<()>) -> Asked {
+        while tasks.try_join_next().is_some() {}
+        while tasks.len() >= HELD {
+            tasks.join_next().await;
+        }
+        let Worker { plane, status, .. } = &*self.worker;
+        if self.is_revoked().await {
+            status.set(Condition::Revoked);
+            tracing::warn!(
+                "closed the tunnel: its token was revoked; start the server again to open it anew"
+            );
+            return Asked::Revoked;
+        }
+        if !asking.greeted {
+            match plane.record().await {
+                Ok(name) => {
+                    tracing::info!(name, "the control plane knows this tunnel");
+                    asking.greeted = true;
                 }
                 Err(failed) => {
-                    self.worker.status.polled(failed.outcome());
-                    tokio::time::sleep(self.pause(&mut backoff, failed)).await;
+                    tokio::time::sleep(self.pause(&mut asking.backoff, failed)).await;
+                    return Asked::Nothing;
                 }
+            }
+        }
+        // Whoever connects waits to see that it is open.
+        let is_open = status.get() == Condition::Ready;
+        let held = if is_open { POLL } else { TRIAL };
+        match plane.poll(HELD - tasks.len(), held).await {
+            Ok((commands, received)) => {
+                status.polled(Outcome::Good);
+                asking.backoff.reset();
+                if status.set(Condition::Ready) {
+                    tracing::info!("the tunnel is open: ChatGPT reaches this server");
+                }
+                Asked::Commands(commands, received)
+            }
+            Err(failed) => {
+                status.polled(failed.outcome());
+                tokio::time::sleep(self.pause(&mut asking.backoff, failed)).await;
+                Asked::Nothing
             }
         }
     }

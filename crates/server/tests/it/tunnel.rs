@@ -632,6 +632,26 @@ fn a_stop_finishes_what_was_begun() {
 }
 
 #[test]
+fn a_stop_drops_nothing_that_a_poll_brought() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    let ids = (0..300).map(|at| format!("c{at}"));
+    let commands = ids.map(|id| stateless(&id, "m", "no/such", None, json!({})));
+    plane.push_all(commands.collect());
+    plane.until("an answer", |plane| !plane.posts().is_empty());
+    server.terminate();
+    assert!(server.ended_well());
+    let posts = plane.posts();
+    assert_eq!(
+        posts.len(),
+        300,
+        "each is handed out once, and has to be answered"
+    );
+    assert!(posts.iter().all(|post| post.status == Some(200)));
+    nothing_wrong(&plane);
+}
+
+#[test]
 fn a_wait_until_a_date_is_kept() {
     let plane = Plane::start();
     let until = jiff::Timestamp::now() + Duration::from_secs(4);
