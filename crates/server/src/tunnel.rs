@@ -56,6 +56,9 @@ const REFUSED: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     worker: Arc<Worker>,
+    /// Ends what the endpoint still does. Not the server's own, which comes with
+    /// the end of the last run, when its answer is not posted yet.
+    closing: CancellationToken,
 }
 
 /// What is remembered from one question for commands to the next.
@@ -89,14 +92,16 @@ impl Tunnel {
     ) -> Result<Self, String> {
         let organization = bounds.organization.as_deref();
         let plane = Plane::new(&bounds.url, &bounds.id, organization, &bounds.key)?;
+        let closing = CancellationToken::new();
         Ok(Self {
             worker: Arc::new(Worker {
                 app: Arc::clone(app),
-                endpoint: Endpoint::new(app, app.closing.clone()),
+                endpoint: Endpoint::new(app, closing.clone()),
                 plane,
                 principal,
                 status,
             }),
+            closing,
         })
     }
 
@@ -123,6 +128,7 @@ impl Tunnel {
             }
         }
         while tasks.join_next().await.is_some() {}
+        self.closing.cancel();
     }
 
     /// Asks once for commands, when there is room for them; after a failure it

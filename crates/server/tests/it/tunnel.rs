@@ -615,17 +615,24 @@ fn an_answer_whose_connection_is_lost_is_posted_again() {
 #[test]
 fn a_stop_finishes_what_was_begun() {
     let plane = Plane::start();
-    let server = server(&plane);
-    let code = "import time; time.sleep(3); print('done')";
-    plane.push(run_code("run", "m", json!({ "code": code })));
-    wait_until("the run's begin", || server.running() == 1);
+    let server = server_with(&plane, &[("CODEX_CONCURRENCY", "10")]);
+    // All end at the same moment, and the drain with them.
+    let code = "import time; end = time.time(); end += 6 - end % 1; time.sleep(end - time.time()); print('done')";
+    let ids: Vec<String> = (0..10).map(|at| format!("run-{at}")).collect();
+    let commands = ids
+        .iter()
+        .map(|id| run_code(id, "m", json!({ "code": code })));
+    plane.push_all(commands.collect());
+    wait_until("the runs' begin", || server.running() == 10);
     server.terminate();
     server.log_line(&["stopping, waiting"]);
     std::thread::sleep(Duration::from_secs(1));
     plane.push(stateless("later", "m", "tools/list", None, json!({})));
-    let told = answers(&plane, "run", 1).remove(0).body;
-    let output = &told["resp_json"]["result"]["structuredContent"]["output"];
-    assert_eq!(output, "done\n", "{told}");
+    for id in &ids {
+        let told = answers(&plane, id, 1).remove(0).body;
+        let output = &told["resp_json"]["result"]["structuredContent"]["output"];
+        assert_eq!(output, "done\n", "{told}");
+    }
     assert!(server.ended_well());
     assert!(posted(&plane, "later").is_empty(), "nothing new is begun");
     nothing_wrong(&plane);
