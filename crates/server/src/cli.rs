@@ -16,7 +16,7 @@ mod flags;
 mod health;
 mod instance;
 mod man;
-mod mcp;
+pub(crate) mod mcp;
 mod openapi;
 mod packages;
 mod peer;

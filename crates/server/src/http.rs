@@ -94,9 +94,8 @@ pub fn description() -> Description {
 /// Returns the router of all routes with all layers.
 fn router(app: Arc<App>) -> Router {
     let metrics = metrics::Metrics::of(&app.engine, app.tunnel.as_ref());
-    let closing = app.closing.child_token();
     let shared = Arc::new(Shared {
-        mcp: Endpoint::new(&app, closing),
+        mcp: Endpoint::of_http(&app),
         description: description(),
         unread: metrics.unread(app.config.unread),
         requests: body::shares(app.config.body_limit),

@@ -19,9 +19,13 @@ use crate::app::App;
 use crate::runs::Caller;
 
 mod call;
+mod calls;
 mod endpoint;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod message;
+pub(crate) mod pipes;
 mod sessions;
 mod stdio;
 mod tools;

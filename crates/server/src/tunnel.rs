@@ -19,6 +19,8 @@ use crate::telemetry::chain;
 
 mod command;
 mod config;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod key;
 mod patience;
 mod plane;

@@ -26,6 +26,9 @@ use crate::{mcp as protocol, output, telemetry};
 
 mod forward;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use forward::headers_of;
+
 const AFTER_HELP: &str = "\
 A client starts it, as in: claude mcp add codex -- codex-server mcp
 It needs no token and no server, and ends when its client does.

@@ -81,10 +81,15 @@ pub(super) async fn read(
 
 /// Finds the file that an address names, when it is the caller's.
 fn find(artifacts: &Artifacts, caller: &Caller, uri: &str) -> Option<Kept> {
-    let (id, name) = uri.strip_prefix(SCHEME)?.split_once('/')?;
-    let name = decode(name)?;
+    let (id, name) = named(uri)?;
     let kept = artifacts.find(id.parse().ok()?, &name)?;
     (kept.owner == caller.principal.id.as_str()).then_some(kept)
+}
+
+/// Reads the id and the name in an address.
+pub(super) fn named(uri: &str) -> Option<(&str, String)> {
+    let (id, name) = uri.strip_prefix(SCHEME)?.split_once('/')?;
+    Some((id, decode(name)?))
 }
 
 /// Undoes percent-encoding; `None` for what is none, or no text.

@@ -160,7 +160,7 @@ fn hash(text: &str) -> String {
 
 /// Returns a command as the request that an HTTP client would have sent here;
 /// `None` when its headers are none.
-fn request(command: &Command) -> Option<Request<Bytes>> {
+pub(super) fn request(command: &Command) -> Option<Request<Bytes>> {
     let (method, body) = match &command.task {
         Task::Message(message) => (Method::POST, serde_json::to_vec(message).ok()?),
         Task::EndSession => (Method::DELETE, Vec::new()),

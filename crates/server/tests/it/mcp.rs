@@ -275,6 +275,38 @@ fn the_stateless_era_needs_no_session() {
 }
 
 #[test]
+fn an_id_in_flight_is_not_taken_twice() {
+    let server = TestServer::start();
+    let session = Session::open(&server, &server.bearer());
+    let call = |id: u32, code: &str| {
+        let params = json!({"name": "run_code", "arguments": {"code": code}});
+        let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+        send(&server, &server.bearer(), &session.headers(), &message)
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| call(7, "import time; time.sleep(2); print('first')"));
+        while server.running() == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let second = call(7, "print('second')");
+        assert_eq!(second.status, 400, "{}", second.text());
+        let told = second.json();
+        assert_eq!(
+            (&told["id"], &told["error"]["code"]),
+            (&json!(7), &json!(-32600))
+        );
+        let other = Session::open(&server, &server.bearer());
+        assert_eq!(other.call(7, "tools/list", json!({}))["id"], 7);
+        let first = answer(&first.join().expect("it ends"));
+        assert_eq!(first["result"]["structuredContent"]["output"], "first\n");
+    });
+    for _ in 0..20 {
+        let again = answer(&call(7, "print('again')"));
+        assert_eq!(again["result"]["structuredContent"]["output"], "again\n");
+    }
+}
+
+#[test]
 fn what_is_no_message_is_told_in_json_rpc() {
     let server = TestServer::start();
     for (body, code) in [
@@ -283,6 +315,10 @@ fn what_is_no_message_is_told_in_json_rpc() {
         ("[]", -32600),
         ("{}", -32600),
         (r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, -32600),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#,
+            -32602,
+        ),
     ] {
         let mut headers: Vec<&str> = BOTH.to_vec();
         let bearer = server.bearer();

@@ -160,11 +160,27 @@ fn kept_files(server: &TestServer) -> usize {
 fn local_calls_are_cancelled_and_bad_lines_stop_nothing() {
     let server = TestServer::start();
     let mut local = Local::beside(&server);
-    local.send("{");
-    local.initialize();
-    for line in ["{", "[]", "null", r#"{"jsonrpc":"2.0","id":5}"#, "\u{1}"] {
+    for (line, id, code) in [
+        ("{", Value::Null, -32700),
+        ("[]", Value::Null, -32600),
+        ("null", Value::Null, -32600),
+        (r#"{"jsonrpc":"2.0","id":5}"#, Value::Null, -32600),
+        ("\u{1}", Value::Null, -32700),
+        (
+            r#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":["run_code"]}"#,
+            json!(5),
+            -32602,
+        ),
+    ] {
         local.send(line);
+        let told = local.next();
+        assert_eq!(
+            (&told["id"], &told["error"]["code"]),
+            (&id, &json!(code)),
+            "{line}"
+        );
     }
+    local.initialize();
     let (_, unknown) = local.ask(6, "no/such", &json!({}));
     let unknown_tool = local.ask(7, "tools/call", &json!({"name": "no"})).1;
     let wrong_shape = local.ask(8, "tools/call", &json!({"name": 1})).1;
@@ -177,6 +193,13 @@ fn local_calls_are_cancelled_and_bad_lines_stop_nothing() {
     }});
     local.send(&call.to_string());
     while !local.next().to_string().contains("begun") {}
+    local.send(r#"{"jsonrpc":"2.0","id":9,"method":"tools/list"}"#);
+    let twice = std::iter::repeat_with(|| local.next()).find(|told| told.get("error").is_some());
+    let twice = twice.expect("a refusal");
+    assert_eq!(
+        (&twice["id"], &twice["error"]["code"]),
+        (&json!(9), &json!(-32600))
+    );
     local.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}"#);
     let arguments = json!({"name": "run_code", "arguments": {"code": "print(6 * 7)"}});
     let (_, ran) = local.ask(10, "tools/call", &arguments);

@@ -15,16 +15,13 @@ use crate::cli::peer::{self, Server};
 use crate::cli::serve::{Signals, THREADS};
 use crate::config::{Env, Flags};
 use crate::exit_code::Exit;
-use crate::output;
-use crate::output::terminal::printable;
+use crate::mcp::pipes::{self, Input, remark};
 
 mod exchange;
 mod message;
-mod pipes;
 mod relay;
 mod session;
 
-use pipes::Input;
 use relay::Relay;
 
 /// How long calls may go on after the client closed its side: longer than a
@@ -115,9 +112,11 @@ async fn take_all(relay: &Arc<Relay>, mut lines: Receiver<Input>, calls: &mut Jo
     }
 }
 
-/// Says something on standard error that may quote others.
-fn remark(text: &str) {
-    output::note(&format!("codex-server: {}", printable(text)));
+/// Makes the headers of any message, for a fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn headers_of(line: &[u8]) {
+    let message = message::Message::read(line.to_vec()).expect("its head was read");
+    drop(message.headers());
 }
 
 #[cfg(test)]

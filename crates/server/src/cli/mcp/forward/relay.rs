@@ -14,14 +14,14 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::exchange;
 use super::message::Message;
-use super::pipes::Input;
 use super::session::{self, Session};
-use super::{exchange, remark};
 use crate::cli::peer::refusal::quoted;
 use crate::cli::peer::{SILENCE, Server};
 use crate::config::BODY_LIMIT;
 use crate::mcp::message::{self as rpc, INVALID_REQUEST};
+use crate::mcp::pipes::{Input, remark};
 
 /// Requests in flight at once.
 const CALLS: usize = 64;

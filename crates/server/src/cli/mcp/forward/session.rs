@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::exchange::Answer;
 use super::message::VERSION;
 use super::relay::Relay;
-use super::remark;
+use crate::mcp::pipes::remark;
 
 /// The header that names a session.
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");

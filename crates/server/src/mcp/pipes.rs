@@ -6,16 +6,16 @@ use std::io::{self, BufRead, ErrorKind, Read as _};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
-use super::remark;
 use crate::config::BODY_LIMIT;
 use crate::output;
+use crate::output::terminal::printable;
 
 /// Lines that wait on either side.
 const WAITING: usize = 1;
 
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Input {
+pub(crate) enum Input {
     /// A line without its end, not blank.
     Line(Vec<u8>),
     /// A line of more than [`BODY_LIMIT`] bytes, left out.
@@ -26,7 +26,7 @@ pub(super) enum Input {
 ///
 /// # Errors
 /// When no thread can be started.
-pub(super) fn lines() -> io::Result<Receiver<Input>> {
+pub(crate) fn lines() -> io::Result<Receiver<Input>> {
     let (sender, lines) = mpsc::channel(WAITING);
     spawn("stdin", move || {
         let mut input = io::stdin().lock();
@@ -52,7 +52,7 @@ pub(super) fn lines() -> io::Result<Receiver<Input>> {
 ///
 /// # Errors
 /// When no thread can be started.
-pub(super) fn printer() -> io::Result<(Sender<String>, CancellationToken)> {
+pub(crate) fn printer() -> io::Result<(Sender<String>, CancellationToken)> {
     let (sender, mut lines) = mpsc::channel::<String>(WAITING);
     let ended = CancellationToken::new();
     let guard = ended.clone().drop_guard();
@@ -114,6 +114,11 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Says something on standard error that may quote others.
+pub(crate) fn remark(text: &str) {
+    output::note(&format!("codex-server: {}", printable(text)));
 }
 
 #[cfg(test)]
