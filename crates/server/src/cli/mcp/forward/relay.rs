@@ -181,7 +181,9 @@ impl Relay {
             // A server ignores what cancels a request that it has not got yet.
             let reached = timeout(REACH, call.reached.cancelled()).await;
             drop(reached);
-            self.tell(message).await;
+            // First, since the stream may end before this is known to be accepted.
+            call.cancelled.cancel();
+            return self.tell(message).await;
         }
         call.cancelled.cancel();
     }
