@@ -18,6 +18,7 @@ WORKDIR /stub
 COPY Cargo.toml Cargo.lock ./
 COPY crates/sandbox/Cargo.toml crates/sandbox/
 COPY crates/engine/Cargo.toml crates/engine/
+COPY crates/plane/Cargo.toml crates/plane/
 COPY crates/server/Cargo.toml crates/server/
 COPY fuzz/Cargo.toml fuzz/
 COPY lab/Cargo.toml lab/

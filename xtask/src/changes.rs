@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_change_touches_owners_readers_and_dependents() {
         let members = real();
-        let all = "codex-server engine fuzz lab sandbox xtask";
+        let all = "codex-server engine fuzz lab plane sandbox xtask";
         let check = |file: &str, expected: &str| {
             let found = touched(&members, &[file.to_owned()]);
             let found: Vec<&str> = found.iter().map(String::as_str).collect();
@@ -162,6 +162,7 @@ mod tests {
             "crates/sandbox/tests/escape/attack.rs",
             "codex-server engine fuzz lab sandbox",
         );
+        check("crates/plane/src/lib.rs", "codex-server fuzz lab plane");
         check("lab/src/main.rs", "lab");
         check("xtask/src/lib.rs", "lab xtask");
         check("runtimes/python/runtime.toml", "codex-server engine fuzz");

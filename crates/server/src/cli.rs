@@ -68,7 +68,7 @@ enum Command {
     Packages(packages::PackagesArgs),
     /// Say what holds on this machine, what does not, and the cure
     Doctor(doctor::DoctorArgs),
-    /// Print the steps that connect a client, with this server's addresses
+    /// Connect a client: lead through the steps, or print them
     Connect(connect::ConnectArgs),
     /// Serve MCP on standard input and output, as clients start it
     Mcp(mcp::McpArgs),

@@ -22,7 +22,8 @@ pub enum Exit {
     Running,
     /// The data directory or its database cannot be used.
     State,
-    /// The server cannot be reached through its public URL.
+    /// The server cannot be reached through its public URL, or ChatGPT not by its
+    /// tunnel.
     Public,
     /// The sandbox broke down under a running server.
     Broken,
@@ -61,7 +62,7 @@ pub const TABLE: [(Exit, &str); 12] = [
     ),
     (
         Exit::Public,
-        "`doctor --public`, `connect`: the server cannot be reached through its public URL",
+        "`doctor --public`: the server cannot be reached through its public URL; `connect chatgpt`: ChatGPT cannot reach the server yet, or has not called in time",
     ),
     (
         Exit::Broken,

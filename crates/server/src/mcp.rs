@@ -159,7 +159,14 @@ impl ServerHandler for Handler {
         request: CustomRequest,
         _: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        const KNOWN: [&str; 3] = ["tools/call", "tools/list", "resources/read"];
+        const KNOWN: [&str; 6] = [
+            "initialize",
+            "tools/call",
+            "tools/list",
+            "resources/read",
+            "resources/subscribe",
+            "completion/complete",
+        ];
         if KNOWN.contains(&request.method.as_str()) {
             let told = format!("the params of {} have the wrong shape", request.method);
             return Err(ErrorData::invalid_params(told, None));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use tokio::sync::Semaphore;
+use engine::FairPlaces;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::auth::Principal;
 use crate::mcp::Endpoint;
+use crate::store::StoreError;
 use crate::telemetry::chain;
 
 mod command;
@@ -42,9 +43,10 @@ pub const TOKEN: &str = "tunnel";
 /// Where its key is in the data directory, unless a setting names another place.
 pub const KEY_FILE: &str = "tunnel.key";
 
-/// Commands that are done at once, and that are held in all.
-const AT_ONCE: usize = 10;
-const HELD: usize = 20;
+/// Commands that are done at once (OpenAI's own client: the same), shared by the
+/// members of a workspace; and commands that are held before no more is asked for.
+pub(crate) const AT_ONCE: usize = 10;
+pub(crate) const HELD: usize = 100;
 
 /// How long a poll is held open when there are no commands (OpenAI's own
 /// client: the same), and one that is to show whether the tunnel works.
@@ -111,7 +113,7 @@ impl Tunnel {
     /// has, since no command is handed out twice.
     pub(crate) async fn serve(self, stopping: CancellationToken) {
         let mut tasks = JoinSet::new();
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let places = FairPlaces::new(AT_ONCE, usize::MAX);
         let mut asking = Asking::default();
         loop {
             let asked = tokio::select! {
@@ -122,6 +124,10 @@ impl Tunnel {
             match asked {
                 Asked::Commands(commands, received) => {
                     for value in commands {
+                        // A poll may bring more than was asked for.
+                        while tasks.len() >= HELD {
+                            tasks.join_next().await;
+                        }
                         self.begin(value, received, &mut tasks, &places).await;
                     }
                 }
@@ -141,12 +147,22 @@ impl Tunnel {
             tasks.join_next().await;
         }
         let Worker { plane, status, .. } = &*self.worker;
-        if self.is_revoked().await {
-            status.set(Condition::Revoked);
-            tracing::warn!(
-                "closed the tunnel: its token was revoked; start the server again to open it anew"
-            );
-            return Asked::Revoked;
+        match self.is_live().await {
+            Ok(true) => {}
+            Ok(false) => {
+                status.set(Condition::Revoked);
+                tracing::warn!(
+                    "closed the tunnel: its token was revoked; start the server again to open it anew"
+                );
+                return Asked::Revoked;
+            }
+            // Whoever cannot be checked is not served.
+            Err(error) => {
+                let words = format!("the tunnel's token cannot be looked up: {}", chain(&error));
+                status.set(Condition::Unreachable(words));
+                tokio::time::sleep(asking.backoff.next(None)).await;
+                return Asked::Nothing;
+            }
         }
         if !asking.greeted {
             match plane.record().await {
@@ -186,7 +202,7 @@ impl Tunnel {
         value: serde_json::Value,
         received: Instant,
         tasks: &mut JoinSet<()>,
-        places: &Arc<Semaphore>,
+        places: &FairPlaces,
     ) {
         let command = match command::read(value) {
             Ok(command) => command,
@@ -201,14 +217,19 @@ impl Tunnel {
             self.worker.expired("its time was over before it began");
             return;
         }
-        if self.is_revoked().await {
+        if !self.is_live().await.unwrap_or(false) {
+            tracing::warn!(
+                "dropped a tunnel's command: its token was revoked, or cannot be looked up"
+            );
+            self.worker.status.ended(CommandEnd::Undelivered);
             return;
         }
         self.note_use().await;
-        let (worker, places) = (Arc::clone(&self.worker), Arc::clone(places));
+        let (worker, places) = (Arc::clone(&self.worker), places.clone());
         tasks.spawn(async move {
-            let Ok(Ok(_place)) = tokio::time::timeout_at(deadline, places.acquire_owned()).await
-            else {
+            let owner = worker.caller(&command).principal.id;
+            let patience = deadline.saturating_duration_since(Instant::now());
+            let Ok(_place) = places.enter(&owner, patience).await else {
                 worker.expired("its time was over before it began");
                 return;
             };
@@ -226,16 +247,13 @@ impl Tunnel {
         }
     }
 
-    async fn is_revoked(&self) -> bool {
+    /// Says whether the tunnel's token is good.
+    async fn is_live(&self) -> Result<bool, StoreError> {
         let principal = &self.worker.principal;
-        match self.worker.app.store.is_live(principal.key()).await {
-            Ok(live) => !live,
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "failed to look whether the tunnel's token was revoked");
-                // Whoever cannot be checked is not served.
-                true
-            }
-        }
+        let live = self.worker.app.store.is_live(principal.key()).await;
+        live.inspect_err(|error| {
+            tracing::error!(error = %chain(error), "failed to look whether the tunnel's token was revoked");
+        })
     }
 
     /// Notes a failure, and returns how long to wait.

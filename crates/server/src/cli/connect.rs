@@ -44,7 +44,7 @@ pub(super) struct ConnectArgs {
     #[arg(value_enum)]
     target: Option<Client>,
     /// Make a token for it, named after it unless NAME is given, and show it this once
-    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, requires = "target")]
     #[expect(
         clippy::option_option,
         reason = "clap's form of a flag whose value may be left out"
@@ -54,7 +54,7 @@ pub(super) struct ConnectArgs {
     #[arg(long, value_enum)]
     by: Option<By>,
     /// Wait so long until ChatGPT has called by the tunnel, and say what is wrong; on a terminal it waits unasked
-    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "30m", value_parser = value::duration, conflicts_with = "json")]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "30m", value_parser = value::duration, conflicts_with = "json")]
     wait: Option<Duration>,
     /// As JSON
     #[arg(long)]

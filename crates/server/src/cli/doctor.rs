@@ -456,10 +456,10 @@ fn tunnel(settings: &Settings) -> Check {
         };
     }
     match plan.bounds() {
-        Err(why) => Check::bad(NAME, &why, "", Exit::Config),
+        Err(why) => Check::bad(NAME, &why, &plan.command("connect chatgpt"), Exit::Config),
         Ok(_) => match plan.ask() {
             Ok(name) => Check::good(NAME, &format!("{id} \"{name}\": its key opens it")),
-            Err(why) => Check::warning(NAME, &why, ""),
+            Err(why) => Check::warning(NAME, &why, &plan.command("connect chatgpt")),
         },
     }
 }

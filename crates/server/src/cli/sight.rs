@@ -13,6 +13,15 @@ use crate::config::{Settings, value};
 use crate::store::Store;
 use crate::tunnel;
 
+/// The words for a tunnel in `/health`.
+const STATES: [&str; 5] = ["connecting", "ready", "unreachable", "refused", "revoked"];
+
+/// Returns the id of a running server's tunnel, if its note has a good one.
+fn noted(running: &instance::Running) -> Option<String> {
+    let id = running.tunnel.clone();
+    id.filter(|id| tunnel::id(id).is_ok())
+}
+
 /// The server of a data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sight {
@@ -23,7 +32,12 @@ pub(super) enum Sight {
     /// One runs without a tunnel.
     Tunnelless { pid: u32, url: String },
     /// One runs with a tunnel in this state.
-    Tunnel { state: String },
+    Tunnel {
+        /// Its id, where the server's note has a good one.
+        id: Option<String>,
+        /// A word of `/health`.
+        state: &'static str,
+    },
 }
 
 impl Sight {
@@ -37,19 +51,19 @@ impl Sight {
             return Self::Starting;
         };
         match answer.pointer("/tunnel/state").and_then(Value::as_str) {
+            // Only our own words are shown: what answers there may be anybody.
             Some(state) => Self::Tunnel {
-                state: state.to_owned(),
+                id: noted(&running),
+                state: STATES
+                    .into_iter()
+                    .find(|known| *known == state)
+                    .unwrap_or("in an unknown state"),
             },
             None => Self::Tunnelless {
                 pid: running.pid,
                 url: running.url,
             },
         }
-    }
-
-    /// Says whether ChatGPT gets through.
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Tunnel { state } if state == "ready")
     }
 }
 
@@ -74,7 +88,8 @@ impl TunnelPlan {
         let mut settings = settings.clone();
         let tunnel = &mut settings.config.tunnel;
         if tunnel.id.is_none() {
-            tunnel.id = instance::running(&settings.config.home).and_then(|note| note.tunnel);
+            let running = instance::running(&settings.config.home);
+            tunnel.id = running.as_ref().and_then(noted);
         }
         let id = tunnel.id.clone();
         Self { settings, id }
@@ -115,6 +130,11 @@ impl TunnelPlan {
         self.settings.command(&words)
     }
 
+    /// Says whether no key is given at all, as opposed to a bad one.
+    pub(super) fn lacks_key(&self) -> bool {
+        self.settings.config.tunnel.key.is_none() && self.key_file().symlink_metadata().is_err()
+    }
+
     /// Returns what it takes to open it; `None` without an id.
     ///
     /// # Errors
@@ -133,10 +153,41 @@ impl TunnelPlan {
         runtime.block_on(tunnel::ask(&bounds))
     }
 
+    /// Says whether ChatGPT gets through by this very tunnel.
+    pub(super) fn is_open(&self, sight: &Sight) -> bool {
+        match sight {
+            Sight::Tunnel { id, state: "ready" } => {
+                id.is_none() || self.id.is_none() || *id == self.id
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks as [`TunnelPlan::ask`] does, with a key that is kept nowhere yet.
+    ///
+    /// # Errors
+    /// In words, with what to do.
+    pub(super) fn ask_with(&self, key: &tunnel::Key) -> Result<String, String> {
+        let mut plan = Self {
+            settings: self.settings.clone(),
+            id: self.id.clone(),
+        };
+        plan.settings.config.tunnel.key = Some(Ok(key.clone()));
+        plan.ask()
+    }
+
     /// Returns what keeps ChatGPT away, given what was seen of the server.
     pub(super) fn obstacle(&self, sight: &Sight) -> Option<Obstacle> {
         let (what, cure) = match sight {
-            Sight::Tunnel { state } => match state.as_str() {
+            Sight::Tunnel { id: Some(runs), .. }
+                if self.id.as_ref().is_some_and(|id| id != runs) =>
+            {
+                (
+                    format!("the server runs with another tunnel, {runs}"),
+                    format!("stop it, and start it again: {}", self.start()),
+                )
+            }
+            Sight::Tunnel { state, .. } => match *state {
                 "ready" => return None,
                 "connecting" => (
                     "the server has not heard from the control plane yet".to_owned(),
@@ -146,9 +197,14 @@ impl TunnelPlan {
                     "the tunnel's token was revoked, so the tunnel is closed".to_owned(),
                     "start the server again to open it anew".to_owned(),
                 ),
-                state => match self.bounds().and_then(|_| self.ask()) {
-                    Err(why) => (why, "the server asks again by itself".to_owned()),
-                    Ok(_) => (
+                state => match self.bounds().map(|_| self.ask()) {
+                    Ok(Err(why)) => (why, "the server asks again by itself".to_owned()),
+                    // The server's key may be in its environment alone.
+                    Err(_) => (
+                        format!("the server's tunnel is {state}"),
+                        "see the server's log for the reason, or GET /health with a token that has the scope admin".to_owned(),
+                    ),
+                    Ok(Ok(_)) => (
                         format!("the server's tunnel is {state}"),
                         "see the server's log for the reason: the key that is found here opens it"
                             .to_owned(),
@@ -165,6 +221,11 @@ impl TunnelPlan {
                     "stop it with `kill {pid}`, and start it again: {}",
                     self.start()
                 ),
+            ),
+            // A server would not start with such a key.
+            Sight::Gone if self.id.is_some() && self.bounds().is_err() => (
+                self.bounds().err().unwrap_or_default(),
+                format!("on a terminal this asks for it: {}", self.command("connect chatgpt")),
             ),
             Sight::Gone => (
                 format!(

@@ -28,7 +28,7 @@ use crate::public_url::accepted_hosts;
 use crate::telemetry::chain;
 
 /// Characters that a token may have; longer ones are not looked up.
-const TOKEN_CHARS: usize = 256;
+pub(super) const TOKEN_CHARS: usize = 256;
 
 /// Checks a request's host, origin and token, and passes it on with its principal.
 pub(super) async fn gate(

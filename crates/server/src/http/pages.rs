@@ -124,8 +124,13 @@ fn tunnel_words(tunnel: Option<&tunnel::Status>) -> String {
             " The server's log and <code>codex-server doctor</code> say what to do."
         }
     };
+    let reaches = if told.is_empty() {
+        "reaches"
+    } else {
+        "cannot reach"
+    };
     format!(
-        "ChatGPT reaches this server by OpenAI's tunnel, which is <strong>{state}</strong> now.{told}"
+        "ChatGPT {reaches} this server by OpenAI's tunnel: it is <strong>{state}</strong>.{told}"
     )
 }
 

@@ -9,7 +9,7 @@ use crate::cli::mcp::headers_of;
 pub(crate) fn messages(bytes: &[u8]) {
     match message::head(bytes) {
         Ok(head) => {
-            let whole: Value = serde_json::from_slice(without_mark(bytes)).expect("it is JSON");
+            let whole: Value = serde_json::from_slice(bytes).expect("it is JSON");
             assert_eq!(head.id.as_ref(), whole.get("id"));
             assert_eq!(
                 head.method.as_deref(),
@@ -40,9 +40,4 @@ pub(crate) fn resources(bytes: &[u8]) {
             Some((id, name.clone()))
         );
     }
-}
-
-/// JSON may begin with the mark of UTF-8.
-fn without_mark(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }

@@ -2,6 +2,7 @@
 //! whether it is one request or notification of JSON-RPC at all, told in
 //! JSON-RPC's own codes. What it asks for is rmcp's to read.
 
+use rmcp::model::ClientJsonRpcMessage;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
@@ -60,8 +61,6 @@ pub(super) struct Head {
     pub(super) method: Option<String>,
     /// Its id; a notification has none.
     pub(super) id: Option<Value>,
-    /// The id of the request that it cancels.
-    pub(super) cancels: Option<Value>,
 }
 
 /// Returns a JSON-RPC error that answers no request in particular.
@@ -79,13 +78,17 @@ pub(super) fn head(body: &[u8]) -> Result<Head, NoMessage> {
         Some(Value::String(method)) => Some(method),
         _ => None,
     };
-    let cancelled = method.as_deref() == Some("notifications/cancelled");
-    let params = members.get("params").filter(|_| cancelled);
-    Ok(Head {
-        method,
-        cancels: params.and_then(|params| params.get("requestId")).cloned(),
-        id: members.remove("id"),
-    })
+    let id = members.remove("id");
+    // rmcp answers what it cannot read without its id, or not at all.
+    if serde_json::from_slice::<ClientJsonRpcMessage>(body).is_err() {
+        return Err(NoMessage {
+            id,
+            ..NoMessage::invalid(
+                "a member of the message comes twice, or has a shape that MCP does not know, such as a _meta that is no object",
+            )
+        });
+    }
+    Ok(Head { method, id })
 }
 
 /// Checks that a body is one message, and returns its members: a text as
@@ -98,6 +101,12 @@ pub(crate) fn parse(body: &[u8]) -> Result<Map<String, Value>, NoMessage> {
         return Err(NoMessage::invalid(
             "batches are not taken; send one message in each request",
         ));
+    }
+    if body.starts_with(b"\xef\xbb\xbf") {
+        return Err(NoMessage {
+            code: PARSE_ERROR,
+            ..NoMessage::invalid("the message begins with a byte order mark; send UTF-8 without")
+        });
     }
     let object = parse_object(body).map_err(|problem| NoMessage {
         code: match serde_json::from_slice::<IgnoredAny>(body) {
@@ -182,6 +191,26 @@ mod tests {
             ),
             (
                 r#"{"jsonrpc":"2.0","id":9223372036854775808,"method":"x"}"#,
+                Err(INVALID_REQUEST),
+            ),
+            (
+                "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"}",
+                Err(PARSE_ERROR),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":7}}"#,
+                Err(INVALID_REQUEST),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":[]}}"#,
+                Err(INVALID_REQUEST),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
+                Err(INVALID_REQUEST),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":42,"id":42,"method":"ping"}"#,
                 Err(INVALID_REQUEST),
             ),
             (

@@ -5,7 +5,7 @@
 //! is looked at, since it says nothing at all to a line that is no message, and
 //! mixes up two requests with one id.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ use tokio::io::{
 };
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::calls::{Call, Calls};
 use super::message::{self, NoMessage};
 use super::pipes::{self, Input};
 use super::{Callers, Handler};
@@ -47,8 +46,10 @@ pub(crate) enum StdioError {
     Thread(#[source] std::io::Error),
 }
 
-/// The requests that await their answers, by the JSON of their ids.
-type Awaited = Arc<Mutex<HashMap<String, Call>>>;
+/// The requests that await their answers, by the JSON of their ids. One that is
+/// cancelled stays: its program may still be ending, and the protocol lets no id
+/// come twice.
+type Awaited = Arc<Mutex<HashSet<String>>>;
 
 /// Serves one client, who is the caller of everything, until it closes its
 /// side.
@@ -76,8 +77,9 @@ pub(crate) async fn serve(app: &Arc<App>, caller: Caller) -> Result<(), StdioErr
         printed.cancelled().await;
         stopped
     };
-    if tokio::time::timeout(PRINTED, last).await.is_err() {
-        tracing::warn!("nobody reads standard output; the last answers are lost");
+    match tokio::time::timeout(PRINTED, last).await {
+        Err(_) => tracing::warn!("nobody reads standard output; the last answers are lost"),
+        Ok(stopped) => stopped.map_err(StdioError::Task)?,
     }
     ended
 }
@@ -110,9 +112,8 @@ async fn feed(
     out: Sender<String>,
     awaited: Awaited,
 ) {
-    let calls = Calls::default();
     while let Some(input) = lines.recv().await {
-        let refused = match take(input, &calls, &awaited) {
+        let refused = match take(input, &awaited) {
             Ok(mut line) => {
                 line.push(b'\n');
                 // Whoever closed the pipe ends everything.
@@ -134,23 +135,18 @@ async fn feed(
 }
 
 /// Returns a line that is a message, and notes the answer that it awaits.
-fn take(input: Input, calls: &Calls, awaited: &Awaited) -> Result<Vec<u8>, NoMessage> {
+fn take(input: Input, awaited: &Awaited) -> Result<Vec<u8>, NoMessage> {
     let Input::Line(line) = input else {
         return Err(NoMessage::invalid(&format!(
             "a line is longer than {BODY_LIMIT} bytes; send less at once"
         )));
     };
     let head = message::head(&line)?;
-    if let Some(id) = &head.cancels {
-        // What is cancelled is not answered.
-        let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
-        awaited.remove(&id.to_string());
-    }
     if let (Some(id), true) = (&head.id, head.method.is_some()) {
-        let call = calls.begin("", id);
-        let call = call.ok_or_else(|| NoMessage::in_flight(id))?;
         let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
-        awaited.insert(id.to_string(), call);
+        if !awaited.insert(id.to_string()) {
+            return Err(NoMessage::in_flight(id));
+        }
     }
     Ok(line)
 }

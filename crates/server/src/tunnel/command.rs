@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use serde_json::{Map, Value};
 
 /// The channel that this server serves.
@@ -52,6 +53,9 @@ pub(super) fn read(value: Value) -> Result<Command, Dropped> {
     };
     let request_id = text("request_id").ok_or("request_id is missing")?;
     let shard_token = text("shard_token").ok_or("shard_token is missing")?;
+    if HeaderValue::try_from(shard_token.as_str()).is_err() {
+        return Err("shard_token fits no header");
+    }
     let kind = text("command_type").unwrap_or_else(|| "jsonrpc".to_owned());
     let channel = text("channel").unwrap_or_else(|| MAIN.to_owned());
     let channel = channel.trim().to_ascii_lowercase();

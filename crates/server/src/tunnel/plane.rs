@@ -25,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 const GUARD: Duration = Duration::from_secs(5);
 
 /// Bytes of the commands of a poll, and of an error.
-const COMMANDS_BYTES: usize = 64 * 1024 * 1024;
+const COMMANDS_BYTES: usize = 32 * 1024 * 1024;
 const ERROR_BYTES: usize = 64 * 1024;
 
 /// The header that gives a command's token back.

@@ -32,8 +32,7 @@ const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 const SUBJECT: &str = "openai/subject";
 
 /// Headers of an answer that the control plane takes.
-const TAKEN: [&str; 6] = [
-    "content-type",
+const TAKEN: [&str; 5] = [
     "mcp-session-id",
     "mcp-protocol-version",
     "last-event-id",
@@ -130,7 +129,7 @@ impl Worker {
 
     /// Returns who calls. A pseudonym separates members from each other, and
     /// grants nothing.
-    fn caller(&self, command: &Command) -> Caller {
+    pub(super) fn caller(&self, command: &Command) -> Caller {
         let mut principal = self.principal.clone();
         if let Task::Message(message) = &command.task
             && let Some(params) = message.get("params")

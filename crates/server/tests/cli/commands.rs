@@ -109,7 +109,7 @@ fn connect_lists_and_says_what_is_wrong() {
     let home = Home::new();
     assert!(home.run(&["connect"]).out().contains("connect chatgpt"));
     home.run(&["connect", "cobol"]).refused(2, "chatgpt");
-    let done = home.run(&["connect", "chatgpt", "--new-token"]);
+    let done = home.run(&["connect", "chatgpt", "--by", "action", "--new-token"]);
     assert_eq!(done.code, Some(8), "{done:?}");
     assert!(done.stdout.contains("no public URL is known"), "{done:?}");
     let none = "https://127.0.0.1:1";
@@ -130,12 +130,15 @@ fn connect_lists_and_says_what_is_wrong() {
         (&json["by"], &json["ready"]),
         (&"tunnel".into(), &false.into())
     );
-    let done = home.run(&["connect", "chatgpt", "--wait", "1s"]);
+    let done = home.run(&["connect", "chatgpt", "--wait=1s"]);
     assert_eq!(done.code, Some(8), "{done:?}");
-    assert!(done.stdout.contains("Gave up after 1 s"), "{done:?}");
+    assert!(done.stdout.contains("Not connected after 1 s"), "{done:?}");
     assert!(!home.path().exists(), "nothing was made");
     for (args, words) in [
-        (&["chatgpt", "--new-token", "a b"][..], "name"),
+        (
+            &["chatgpt", "--by", "action", "--new-token=a b"][..],
+            "name",
+        ),
         (
             &["chatgpt", "--by", "tunnel", "--new-token"],
             "needs no token",
@@ -145,6 +148,8 @@ fn connect_lists_and_says_what_is_wrong() {
             "--wait is for the tunnel",
         ),
         (&["cursor", "--wait"], "are for chatgpt"),
+        (&["chatgpt", "--new-token"], "--by action --new-token"),
+        (&["--new-token"], "<TARGET>"),
     ] {
         home.run(&[&["connect"], args].concat()).refused(2, words);
     }

@@ -286,7 +286,7 @@ fn doctor_finds_the_server() {
     let args = ["serve", "--port", &port.to_string(), "--public-url", &url];
     let server = Server::listen(&mut home.command(&args));
     let done = home.run(&["doctor", "--public"]);
-    let guide = home.run(&["connect", "chatgpt", "--new-token"]);
+    let guide = home.run(&["connect", "chatgpt", "--by", "action", "--new-token"]);
     drop(server);
     assert_eq!(done.stdout.matches('✓').count(), 5, "{}", done.stdout);
     assert!(

@@ -171,6 +171,16 @@ fn local_calls_are_cancelled_and_bad_lines_stop_nothing() {
             json!(5),
             -32602,
         ),
+        (
+            r#"{"jsonrpc":"2.0","id":6,"method":"ping","params":{"_meta":7}}"#,
+            json!(6),
+            -32600,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":6,"id":6,"method":"ping"}"#,
+            json!(6),
+            -32600,
+        ),
     ] {
         local.send(line);
         let told = local.next();
@@ -201,6 +211,9 @@ fn local_calls_are_cancelled_and_bad_lines_stop_nothing() {
         (&json!(9), &json!(-32600))
     );
     local.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}"#);
+    // Its program may still be ending: its answer must not become another's.
+    local.send(r#"{"jsonrpc":"2.0","id":9,"method":"tools/list"}"#);
+    assert_eq!(local.next()["error"]["code"], -32600);
     let arguments = json!({"name": "run_code", "arguments": {"code": "print(6 * 7)"}});
     let (_, ran) = local.ask(10, "tools/call", &arguments);
     assert_eq!(ran["result"]["structuredContent"]["output"], "42\n");

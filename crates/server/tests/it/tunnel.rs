@@ -687,7 +687,7 @@ fn connecting_waits_for_the_first_poll_and_the_first_call() {
     );
     let server = server(&plane);
     let (code, said) = std::thread::scope(|scope| {
-        let connecting = scope.spawn(|| server.beside(&["connect", "chatgpt", "--wait", "30s"]));
+        let connecting = scope.spawn(|| server.beside(&["connect", "chatgpt", "--wait=30s"]));
         state(&server, "ready");
         std::thread::sleep(Duration::from_secs(1));
         assert!(!connecting.is_finished(), "nobody has called yet");
@@ -754,7 +754,11 @@ fn what_is_wrong_is_told_to_the_operator_alone() {
     // Without the key, what is wrong is in the log.
     let (code, said) = server.beside(&["connect", "chatgpt"]);
     assert_eq!(code, Some(8), "{said}");
-    assert!(said.contains("the tunnel has no key"), "{said}");
+    let words = "the server's tunnel is refused";
+    assert!(
+        said.contains(words) && said.contains("scope admin"),
+        "{said}"
+    );
     std::fs::write(server.home().join("tunnel.key"), plane.key()).expect("written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(server.home().join("tunnel.key"), mode).expect("chmod");
@@ -765,5 +769,28 @@ fn what_is_wrong_is_told_to_the_operator_alone() {
     fail(&plane, Door::Record, [fault(403, &[], body)]);
     let (_, said) = server.beside(&["doctor", "--tunnel", plane.id(), "--tunnel-url", &url]);
     assert!(said.contains("Tunnels Read and Use"), "{said}");
+    nothing_wrong(&plane);
+}
+
+#[test]
+fn one_member_keeps_no_other_from_being_served() {
+    let plane = Plane::start();
+    let server = server(&plane);
+    let slow = |id: &str| run_code(id, "a", json!({"code": "import time; time.sleep(4)"}));
+    let many: Vec<Value> = (0..30).map(|at| slow(&format!("a{at}"))).collect();
+    plane.push_all(many);
+    while server.running() == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let begun = Instant::now();
+    let told = ask(&plane, stateless("b", "b", "tools/list", None, json!({})));
+    assert!(told["resp_json"]["result"]["tools"].is_array(), "{told}");
+    let answered = posted(&plane, "a0").len() + posted(&plane, "a1").len();
+    assert_eq!(
+        answered,
+        0,
+        "b did not wait for a, but {:?}",
+        begun.elapsed()
+    );
     nothing_wrong(&plane);
 }

@@ -33,10 +33,12 @@ pub(super) fn connect(
             return Err(Failure::text(Exit::Usage, problem));
         }
         Some(by) => by,
-        // Only an Action takes a token.
-        None if token.is_some() => By::Action,
+        None if token.is_some() => {
+            let problem = "ChatGPT needs no token by the tunnel; for an Action (legacy) say --by action --new-token";
+            return Err(Failure::text(Exit::Usage, problem));
+        }
         None if tunnel.id.is_some() || !terminal => By::Tunnel,
-        None => choose(&mut Terminal)?,
+        None => choose(&mut Terminal::take()?)?,
     };
     match (by, args.wait) {
         (By::Action, Some(_)) => {
@@ -48,22 +50,22 @@ pub(super) fn connect(
         (By::Tunnel, _) if args.json => {
             let sight = Sight::of(tunnel.home());
             output::text(&format!("{:#}", to_json(&tunnel, &sight)))?;
-            Ok(exit(&sight))
+            Ok(exit(&tunnel, &sight))
         }
         (By::Tunnel, wait) if terminal => {
-            walk::lead(&mut Terminal, tunnel, wait.unwrap_or(PATIENCE))
+            walk::lead(&mut Terminal::take()?, tunnel, wait.unwrap_or(PATIENCE))
         }
         (By::Tunnel, Some(wait)) => walk::wait(&mut Onlooker, &tunnel, wait, 0),
         (By::Tunnel, None) => {
             let sight = Sight::of(tunnel.home());
             output::text(&page(&tunnel, &sight))?;
-            Ok(exit(&sight))
+            Ok(exit(&tunnel, &sight))
         }
     }
 }
 
-fn exit(sight: &Sight) -> Exit {
-    if sight.is_open() {
+fn exit(tunnel: &TunnelPlan, sight: &Sight) -> Exit {
+    if tunnel.is_open(sight) {
         Exit::Success
     } else {
         Exit::Public
@@ -85,31 +87,47 @@ fn choose(person: &mut impl Person) -> Result<By, Failure> {
     }
 }
 
-/// The words of the steps that this server knows.
-pub(super) fn steps(part: &StepGroup, cases: &[&str], tunnel: &TunnelPlan) -> Vec<Step> {
+/// Returns the steps of a group that are needed, with what this server knows filled in.
+pub(super) fn steps(
+    part: &StepGroup,
+    cases: &[&str],
+    tunnel: &TunnelPlan,
+    sight: &Sight,
+) -> Vec<Step> {
+    let (stop, server) = match sight {
+        Sight::Tunnelless { pid, .. } => (format!("kill {pid}"), "running"),
+        _ => (String::new(), "stopped"),
+    };
+    let cases: Vec<&str> = cases.iter().copied().chain([server]).collect();
     let key_file = tunnel.key_file();
+    let folder = key_file.parent().unwrap_or(tunnel.home()).to_string_lossy();
+    let key_folder = value::quoted(&folder).into_owned();
     let key_file = value::quoted(&key_file.to_string_lossy()).into_owned();
     let words = [
         ("test", FACTS.test.as_str()),
         ("tunnel", tunnel.id.as_deref().unwrap_or("its id")),
         ("start", &tunnel.start()),
         ("key_file", &key_file),
+        ("key_folder", &key_folder),
+        ("stop", &stop),
     ];
-    part.steps(cases, &words)
+    part.steps(&cases, &words)
 }
 
 /// Returns the parts that are left to do.
 fn left<'a>(tunnel: &TunnelPlan, sight: &Sight) -> &'a [StepGroup] {
     let parts = FACTS.tunnel.parts.as_slice();
-    let done = match (sight.is_open(), &tunnel.id) {
-        (true, _) => parts.len() - 1,
-        (false, Some(_)) => 1,
-        (false, None) => 0,
+    let done = match (sight, &tunnel.id) {
+        _ if tunnel.is_open(sight) => parts.len() - 1,
+        // It runs, and has its key: what is wrong is told.
+        (Sight::Tunnel { .. }, _) => parts.len() - 1,
+        (_, Some(_)) => 1,
+        (_, None) => 0,
     };
     parts.get(done..).unwrap_or_default()
 }
 
-/// The steps for who reads them.
+/// Returns the steps that are left, as a text.
 fn page(tunnel: &TunnelPlan, sight: &Sight) -> String {
     let mut page = format!("By {}.\n", FACTS.tunnel.summary);
     page += &match tunnel.obstacle(sight) {
@@ -118,7 +136,7 @@ fn page(tunnel: &TunnelPlan, sight: &Sight) -> String {
     };
     let mut number = 0;
     for part in left(tunnel, sight) {
-        let steps = steps(part, &["by hand"], tunnel);
+        let steps = steps(part, &["by hand"], tunnel, sight);
         page += &format!("\n{}:\n{}", part.title, shown(&steps, number));
         number += steps.len();
     }
@@ -128,7 +146,7 @@ fn page(tunnel: &TunnelPlan, sight: &Sight) -> String {
 /// Returns what is said last, whatever came before.
 pub(super) fn last_words(tunnel: &TunnelPlan) -> String {
     format!(
-        "Every member of the workspace who may use the tunnel may run code here; this closes it:\n{}\nOpenAI's pages are as of {}; when something does not work: docs/connect-chatgpt.md.\nBy an Action of a GPT (legacy): {}",
+        "Every member of the workspace who may use the tunnel may run code here; this closes it until the server is started again:\n{}\nOpenAI's pages are as of {}; when something does not work: docs/connect-chatgpt.md.\nBy an Action of a GPT (legacy): {}",
         tunnel.command("token revoke tunnel"),
         FACTS.checked,
         tunnel.command("connect chatgpt --by action"),
@@ -143,18 +161,18 @@ fn to_json(tunnel: &TunnelPlan, sight: &Sight) -> Value {
         .collect();
     let steps: Vec<Value> = left(tunnel, sight)
         .iter()
-        .flat_map(|part| steps(part, &["by hand"], tunnel))
+        .flat_map(|part| steps(part, &["by hand"], tunnel, sight))
         .map(|step| step.to_json())
         .collect();
     let state = match sight {
-        Sight::Tunnel { state } => Some(state),
+        Sight::Tunnel { state, .. } => Some(state),
         _ => None,
     };
     json!({
         "target": "chatgpt",
         "by": "tunnel",
-        "ready": sight.is_open(),
-        "exit_code": exit(sight).code(),
+        "ready": tunnel.is_open(sight),
+        "exit_code": exit(tunnel, sight).code(),
         "problems": problems,
         "tunnel": {"id": tunnel.id, "state": state, "start": tunnel.start()},
         "test": FACTS.test,

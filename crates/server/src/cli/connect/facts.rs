@@ -93,18 +93,19 @@ mod tests {
     use super::*;
 
     /// What every caller fills in, with what the manual shows.
-    const WORDS: [(&str, &str); 11] = [
+    const WORDS: [(&str, &str); 12] = [
         ("test", ""),
         ("tunnel", "tunnel_…"),
         ("start", "codex-server up --tunnel tunnel_…"),
-        ("key_file", "~/.codex-server/tunnel.key"),
+        ("key_folder", "~/.local/share/codex-server"),
+        ("key_file", "~/.local/share/codex-server/tunnel.key"),
+        ("stop", "kill PID"),
         ("url", "https://YOUR-ADDRESS"),
         ("port", "8000"),
         ("codespace", "\"$CODESPACE_NAME\""),
         ("token", "codex_…"),
         ("create", "codex-server token create chatgpt"),
         ("instructions", ""),
-        ("name", ""),
     ];
 
     #[test]
@@ -112,7 +113,15 @@ mod tests {
         let facts: Facts = toml::from_str(include_str!("chatgpt.toml")).expect("it is read");
         let checked: jiff::civil::Date = facts.checked.parse().expect("a day");
         assert!(checked.year() >= 2026);
-        let cases = ["by hand", "codespace", "open", "token", "no token"];
+        let cases = [
+            "by hand",
+            "running",
+            "stopped",
+            "codespace",
+            "open",
+            "token",
+            "no token",
+        ];
         for way in [&facts.tunnel, &facts.action] {
             for part in &way.parts {
                 let known = |step: &&Template| {
@@ -140,10 +149,14 @@ mod tests {
             if !part.title.is_empty() {
                 page += &format!("**{}**\n\n", part.title);
             }
-            let test = &FACTS.test;
-            let mut words = WORDS.to_vec();
-            words[0].1 = test;
-            words[9].1 = super::super::action::INSTRUCTIONS;
+            let words: Vec<(&str, &str)> = WORDS
+                .into_iter()
+                .map(|(name, word)| match name {
+                    "test" => (name, FACTS.test.as_str()),
+                    "instructions" => (name, super::super::action::INSTRUCTIONS),
+                    _ => (name, word),
+                })
+                .collect();
             for step in part.steps(cases, &words) {
                 number += 1;
                 page += &format!("{number}. {}", step.what);

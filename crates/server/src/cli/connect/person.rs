@@ -3,6 +3,11 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::runtime::Runtime;
+
+use crate::cli::serve::Signals;
+use crate::exit_code::Exit;
 use crate::output;
 
 /// Who is shown steps and asked for what only a person knows.
@@ -28,13 +33,43 @@ pub(super) trait Person {
 }
 
 /// The terminal that this process was started from.
-pub(super) struct Terminal;
+pub(super) struct Terminal(());
 
 impl Terminal {
     /// Says whether a person reads what is printed, and can answer.
     pub(super) fn is_here() -> bool {
         io::stdin().is_terminal() && output::is_terminal()
     }
+
+    /// Takes the terminal. Whoever ends this process from now on finds it as it
+    /// was, even in the middle of a hidden question.
+    ///
+    /// # Errors
+    /// When it is none, or no thread can be started.
+    pub(super) fn take() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let signals = {
+            let _inside = runtime.enter();
+            Signals::new()?
+        };
+        let thread = std::thread::Builder::new().name("interrupts".to_owned());
+        thread.spawn(move || end_with(&runtime, signals, &before))?;
+        Ok(Self(()))
+    }
+}
+
+/// Waits for a signal, and ends the process with the terminal as it was.
+#[expect(clippy::exit, reason = "the main thread is reading from the terminal")]
+fn end_with(runtime: &Runtime, mut signals: Signals, before: &Termios) {
+    runtime.block_on(signals.next());
+    if tcsetattr(io::stdin(), OptionalActions::Now, before).is_err() {
+        output::note("\nThe terminal could not be set back: type `reset`.");
+    }
+    output::note("");
+    std::process::exit(i32::from(Exit::Interrupted.code()));
 }
 
 impl Person for Terminal {

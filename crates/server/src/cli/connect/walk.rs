@@ -21,12 +21,11 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long something keeps the tunnel closed before it is told.
 const LASTS: Duration = Duration::from_secs(5);
 
+/// The longest that is waited.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// How often the same obstacle is examined again: the control plane may be asked.
 const AGAIN: Duration = Duration::from_secs(15);
-
-/// A use of the tunnel within this time is a call of now, in seconds. The store
-/// notes uses once a minute.
-const RECENT: i64 = 60;
 
 /// Leads a person through all that is left to do.
 ///
@@ -45,17 +44,22 @@ pub(super) fn lead(
         ));
     };
     let mut number = 0;
-    if !Sight::of(tunnel.home()).is_open() {
+    if !tunnel.is_open(&Sight::of(tunnel.home())) {
         if tunnel.id.is_none() {
             number += show(person, at_openai, &tunnel, number)?;
         }
-        let known = identify(person, &mut tunnel)? && unlock(person, &tunnel)?;
+        if !identify(person, &mut tunnel)? || !unlock(person, &tunnel)? {
+            let again = match &tunnel.id {
+                Some(id) => format!("connect chatgpt --tunnel {id}"),
+                None => "connect chatgpt".to_owned(),
+            };
+            let again = tunnel.command(&again);
+            person.say(&format!("\nThen run this again:\n\n      {again}"))?;
+            return Ok(Exit::Public);
+        }
         if !matches!(Sight::of(tunnel.home()), Sight::Tunnel { .. }) {
             number += show(person, here, &tunnel, number)?;
-        }
-        if !known {
-            person.say("\nThen run this command again.")?;
-            return Ok(Exit::Public);
+            person.say("\nWaiting for the server; Ctrl-C ends the waiting and nothing else.")?;
         }
     }
     wait(person, &tunnel, patience, number)
@@ -68,7 +72,7 @@ fn show(
     tunnel: &TunnelPlan,
     before: usize,
 ) -> Result<usize, Failure> {
-    let steps = steps(part, &[], tunnel);
+    let steps = steps(part, &[], tunnel, &Sight::of(tunnel.home()));
     person.say(&format!("\n{}:\n{}", part.title, shown(&steps, before)))?;
     Ok(steps.len())
 }
@@ -76,8 +80,7 @@ fn show(
 /// Asks for the tunnel's id where nobody named it; returns whether it is known.
 fn identify(person: &mut impl Person, tunnel: &mut TunnelPlan) -> Result<bool, Failure> {
     while tunnel.id.is_none() {
-        let Some(text) = person.ask("The tunnel's id (tunnel_…), or Enter to do this later: ")?
-        else {
+        let Some(text) = person.ask("\nThe tunnel's id (tunnel_…), or Enter for later: ")? else {
             return Ok(false);
         };
         if text.is_empty() {
@@ -98,15 +101,37 @@ fn unlock(person: &mut impl Person, tunnel: &TunnelPlan) -> Result<bool, Failure
     if matches!(Sight::of(tunnel.home()), Sight::Tunnel { .. }) {
         return Ok(true);
     }
-    while let Err(why) = tunnel.bounds() {
-        let file = tunnel.key_file();
-        if file.symlink_metadata().is_ok() {
+    let file = tunnel.key_file();
+    // A key that cannot be kept is not asked for.
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| *folder != tunnel.home() && !folder.is_dir()) {
+        let folder = folder.display();
+        person.say(&format!("\n  ✗ the key's file shall be in {folder}, which is not there: make it, or leave tunnel_key_file out"))?;
+        return Ok(false);
+    }
+    if !tunnel.lacks_key() {
+        let tried = match tunnel.bounds() {
             // What is there is the person's, and not replaced.
-            person.say(&format!("  ✗ {why}"))?;
-            return Ok(false);
-        }
+            Err(why) => {
+                person.say(&format!("\n  ✗ {why}"))?;
+                return Ok(false);
+            }
+            Ok(_) => tunnel.ask(),
+        };
+        return told(
+            person,
+            tried,
+            &format!(
+                "another key takes the place of the one in {}",
+                file.display()
+            ),
+        );
+    }
+    loop {
         let question = format!(
-            "The API key, kept in {} for you alone and not shown, or Enter to do this later: ",
+            "\nThe API key (not shown; kept in {}), or Enter for later: ",
             file.display()
         );
         let Some(text) = person
@@ -115,20 +140,55 @@ fn unlock(person: &mut impl Person, tunnel: &TunnelPlan) -> Result<bool, Failure
         else {
             return Ok(false);
         };
-        match tunnel::Key::parse(&text) {
-            Err(problem) => person.say(&format!("  ✗ {problem}"))?,
-            Ok(key) => {
-                store::make_home(tunnel.home())?;
-                key.keep(&file).map_err(|error| {
-                    let text = format!("failed to keep the key in {}: {error}", file.display());
-                    Failure::text(Exit::State, text)
-                })?;
+        let key = match tunnel::Key::parse(&text) {
+            _ if text.starts_with("codex_") => {
+                person.say("  ✗ that is a token of this server; the key is from OpenAI's console, and begins with sk-")?;
+                continue;
             }
+            Err(problem) => {
+                person.say(&format!("  ✗ {problem}"))?;
+                continue;
+            }
+            Ok(key) => key,
+        };
+        let tried = tunnel.ask_with(&key);
+        // A wrong key is not kept; one whose owner lacks a role may be right.
+        if tried
+            .as_ref()
+            .is_err_and(|why| why.contains("its key is wrong"))
+        {
+            person.say("  ✗ OpenAI does not know this key. Paste it again.")?;
+            continue;
         }
+        store::make_home(tunnel.home())?;
+        key.keep(&file).map_err(|error| {
+            let text = format!(
+                "failed to keep the key in {}: {error}. Make its folder writable for this user",
+                file.display()
+            );
+            Failure::text(Exit::State, text)
+        })?;
+        return told(person, tried, "");
     }
-    match tunnel.ask() {
+}
+
+/// Tells what came of trying the key; a tunnel that is not known needs another id.
+fn told(
+    person: &mut impl Person,
+    tried: Result<String, String>,
+    hint: &str,
+) -> Result<bool, Failure> {
+    match tried {
         Ok(name) => person.say(&format!("  ✓ the key opens the tunnel \"{name}\""))?,
-        Err(why) => person.say(&format!("  ✗ {why}"))?,
+        Err(why) if why.contains("not known") => {
+            person.say(&format!("\n  ✗ {why}; one just made takes half a minute"))?;
+            return Ok(false);
+        }
+        Err(why) if why.contains("its key is wrong") => {
+            person.say(&format!("\n  ✗ {why}; {hint}"))?;
+            return Ok(false);
+        }
+        Err(why) => person.say(&format!("\n  ✗ {why}"))?,
     }
     Ok(true)
 }
@@ -144,6 +204,7 @@ pub(super) fn wait(
     patience: Duration,
     number: usize,
 ) -> Result<Exit, Failure> {
+    let patience = patience.min(LONGEST);
     let until = Instant::now() + patience;
     if !opened(person, tunnel, until)? {
         return given_up(person, patience);
@@ -153,9 +214,13 @@ pub(super) fn wait(
         show(person, part, tunnel, number)?;
     }
     let uses = Uses::of(tunnel.home())?;
-    let recent = jiff::Timestamp::now().as_second() - RECENT;
+    let before = uses.last()?;
+    if let Some(last) = before.and_then(|last| jiff::Timestamp::from_second(last).ok()) {
+        person.say(&format!("\n  ✓ ChatGPT has called, last at {last}."))?;
+        return Ok(Exit::Success);
+    }
     person.say("\nWaiting for ChatGPT's first call; Ctrl-C ends the waiting and nothing else.")?;
-    while uses.last()?.is_none_or(|last| last < recent) {
+    while uses.last()?.is_none() {
         if Instant::now() >= until {
             person.say(
                 "\n  ✗ ChatGPT has not called\n    → is the plugin made, with this very tunnel, and chosen in the chat? Is the ChatGPT workspace attached to the tunnel?",
@@ -163,9 +228,14 @@ pub(super) fn wait(
             return given_up(person, patience);
         }
         sleep(LOOK);
+        // The server may have gone, or its tunnel been closed, meanwhile.
+        if !opened(person, tunnel, until)? {
+            return given_up(person, patience);
+        }
     }
     person.say(&format!(
-        "\n  ✓ ChatGPT has called: it is connected.\n\n{}",
+        "\n  ✓ ChatGPT has called: it is connected. From now on the server is started with:\n\n      {}\n\n{}",
+        tunnel.start(),
         last_words(tunnel)
     ))?;
     Ok(Exit::Success)
@@ -180,8 +250,9 @@ fn opened(person: &mut impl Person, tunnel: &TunnelPlan, until: Instant) -> Resu
     loop {
         let now = Instant::now();
         let over = now >= until;
-        if sight.is_open() || over && said.is_some() {
-            return Ok(sight.is_open());
+        let is_open = tunnel.is_open(&sight);
+        if is_open || over && said.is_some() {
+            return Ok(is_open);
         }
         if now >= examine || over {
             let obstacle = tunnel.obstacle(&sight);
@@ -206,7 +277,7 @@ fn opened(person: &mut impl Person, tunnel: &TunnelPlan, until: Instant) -> Resu
 fn given_up(person: &mut impl Person, patience: Duration) -> Result<Exit, Failure> {
     let time = value::show_duration(patience);
     person.say(&format!(
-        "\nGave up after {time}. Run this command again; `codex-server doctor` and the server's log have more."
+        "\nNot connected after {time}. Run this command again; `codex-server doctor` and the server's log have more."
     ))?;
     Ok(Exit::Public)
 }

@@ -194,7 +194,7 @@ impl Greeting<'_> {
         match &config.tunnel.id {
             Some(id) => writeln!(
                 f,
-                "ChatGPT comes by {id}. Whether it gets through, and the steps there:\n\n  {steps}\n"
+                "ChatGPT reaches this server by {id}. To check it, and for the steps in ChatGPT:\n\n  {steps}\n"
             )?,
             None => writeln!(
                 f,

@@ -264,7 +264,7 @@ fn chatgpt_comes_by_the_tunnel() {
         assert!(text.contains("connect chatgpt\n"), "{text}");
     };
     let (mine, none, action) = (
-        format!("comes by {id}"),
+        format!("reaches this server by {id}"),
         "by OpenAI's tunnel",
         "--by action",
     );

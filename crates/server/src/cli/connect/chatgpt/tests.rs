@@ -59,7 +59,8 @@ fn readers_see_what_is_left_to_do() {
     let mut plan = TunnelPlan::of(&Settings::defaults(home.path().into()));
     let id = format!("tunnel_{}", "a1".repeat(16));
     let open = Sight::Tunnel {
-        state: "ready".to_owned(),
+        id: Some(id.clone()),
+        state: "ready",
     };
     let closed = Sight::Tunnelless {
         pid: 7,
@@ -73,7 +74,8 @@ fn readers_see_what_is_left_to_do() {
         for words in lacks {
             assert!(!page.contains(words), "has {words:?}: {page}");
         }
-        assert_eq!(to_json(plan, sight)["ready"], *sight == open);
+        let ready = *sight == open;
+        assert_eq!(to_json(plan, sight)["ready"], ready);
         page
     };
     let all = ["Create a tunnel", "umask 077", "Add custom MCP server"];
@@ -90,6 +92,18 @@ fn readers_see_what_is_left_to_do() {
     );
     assert!(page.contains("\n 1. Plugins"), "{page}");
     assert!(page.contains(&FACTS.test) && page.contains("--by action"));
+    let other = Sight::Tunnel {
+        id: Some(id.replace('a', "b")),
+        state: "ready",
+    };
+    check(&plan, &other, &["runs with another tunnel", &mine], &["✓"]);
+    let refused = Sight::Tunnel {
+        id: Some(id.clone()),
+        state: "refused",
+    };
+    // The server's key is in its own environment: that it is not here is no cause.
+    let words = ["the server's tunnel is refused", "scope admin"];
+    check(&plan, &refused, &words, &["has no key", "umask 077"]);
     let json = to_json(&plan, &closed);
     assert_eq!(json["tunnel"]["id"], id.as_str());
     assert_eq!(json["exit_code"], 8);
@@ -99,5 +113,5 @@ fn readers_see_what_is_left_to_do() {
             .unwrap()
             .contains("kill 7")
     );
-    assert_eq!(json["steps"].as_array().unwrap().len(), 5);
+    assert_eq!(json["steps"].as_array().unwrap().len(), 6);
 }

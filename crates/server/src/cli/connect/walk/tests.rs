@@ -38,18 +38,28 @@ fn what_is_missing_is_asked_for_and_kept() {
         assert!(!heard.contains("sk-secret"), "{heard}");
         assert_eq!(file.exists(), kept, "{heard}");
     };
-    let later = "run this command again";
+    let later = "run this again";
     check(&[], &["Create a tunnel", later], false);
-    check(&[""], &["up --tunnel tunnel_…", later], false);
+    check(&[""], &["connect chatgpt", later], false);
     check(
         &["tunnel_x", ID, ""],
-        &["✗ that is no tunnel's id", later],
+        &["✗ that is no tunnel's id", ID, later],
         false,
     );
     let key = "a key that is none";
     check(&[ID, key, ""], &["✗ the tunnel's key", later], false);
+    check(
+        &[ID, "codex_abc", ""],
+        &["a token of this server", later],
+        false,
+    );
     let start = format!("up --tunnel {ID}");
-    let words = ["cannot be used now", &start, "… no server runs", "Gave up"];
+    let words = [
+        "cannot be used now",
+        &start,
+        "… no server runs",
+        "Not connected",
+    ];
     check(&[ID, "sk-secret"], &words, true);
     let mode = file.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

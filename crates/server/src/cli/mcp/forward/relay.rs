@@ -191,11 +191,18 @@ impl Relay {
     /// Posts what has no answer.
     async fn tell(&self, message: Message) {
         let method = message.method.as_deref().unwrap_or("an answer");
-        let told = match timeout(TELL, self.send(&message)).await {
-            Ok(Ok(response)) if response.status().is_success() => return,
-            Ok(Ok(response)) => self.refusal(response).await.1,
-            Ok(Err(why)) => why,
-            Err(_) => format!("no reply within {} s", TELL.as_secs()),
+        // All of it within the time: a refusal may drip as well.
+        let telling = async {
+            match self.send(&message).await {
+                Ok(response) if response.status().is_success() => None,
+                Ok(response) => Some(self.refusal(response).await.1),
+                Err(why) => Some(why),
+            }
+        };
+        let told = match timeout(TELL, telling).await {
+            Ok(None) => return,
+            Ok(Some(why)) => why,
+            Err(_) => format!("no whole reply within {} s", TELL.as_secs()),
         };
         remark(&self.without_token(&format!("{} was not sent: {told}", quoted(method))));
     }
