@@ -219,6 +219,13 @@ impl Artifacts {
         }
     }
 
+    /// Returns what this server's own key makes of data for another purpose than
+    /// links. The key is a file beside the database, and not in it.
+    #[must_use]
+    pub(crate) fn derive(&self, purpose: &[u8], data: &[u8]) -> [u8; 32] {
+        self.inner.key.derive(purpose, data)
+    }
+
     /// Keeps a file. Blocks on the disk.
     ///
     /// # Errors

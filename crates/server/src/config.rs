@@ -141,6 +141,8 @@ pub struct Config {
     pub artifacts: artifact::Bounds,
     /// What may be fetched for a run.
     pub file_urls: file_url::Bounds,
+    /// Hosts of OAuth clients that the operator knows, besides the usual ones.
+    pub oauth_hosts: Vec<String>,
     /// The engine's bounds.
     pub bounds: Bounds,
     /// `PATH`-like list in which interpreters are looked for.
@@ -183,6 +185,7 @@ impl Config {
             log_queue: 4096,
             artifacts: artifact::Bounds::default(),
             file_urls: file_url::Bounds::default(),
+            oauth_hosts: Vec::new(),
             bounds: Bounds::default(),
             search_path: ["/usr/local/bin", "/usr/bin", "/bin"]
                 .map(PathBuf::from)

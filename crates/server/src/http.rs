@@ -46,6 +46,7 @@ mod languages;
 mod limits;
 mod mcp;
 mod metrics;
+mod oauth;
 pub mod openapi;
 mod pages;
 mod peer;
@@ -102,6 +103,7 @@ fn router(app: Arc<App>) -> Router {
         metrics,
         app,
         failures: failures::Failures::default(),
+        oauth: oauth::OAuth::default(),
     });
     layered(routes::router(&shared), &shared)
 }

@@ -16,6 +16,7 @@ pub mod fuzz;
 pub mod http;
 mod mcp;
 pub mod media;
+mod oauth;
 pub mod outbound;
 pub mod output;
 pub mod provision;

@@ -93,7 +93,8 @@ pub enum Forbidden {
 /// The rules for what may be called.
 #[derive(Clone)]
 pub struct Guard {
-    hosts: Vec<Host>,
+    /// Hosts that may be called; any on the port of https, where none is listed.
+    hosts: Option<Vec<Host>>,
     networks: Vec<IpNet>,
     /// Whether http will do. Only tests say so, to do without certificates.
     plain: bool,
@@ -127,8 +128,18 @@ impl Guard {
     #[must_use]
     pub fn new(hosts: Vec<Host>, networks: Vec<IpNet>) -> Self {
         Self {
-            hosts,
+            hosts: Some(hosts),
             networks,
+            ..Self::public()
+        }
+    }
+
+    /// Returns the rules that let through every host at public addresses.
+    #[must_use]
+    pub fn public() -> Self {
+        Self {
+            hosts: None,
+            networks: Vec::new(),
             plain: false,
             names: Names::System,
         }
@@ -136,7 +147,7 @@ impl Guard {
 
     /// Returns rules that let http through, with a name server of the test's own.
     #[cfg(test)]
-    pub(crate) fn plain(hosts: Vec<Host>, networks: Vec<IpNet>, names: Names) -> Self {
+    pub(crate) fn plain(hosts: Option<Vec<Host>>, networks: Vec<IpNet>, names: Names) -> Self {
         Self {
             hosts,
             networks,
@@ -198,8 +209,11 @@ impl Guard {
         }
         let host = url.host_str().ok_or(Forbidden::Url("has no host"))?;
         let port = url.port_or_known_default().unwrap_or(HTTPS);
-        let mut hosts = self.hosts.iter();
-        if !hosts.any(|listed| listed.matches(host, port)) {
+        let listed = match &self.hosts {
+            Some(hosts) => hosts.iter().any(|listed| listed.matches(host, port)),
+            None => self.plain || port == HTTPS,
+        };
+        if !listed {
             return Err(Forbidden::Host);
         }
         // An address is not resolved, so the resolver never sees it.

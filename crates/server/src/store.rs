@@ -10,6 +10,7 @@ use sqlx::sqlite::SqlitePool;
 use crate::auth::{Denied, Principal, Token};
 
 mod keys;
+pub mod oauth;
 mod open;
 
 pub use keys::{CreateError, Key};

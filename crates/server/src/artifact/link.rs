@@ -126,6 +126,16 @@ impl SigningKey {
         mac
     }
 
+    /// Returns what the key makes of data for another purpose, which must be
+    /// nobody else's.
+    pub(super) fn derive(&self, purpose: &[u8], data: &[u8]) -> [u8; KEY_BYTES] {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        mac.update(purpose);
+        mac.update(data);
+        mac.finalize().into_bytes().into()
+    }
+
     /// The path and query of a link, beginning with a slash.
     pub(super) fn link(&self, id: Id, name: &str, expires: u64) -> String {
         let signature = self.mac(id, name, expires).finalize().into_bytes();

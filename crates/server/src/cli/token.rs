@@ -13,6 +13,7 @@ use crate::auth::Scope;
 use crate::config::{Env, home_directory, load};
 use crate::exit_code::Exit;
 use crate::output;
+use crate::store::oauth::Grant;
 use crate::store::{CreateError, Key, Store, StoreError};
 
 #[derive(Debug, Args)]
@@ -152,6 +153,13 @@ async fn create(
 async fn revoke(store: &Store, home: &Path, name: &str, files: bool) -> Result<Exit, Failure> {
     let revoked = store.revoke_key(name).await;
     let Some(id) = revoked.map_err(|error| refused(error, home))? else {
+        let ended = store
+            .end_grant(name, Timestamp::now().as_millisecond())
+            .await;
+        if ended.map_err(|error| refused(error, home))? {
+            output::note("ended the grant: its client is refused from now on");
+            return Ok(Exit::Success);
+        }
         return Err(no_live(&store.keys().await?, name));
     };
     output::note(&format!(
@@ -220,8 +228,13 @@ fn no_live(keys: &[Key], name: &str) -> Failure {
 
 async fn list(store: &Store, json: bool) -> Result<Exit, Failure> {
     let keys = store.keys().await?;
+    let grants = store.grants(Timestamp::now().as_millisecond()).await?;
     if json {
-        let keys: Vec<_> = keys.iter().map(as_json).collect();
+        let keys: Vec<_> = keys
+            .iter()
+            .map(as_json)
+            .chain(grants.iter().map(grant_as_json))
+            .collect();
         let text = serde_json::to_string_pretty(&keys)
             .map_err(|error| Failure::new(Exit::Failed, error))?;
         output::text(&text)?;
@@ -229,8 +242,79 @@ async fn list(store: &Store, json: bool) -> Result<Exit, Failure> {
         output::note("no tokens yet; make one with: codex-server token create NAME");
     } else {
         output::text(&table(&keys))?;
+        if !grants.is_empty() {
+            output::text(&format!("\n{}", grant_table(&grants)))?;
+        }
     }
     Ok(Exit::Success)
+}
+
+/// Returns a grant beside the tokens: what it has that a token has not is its
+/// client's host.
+fn grant_as_json(grant: &Grant) -> serde_json::Value {
+    let scopes: Vec<_> = grant.scopes.iter().map(|scope| scope.as_str()).collect();
+    json!({
+        "grant": grant.id,
+        "host": grant.host,
+        "token": grant.key,
+        "scopes": scopes,
+        "created_at": time(grant.made_at / 1000),
+        "last_used_at": grant.used_at.map(|at| time(at / 1000)),
+        "ends_at": time(grant.ends_at / 1000),
+    })
+}
+
+/// Returns the grants by which clients come in somebody's name.
+fn grant_table(grants: &[Grant]) -> String {
+    let mut rows = vec![
+        [
+            "GRANT",
+            "CLIENT AT",
+            "FROM TOKEN",
+            "SCOPES",
+            "LAST USED",
+            "ENDS",
+        ]
+        .map(str::to_owned),
+    ];
+    rows.extend(grants.iter().map(|grant| {
+        [
+            grant.id.clone(),
+            engine::quote(&grant.host).to_string(),
+            grant.key.clone(),
+            scope_words(&grant.scopes),
+            day(grant.used_at.map(|at| at / 1000)),
+            day(Some(grant.ends_at / 1000)),
+        ]
+    }));
+    aligned(&rows)
+}
+
+/// A time in a table.
+fn day(seconds: Option<i64>) -> String {
+    seconds.map_or_else(
+        || "-".to_owned(),
+        |s| time(s).replace('T', " ").replace('Z', ""),
+    )
+}
+
+/// Returns rows with their columns in line.
+fn aligned(rows: &[[String; 6]]) -> String {
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let line = |row: &[String; 6]| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn as_json(key: &Key) -> serde_json::Value {
@@ -269,12 +353,6 @@ fn time(seconds: i64) -> String {
 }
 
 fn table(keys: &[Key]) -> String {
-    let day = |seconds: Option<i64>| {
-        seconds.map_or_else(
-            || "-".to_owned(),
-            |s| time(s).replace('T', " ").replace('Z', ""),
-        )
-    };
     let mut rows = vec![
         [
             "NAME",
@@ -296,21 +374,7 @@ fn table(keys: &[Key]) -> String {
             day(key.revoked_at),
         ]
     }));
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let line = |row: &[String; 6]| {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    aligned(&rows)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn bounds(hosts: &[&str], networks: &[&str]) -> Bounds {
 /// A fetcher that takes http, with a name server of the test's own.
 fn plain(bounds: Bounds, names: Names) -> Fetcher {
     let (hosts, networks) = (bounds.hosts().to_vec(), bounds.networks.clone());
-    Fetcher::with(bounds, Guard::plain(hosts, networks, names))
+    Fetcher::with(bounds, Guard::plain(Some(hosts), networks, names))
 }
 
 /// A server that gives each path its own answer, and counts its calls.

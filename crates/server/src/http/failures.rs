@@ -18,10 +18,17 @@ pub(super) const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses remembered at once.
 const ADDRESSES: usize = 4096;
 
-/// Refused tokens of the last minute, by address.
-#[derive(Debug, Default)]
+/// What was refused, or only counted, in the last minute, by address.
+#[derive(Debug)]
 pub(super) struct Failures {
+    most: u32,
     counts: Mutex<HashMap<IpAddr, Count>>,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self::of(REFUSALS)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,12 +38,20 @@ struct Count {
 }
 
 impl Failures {
+    /// Those of which an address has so many in a [`WINDOW`].
+    pub(super) fn of(most: u32) -> Self {
+        Self {
+            most,
+            counts: Mutex::default(),
+        }
+    }
+
     /// How long `ip` has to wait for having sent too many refused tokens.
     pub(super) fn over(&self, ip: IpAddr, now: Instant) -> Option<Duration> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.get(&network(ip))?;
         let left = WINDOW.checked_sub(now.duration_since(count.since))?;
-        (count.refused >= REFUSALS).then_some(left)
+        (count.refused >= self.most).then_some(left)
     }
 
     /// Notes a refused token.

@@ -142,14 +142,18 @@ fn render(mut response: Response, id: &str) -> (Response, Option<Code>) {
     (response, Some(problem.code))
 }
 
+/// Says whether an answer of this type says itself what is wrong: in OAuth's own
+/// JSON, or on a page for people.
+fn is_told(kind: &HeaderValue) -> bool {
+    kind == "application/json" || kind.as_bytes().starts_with(b"text/html")
+}
+
 /// The problem behind an error status that no handler of ours made. JSON is
 /// ours: the router and its layers refuse in plain text or with nothing.
 fn bare_problem(response: &Response) -> Option<Problem> {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
-    if !(status.is_client_error() || status.is_server_error())
-        || kind.is_some_and(|kind| kind == "application/json")
-    {
+    if !(status.is_client_error() || status.is_server_error()) || kind.is_some_and(is_told) {
         return None;
     }
     let code = Code::of_status(status.as_u16()).unwrap_or(if status.is_server_error() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -24,6 +24,7 @@ use super::{artifact, routes};
 use crate::api::{Code, Problem};
 use crate::auth::{Denied, Principal, Scope};
 use crate::config::Access;
+use crate::oauth::{self, Site, metadata, secret};
 use crate::public_url::accepted_hosts;
 use crate::telemetry::chain;
 
@@ -39,9 +40,10 @@ pub(super) async fn gate(
 ) -> Response {
     let matched = request.extensions().get::<MatchedPath>();
     let matched = matched.map(MatchedPath::as_str);
+    let matched_mcp = matched == Some("/mcp");
     let entrance = routes::entrance(matched, request.uri().path(), request.method());
     let scope = match entrance.door {
-        Door::Open => None,
+        Door::Open | Door::Anyone => None,
         Door::Signed(_) if artifact::is_signed(&request) => None,
         Door::Signed(scope) | Door::Scope(scope) => Some(scope),
     };
@@ -49,9 +51,13 @@ pub(super) async fn gate(
         return problem.into_response();
     }
     if let Some(scope) = scope {
-        let principal = match admit(&shared, connection, request.headers(), scope).await {
+        let is_mcp = matched_mcp;
+        let principal = match admit(&shared, connection, request.headers(), scope, is_mcp).await {
             Ok(principal) => principal,
-            Err(response) => {
+            Err(mut response) => {
+                if is_mcp {
+                    challenge(&shared, connection, request.headers(), &mut response);
+                }
                 if let Some(busy) = request.extensions().get::<Arc<Busy>>() {
                     busy.belongs_to_nobody();
                 }
@@ -114,7 +120,7 @@ fn check_place(
     }
     let host = forwarded.unwrap_or(own);
     rules.check_host(&host).map_err(forbidden)?;
-    if !safe && entrance.is_route {
+    if !safe && entrance.is_route && entrance.door != Door::Anyone {
         rules.check_page(request.method(), &host, headers)?;
     }
     Ok(())
@@ -128,6 +134,7 @@ async fn admit(
     connection: Connection,
     headers: &HeaderMap,
     scope: Scope,
+    is_mcp: bool,
 ) -> Result<Principal, Response> {
     let identified = if shared.app.config.access == Access::Open {
         Ok(Principal::open())
@@ -135,6 +142,23 @@ async fn admit(
         match bearer(headers) {
             None => Err(Denied::Missing),
             Some(token) if token.len() > TOKEN_CHARS => Err(Denied::Unknown),
+            // A grant opens this door and no other.
+            Some(token) if is_mcp && secret::is(secret::Kind::Access, token) => {
+                let site = Site::of(&shared.app.config, connection.peer.ip(), headers);
+                let hash = secret::hash(token);
+                match shared.app.store.access(&hash, oauth::now()).await {
+                    Ok(access) => access
+                        .filter(|access| {
+                            site.is_some_and(|site| site.resource() == access.resource)
+                        })
+                        .map(|access| access.principal)
+                        .ok_or(Denied::Unknown),
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "failed to check an access token");
+                        return Err(Problem::internal().into_response());
+                    }
+                }
+            }
             Some(token) => match shared.app.store.authenticate(token).await {
                 Ok(known) => known,
                 Err(error) => {
@@ -149,6 +173,30 @@ async fn admit(
         let client = client_ip(&shared.app.config, connection.peer.ip(), headers);
         refuse(shared, client, Instant::now(), denied)
     })
+}
+
+/// Tells a client of `/mcp` that is not let in where it can ask.
+fn challenge(
+    shared: &Shared,
+    connection: Connection,
+    headers: &HeaderMap,
+    response: &mut Response,
+) {
+    let error = match response.status() {
+        StatusCode::UNAUTHORIZED if headers.contains_key(header::AUTHORIZATION) => {
+            Some("invalid_token")
+        }
+        StatusCode::UNAUTHORIZED => None,
+        StatusCode::FORBIDDEN => Some("insufficient_scope"),
+        _ => return,
+    };
+    let site = Site::of(&shared.app.config, connection.peer.ip(), headers);
+    let challenge = site.map(|site| metadata::challenge(&site, error));
+    if let Some(value) = challenge.and_then(|text| HeaderValue::try_from(text).ok()) {
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, value);
+    }
 }
 
 fn refuse(shared: &Shared, client: IpAddr, now: Instant, denied: Denied) -> Response {

@@ -133,7 +133,7 @@ impl Description {
         let route = routes.find(|one| one.path == path && one.verb.word() == method);
         let route = route.expect("every operation is of a route");
         operation["security"] = match (route.door, access) {
-            (Door::Open, _) | (_, Access::Open) => json!([]),
+            (Door::Open | Door::Anyone, _) | (_, Access::Open) => json!([]),
             (Door::Signed(_), Access::Token) => json!([{}, { SCHEME: [] }]),
             (Door::Scope(_), Access::Token) => json!([{ SCHEME: [] }]),
         };

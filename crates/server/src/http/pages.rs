@@ -38,13 +38,18 @@ const OPEN_TEXTS: [&str; 3] = [
 ];
 
 /// Allows the one inline style by its hash, and nothing else.
-static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+static POLICY: LazyLock<HeaderValue> =
+    LazyLock::new(|| policy("'none'").expect("a hash in Base64 is plain ASCII"));
+
+/// Returns the policy of a page whose form may end at some places; `None` where
+/// these fit no header.
+pub(super) fn policy(form_action: &str) -> Option<HeaderValue> {
     let hash = BASE64.encode(Sha256::digest(STYLE.as_bytes()));
     let policy = format!(
-        "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action {form_action}; frame-ancestors 'none'"
     );
-    HeaderValue::try_from(policy).expect("a hash in Base64 is plain ASCII")
-});
+    HeaderValue::try_from(policy).ok()
+}
 
 /// Start page
 ///
@@ -144,8 +149,9 @@ fn in_words(time: Duration) -> String {
     }
 }
 
-/// Fills in the words; all of them are ours or plain, none is escaped.
-fn page(body: &str, words: &[(&str, &str)]) -> Response {
+/// Returns a page with the words filled in; all of them are ours, plain or
+/// escaped already.
+pub(super) fn filled(body: &str, words: &[(&str, &str)]) -> String {
     let mut html = body
         .replace("{{style}}", STYLE)
         .replace("{{version}}", env!("CARGO_PKG_VERSION"))
@@ -153,7 +159,11 @@ fn page(body: &str, words: &[(&str, &str)]) -> Response {
     for (name, word) in words {
         html = html.replace(&format!("{{{{{name}}}}}"), word);
     }
-    let mut response = Html(html).into_response();
+    html
+}
+
+fn page(body: &str, words: &[(&str, &str)]) -> Response {
+    let mut response = Html(filled(body, words)).into_response();
     response
         .headers_mut()
         .insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());

@@ -15,6 +15,9 @@ use crate::auth::Scope;
 pub(super) enum Door {
     /// Everybody.
     Open,
+    /// Everybody, from any page: what is asked for there is never a browser's to
+    /// give.
+    Anyone,
     /// The holder of a token with this scope.
     Scope(Scope),
     /// The holder of a signed link, or of a token with this scope.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use super::route::{Counted, Documentation, Door, Entrance, Route, Verb};
 use super::state::Shared;
-use super::{artifact, docs, execute, health, languages, limits, pages, schema, scrape};
+use super::{artifact, docs, execute, health, languages, limits, oauth, pages, schema, scrape};
 use crate::api::{Code, Problem};
 use crate::auth::Scope;
 
@@ -57,6 +57,15 @@ const ROUTES: &[Route] = &[
     mcp(Verb::Delete, Counted::No),
     row!(get Get "/artifacts/{id}/{name}", Door::Signed(Scope::Execute), Use, DOWNLOAD, "files", artifact::download, artifact::__path_download),
     row!(delete Delete "/artifacts/{id}/{name}", Door::Scope(Scope::Files), Use, &[Code::NotFound], "files", artifact::delete, artifact::__path_delete),
+    oauth("/.well-known/oauth-protected-resource", Verb::Get, Door::Anyone, || get(oauth::resource).options(oauth::preflight)),
+    oauth("/.well-known/oauth-protected-resource/mcp", Verb::Get, Door::Anyone, || get(oauth::resource).options(oauth::preflight)),
+    oauth("/.well-known/oauth-authorization-server", Verb::Get, Door::Anyone, || get(oauth::server).options(oauth::preflight)),
+    oauth("/.well-known/oauth-authorization-server/mcp", Verb::Get, Door::Anyone, || get(oauth::server).options(oauth::preflight)),
+    oauth("/oauth/authorize", Verb::Get, Door::Open, || get(oauth::ask)),
+    oauth("/oauth/authorize", Verb::Post, Door::Open, || post(oauth::agree)),
+    oauth("/oauth/token", Verb::Post, Door::Anyone, || post(oauth::token).options(oauth::preflight)),
+    oauth("/oauth/register", Verb::Post, Door::Anyone, || post(oauth::register).options(oauth::preflight)),
+    oauth("/oauth/revoke", Verb::Post, Door::Anyone, || post(oauth::revoke).options(oauth::preflight)),
     row!(get Get "/health", Door::Open, No, &[], "server", health::health, health::__path_health),
     row!(get Get "/languages", Door::Open, No, &[], "server", languages::languages, languages::__path_languages),
     row!(get Get "/metrics", Door::Scope(Scope::Metrics), No, &[], "server", scrape::scrape, scrape::__path_scrape),
@@ -83,6 +92,24 @@ const fn mcp(verb: Verb, counted: Counted) -> Route {
             Verb::Post => || post(super::mcp::mcp),
             Verb::Delete => || delete(super::mcp::mcp),
         },
+        documentation: None,
+    }
+}
+
+/// A row of OAuth, whose own metadata describes it.
+const fn oauth(
+    path: &'static str,
+    verb: Verb,
+    door: Door,
+    handler: fn() -> MethodRouter<Arc<Shared>>,
+) -> Route {
+    Route {
+        path,
+        verb,
+        door,
+        counted: Counted::No,
+        refusals: &[],
+        handler,
         documentation: None,
     }
 }
@@ -132,7 +159,9 @@ pub(super) fn entrance(matched: Option<&str>, path: &str, method: &axum::http::M
             is_route: true,
         },
         // To be told that the method is wrong one needs what the address needs.
-        None if rows.all(|row| row.door == Door::Open) => refused(Door::Open),
+        None if rows.all(|row| matches!(row.door, Door::Open | Door::Anyone)) => {
+            refused(Door::Open)
+        }
         None => nowhere,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::byte_shares::ByteShares;
 use super::failures::Failures;
 use super::metrics::Metrics;
+use super::oauth::OAuth;
 use super::openapi::Description;
 use super::unread::Unread;
 use crate::app::App;
@@ -19,6 +20,8 @@ pub(super) struct Shared {
     pub(super) description: Description,
     /// The Model Context Protocol.
     pub(super) mcp: Endpoint,
+    /// OAuth's clients, and what they did too often.
+    pub(super) oauth: OAuth,
     /// Wrong tokens by address.
     pub(super) failures: Failures,
     /// What is counted.

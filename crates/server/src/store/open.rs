@@ -146,6 +146,18 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Begins to write: no other process writes until this ends. Dropped, it
+    /// leaves everything as it was.
+    pub(super) async fn write(
+        &self,
+        step: &'static str,
+    ) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, StoreError> {
+        let begun = self.pool.begin_with("BEGIN IMMEDIATE").await;
+        begun.map_err(StoreError::at(step))
+    }
+}
+
 /// Makes the data directory with mode 0700. One that exists is left as it
 /// is: it may be the operator's, or a volume of another owner.
 ///

@@ -13,6 +13,7 @@ mod mcp;
 mod mcp_forward;
 mod mcp_stdio;
 mod metrics;
+mod oauth;
 mod openapi;
 mod rules;
 mod shares;

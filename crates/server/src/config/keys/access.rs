@@ -45,4 +45,18 @@ pub(super) const ACCESS: &[Key] = &[
         }),
         "Origin that browsers may call from",
     ),
+    key(
+        "oauth_host",
+        Reach::NoFlag,
+        "none: chatgpt.com, claude.ai, claude.com and this machine are known",
+        Kind::List(form("HOST", "a host name"), |s, v| {
+            let (host, port) = public_url::split_authority(v)?;
+            if port.is_some() {
+                return Err("has a port; give the host alone".to_owned());
+            }
+            s.config.oauth_hosts.push(host);
+            Ok(())
+        }),
+        "Host of OAuth clients that people need not type to let a client in",
+    ),
 ];

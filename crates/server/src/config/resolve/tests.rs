@@ -64,6 +64,7 @@ fn every_setting_is_read_from_file_and_environment() {
             Kind::Text(..) | Kind::List(..) => match key.name {
                 "host" | "trusted_proxy" | "file_url_network" => "192.0.2.1".to_owned(),
                 "file_url_host" => "*.x.example, y.example:8443".to_owned(),
+                "oauth_host" => "auth.x.example".to_owned(),
                 "tunnel" => format!("tunnel_{}", "0a".repeat(16)),
                 "tunnel_organization" => "org-x1".to_owned(),
                 "rate_limit" => "5/second".to_owned(),

@@ -1,0 +1,436 @@
+//! OAuth as clients and browsers go through it, with a real server.
+
+use serde_json::{Value, json};
+
+use crate::support::{Reply, TestServer};
+
+/// Of RFC 7636, appendix B.
+const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+const REDIRECT: &str = "http://127.0.0.1:33418/callback";
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
+
+/// A client that registered itself, and goes by the metadata.
+struct Client<'a> {
+    server: &'a TestServer,
+    id: String,
+    redirect: String,
+}
+
+fn encoded(pairs: &[(&str, &str)]) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let part = |text: &str| -> String {
+        let escape = |byte: u8| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        };
+        text.bytes().map(escape).collect()
+    };
+    let pairs = pairs
+        .iter()
+        .map(|(name, value)| format!("{}={}", part(name), part(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+fn post(server: &TestServer, path: &str, pairs: &[(&str, &str)]) -> Reply {
+    server.request("POST", path, &[FORM], encoded(pairs).as_bytes())
+}
+
+fn register(server: &TestServer, redirect: &str) -> Reply {
+    let body = json!({"redirect_uris": [redirect], "client_name": "Test\u{202e}er", "token_endpoint_auth_method": "none"});
+    let kind = "Content-Type: application/json";
+    server.request(
+        "POST",
+        "/oauth/register",
+        &[kind],
+        body.to_string().as_bytes(),
+    )
+}
+
+/// The value of a parameter in the address of an answer.
+fn answered(location: &str, name: &str) -> Option<String> {
+    let (_, query) = location.split_once('?')?;
+    let pair = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(&format!("{name}=")))?;
+    Some(pair.replace("%3A", ":").replace("%2F", "/"))
+}
+
+impl<'a> Client<'a> {
+    fn of(server: &'a TestServer, redirect: &str) -> Self {
+        let reply = register(server, redirect);
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        let told = reply.json();
+        assert_eq!(told["client_name"], "Tester", "{told}");
+        assert_eq!(told.get("client_secret"), None);
+        Self {
+            server,
+            id: told["client_id"].as_str().expect("an id").to_owned(),
+            redirect: redirect.to_owned(),
+        }
+    }
+
+    fn query(&self, more: &[(&str, &str)]) -> String {
+        let mut pairs = vec![
+            ("response_type", "code"),
+            ("client_id", &self.id),
+            ("redirect_uri", &self.redirect),
+            ("state", "a b&c"),
+            ("code_challenge", CHALLENGE),
+            ("code_challenge_method", "S256"),
+        ];
+        pairs.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
+        pairs.extend(more);
+        encoded(&pairs)
+    }
+
+    /// Lets a person agree with a token, and returns where the browser goes.
+    fn agree(&self, token: &str, host: &str) -> Reply {
+        let query = self.query(&[]);
+        let page = self.server.get(&format!("/oauth/authorize?{query}"));
+        assert_eq!(page.status, 200, "{}", page.text());
+        let form = [
+            ("query", query.as_str()),
+            ("token", token),
+            ("host", host),
+            ("decision", "allow"),
+        ];
+        post(self.server, "/oauth/authorize", &form)
+    }
+
+    fn code(&self, token: &str) -> String {
+        let reply = self.agree(token, "");
+        assert_eq!(reply.status, 303, "{}", reply.text());
+        let location = reply.header("location").expect("an address").to_owned();
+        assert!(location.starts_with(&self.redirect), "{location}");
+        assert_eq!(answered(&location, "state").as_deref(), Some("a+b%26c"));
+        let issuer = format!("http://{}", self.server.address);
+        assert_eq!(answered(&location, "iss"), Some(issuer));
+        answered(&location, "code").expect("a code")
+    }
+
+    fn exchange(&self, code: &str) -> Reply {
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("code_verifier", VERIFIER),
+            ("redirect_uri", &self.redirect),
+            ("client_id", &self.id),
+        ];
+        post(self.server, "/oauth/token", &form)
+    }
+
+    fn refresh(&self, token: &str) -> Reply {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token),
+            ("client_id", &self.id),
+        ];
+        post(self.server, "/oauth/token", &form)
+    }
+}
+
+/// Lists the tools with an access token.
+fn list(server: &TestServer, token: &str) -> Reply {
+    let bearer = format!("Authorization: Bearer {token}");
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"},
+    }});
+    let headers = [
+        bearer.as_str(),
+        "Content-Type: application/json",
+        "Accept: application/json, text/event-stream",
+    ];
+    let request = server.bytes("POST", "/mcp", &headers, message.to_string().as_bytes());
+    let mut stream = server.connect();
+    std::io::Write::write_all(&mut stream, &request).expect("write");
+    Reply::read(&mut stream, false)
+}
+
+fn tokens(reply: &Reply) -> (String, String) {
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    let told = reply.json();
+    assert_eq!(told["token_type"], "Bearer");
+    let text = |name: &str| told[name].as_str().expect("a text").to_owned();
+    (text("access_token"), text("refresh_token"))
+}
+
+#[test]
+fn a_client_goes_from_the_challenge_to_a_call_and_back() {
+    let server = TestServer::start();
+    let base = format!("http://{}", server.address);
+    let refused = list(&server, "codex_wrong");
+    assert_eq!(refused.status, 401);
+    let challenge = refused
+        .header("www-authenticate")
+        .expect("a challenge")
+        .to_owned();
+    for words in [
+        "invalid_token",
+        &format!("{base}/.well-known/oauth-protected-resource/mcp"),
+        "execute",
+    ] {
+        assert!(challenge.contains(words), "{challenge}");
+    }
+    for path in ["", "/mcp"] {
+        let resource = server.get(&format!("/.well-known/oauth-protected-resource{path}"));
+        assert_eq!(resource.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(resource.json()["resource"], format!("{base}/mcp"));
+        let metadata = server
+            .get(&format!("/.well-known/oauth-authorization-server{path}"))
+            .json();
+        assert_eq!(metadata["issuer"], base);
+        assert_eq!(metadata["token_endpoint"], format!("{base}/oauth/token"));
+    }
+    let client = Client::of(&server, REDIRECT);
+    let code = client.code(&server.token);
+    let (access, refresh) = tokens(&client.exchange(&code));
+    assert_eq!(list(&server, &access).status, 200);
+    // It opens nothing else, and a refresh token nothing at all.
+    let bearer = format!("Authorization: Bearer {access}");
+    assert_eq!(
+        server.request("GET", "/metrics", &[&bearer], b"").status,
+        401
+    );
+    assert_eq!(list(&server, &refresh).status, 401);
+    let (next, second) = tokens(&client.refresh(&refresh));
+    let (repeat, same) = tokens(&client.refresh(&refresh));
+    assert_eq!(
+        (second == same, next == repeat),
+        (true, false),
+        "one chain, within the grace"
+    );
+    for token in [&access, &next, &repeat] {
+        assert_eq!(list(&server, token).status, 200);
+    }
+    let (_, listed) = server.beside(&["token", "list"]);
+    assert!(
+        listed.contains("127.0.0.1") && listed.contains("GRANT"),
+        "{listed}"
+    );
+    let form = [("token", second.as_str()), ("client_id", &client.id)];
+    assert_eq!(post(&server, "/oauth/revoke", &form).status, 200);
+    assert_eq!(list(&server, &next).status, 401);
+    let told = client.refresh(&second).json();
+    assert_eq!(told["error"], "invalid_grant");
+    // Nothing that was handed out is kept as it was.
+    let mut kept = Vec::new();
+    for name in ["state.db", "state.db-wal"] {
+        kept.extend(std::fs::read(server.home().join(name)).unwrap_or_default());
+    }
+    for secret in [
+        &server.token,
+        &code,
+        &access,
+        &refresh,
+        &next,
+        &second,
+        &repeat,
+    ] {
+        let found = kept
+            .windows(secret.len())
+            .any(|part| part == secret.as_bytes());
+        assert!(!found, "a secret is in the database");
+    }
+    let log = server.log();
+    assert!(!log.contains(&code) && !log.contains(&access), "{log}");
+}
+
+#[test]
+fn what_is_shown_twice_or_by_another_ends_or_gains_nothing() {
+    let server = TestServer::start();
+    let (client, other) = (Client::of(&server, REDIRECT), Client::of(&server, REDIRECT));
+    let code = client.code(&server.token);
+    let foreign = Client {
+        id: other.id.clone(),
+        redirect: REDIRECT.to_owned(),
+        server: &server,
+    };
+    assert_eq!(foreign.exchange(&code).json()["error"], "invalid_grant");
+    let (access, refresh) = tokens(&client.exchange(&code));
+    assert_eq!(foreign.refresh(&refresh).json()["error"], "invalid_grant");
+    let form = [("token", access.as_str()), ("client_id", &other.id)];
+    assert_eq!(post(&server, "/oauth/revoke", &form).status, 200);
+    assert_eq!(
+        list(&server, &access).status,
+        200,
+        "another's word ends nothing"
+    );
+    assert_eq!(client.exchange(&code).json()["error"], "invalid_grant");
+    assert_eq!(
+        list(&server, &access).status,
+        401,
+        "a code that is replayed ends all"
+    );
+    let unknown = Client {
+        id: "codex_cl_none".to_owned(),
+        redirect: REDIRECT.to_owned(),
+        server: &server,
+    };
+    let reply = unknown.exchange(&code);
+    assert_eq!(
+        (reply.status, &reply.json()["error"]),
+        (401, &json!("invalid_client"))
+    );
+    // A grant ends with the token that it was given from.
+    let lent = server.another_token("lent");
+    let (access, _) = tokens(&client.exchange(&client.code(&lent)));
+    assert_eq!(list(&server, &access).status, 200);
+    server.beside(&["token", "revoke", "lent"]);
+    assert_eq!(list(&server, &access).status, 401);
+}
+
+#[test]
+fn people_are_shown_the_host_and_asked_for_their_token() {
+    let server = TestServer::start();
+    let stranger = Client::of(&server, "https://auth.evil.example/cb");
+    let page = server.get(&format!("/oauth/authorize?{}", stranger.query(&[])));
+    let text = page.text();
+    for words in [
+        "<h1>auth.evil.example</h1>",
+        "It calls itself &ldquo;Tester&rdquo;",
+        "name=\"host\"",
+        "type=\"password\"",
+    ] {
+        assert!(text.contains(words), "lacks {words}: {text}");
+    }
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(
+        policy.contains("form-action 'self' https://auth.evil.example;"),
+        "{policy}"
+    );
+    assert!(policy.contains("frame-ancestors 'none'") && policy.contains("default-src 'none'"));
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("x-frame-options", "DENY"),
+    ] {
+        assert_eq!(page.header(name), Some(value));
+    }
+    // The host has to be typed, and the token be good.
+    let untyped = stranger.agree(&server.token, "");
+    assert_eq!(untyped.status, 200);
+    assert!(untyped.text().contains("was not typed"));
+    let wrong = stranger.agree("codex_wrong", "auth.evil.example");
+    assert!(wrong.status == 200 && wrong.text().contains("This token is not good"));
+    assert!(!wrong.text().contains("codex_wrong"));
+    let good = stranger.agree(&server.token, "auth.evil.example");
+    assert_eq!(good.status, 303);
+    // One who says no sends nobody to a place that is not known.
+    let query = stranger.query(&[]);
+    let form = [("query", query.as_str()), ("decision", "deny")];
+    let denied = post(&server, "/oauth/authorize", &form);
+    assert_eq!((denied.status, denied.header("location")), (400, None));
+    assert!(
+        denied.text().contains("error=access_denied"),
+        "{}",
+        denied.text()
+    );
+    let known = Client::of(&server, REDIRECT);
+    let query = known.query(&[]);
+    let form = [("query", query.as_str()), ("decision", "deny")];
+    let denied = post(&server, "/oauth/authorize", &form);
+    let location = denied.header("location").expect("back to the client");
+    assert!(
+        denied.status == 303 && location.contains("error=access_denied"),
+        "{location}"
+    );
+    // A foreign page may not post the form.
+    let foreign = ["Origin: https://evil.example", FORM];
+    let reply = server.request("POST", "/oauth/authorize", &foreign, b"decision=allow");
+    assert_eq!(reply.status, 403);
+}
+
+#[test]
+fn bad_requests_go_nowhere() {
+    let server = TestServer::start();
+    let client = Client::of(&server, REDIRECT);
+    let ask = |query: &str| server.get(&format!("/oauth/authorize?{query}"));
+    for more in [
+        [("client_id", "codex_cl_none")],
+        [("client_id", "https://127.0.0.1/doc")],
+        [("redirect_uri", "https://evil.example/cb")],
+        [("redirect_uri", "http://127.0.0.1:80@evil.example/callback")],
+    ] {
+        let reply = ask(&client.query(&more));
+        assert_eq!(
+            (reply.status, reply.header("location")),
+            (400, None),
+            "{more:?}"
+        );
+    }
+    let twice = format!("{}&state=x", client.query(&[]));
+    assert_eq!(ask(&twice).status, 400);
+    for (more, code) in [
+        (("code_challenge_method", "plain"), "invalid_request"),
+        (("resource", "https://evil.example/mcp"), "invalid_target"),
+        (("response_type", "token"), "unsupported_response_type"),
+        (("prompt", "none"), "login_required"),
+    ] {
+        let reply = ask(&client.query(&[more]));
+        let location = reply.header("location").expect("back to the client");
+        assert_eq!(answered(location, "error").as_deref(), Some(code));
+        assert!(answered(location, "iss").is_some() && location.contains("state="));
+    }
+    for redirect in [
+        "javascript:alert(1)",
+        "http://evil.example/",
+        "https://u@x.example/",
+    ] {
+        let reply = register(&server, redirect);
+        assert_eq!(
+            (reply.status, &reply.json()["error"]),
+            (400, &json!("invalid_redirect_uri"))
+        );
+    }
+    let json = ["Content-Type: application/json"];
+    let reply = server.request("POST", "/oauth/token", &json, b"{}");
+    assert_eq!(
+        (reply.status, &reply.json()["error"]),
+        (400, &json!("invalid_request"))
+    );
+    // A browser's client may ask from its own page.
+    let foreign = ["Origin: https://app.example", FORM];
+    let reply = server.request(
+        "POST",
+        "/oauth/token",
+        &foreign,
+        b"grant_type=x&client_id=y",
+    );
+    assert_eq!(
+        (reply.status, reply.header("access-control-allow-origin")),
+        (401, Some("*"))
+    );
+    let reply = server.request("OPTIONS", "/oauth/token", &foreign[..1], b"");
+    assert_eq!(
+        (reply.status, reply.header("access-control-allow-origin")),
+        (204, Some("*"))
+    );
+    // A flood is slowed down, never with a code on which clients throw away what they have.
+    let last = (0..40)
+        .map(|_| register(&server, REDIRECT))
+        .find(|reply| reply.status != 201);
+    let last = last.expect("a bound");
+    assert_eq!(last.status, 429);
+    assert!(last.header("retry-after").is_some() && last.json()["error"] != "invalid_client");
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn open_servers_and_foreign_names_have_no_oauth() {
+    let server = TestServer::open(&[]);
+    for path in [
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-authorization-server/mcp",
+        "/oauth/authorize?x",
+    ] {
+        assert_eq!(server.get(path).status, 404, "{path}");
+    }
+    let public = TestServer::with(&[("CODEX_PUBLIC_URL", "https://code.example.com")]);
+    let metadata: Value = public.get("/.well-known/oauth-authorization-server").json();
+    assert_eq!(metadata["issuer"], "https://code.example.com");
+}
