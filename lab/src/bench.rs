@@ -1,8 +1,9 @@
 //! The benchmark: a cold start of each run in our server, against the naive server
-//! that people write first, or against another build of ours. Every answer is
-//! checked; a wrong one fails the run, however fast it came.
+//! that people write first, or against another build of ours; and MCP against the
+//! API. Every answer is checked; a wrong one fails the run, however fast it came.
 
 mod contenders;
+mod doors;
 mod figures;
 mod report;
 mod rows;
@@ -21,6 +22,10 @@ use xtask::build;
 /// The highest ratio of medians that we promise.
 const RATIO_LIMIT: f64 = 1.6;
 
+/// Counted requests by each door, unless told otherwise: a difference of half a
+/// millisecond takes more of them.
+const DOOR_REQUESTS: &str = "600";
+
 const NODE: Need = Need {
     probe: Probe::File(contenders::NODE),
     packages: &["nodejs"],
@@ -31,8 +36,9 @@ const NODE: Need = Need {
 /// What to compare, and for how long.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Counted requests to each server, for each row; two minutes for a row at most.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Counted requests to each server, for each row, or by each door; two minutes at
+    /// most for each row or door.
+    #[arg(long, default_value_t = 200, default_value_if("mcp", "true", DOOR_REQUESTS), value_parser = clap::value_parser!(u32).range(1..=100_000))]
     requests: u32,
     /// Seconds in which eight clients ask each server at once, for each row.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -49,6 +55,9 @@ pub(crate) struct Arguments {
     /// Fail when the ratio of medians of a hello row is above this.
     #[arg(long, default_value_t = RATIO_LIMIT)]
     limit: f64,
+    /// Compare MCP with `POST /execute` instead, on one server of ours.
+    #[arg(long, conflicts_with_all = ["rows", "against", "limit", "json", "seconds"])]
+    mcp: bool,
     /// File to write the figures to, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -57,12 +66,15 @@ pub(crate) struct Arguments {
 /// Runs the comparison, prints it, and fails above the limit.
 pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     apt::ensure(&[NODE])?;
-    let rows = rows::chosen(&arguments.rows);
-    let needs_packages = rows.iter().any(|row| !row.imports.is_empty());
     let (binary, mut build) = match &arguments.binary {
         Some(binary) => (found(binary)?, binary.display().to_string()),
         None => (build::release()?, "release of the sources".to_owned()),
     };
+    if arguments.mcp {
+        return doors::compare(&binary, build, arguments.requests);
+    }
+    let rows = rows::chosen(&arguments.rows);
+    let needs_packages = rows.iter().any(|row| !row.imports.is_empty());
     let ours = Contender::ours("ours", &binary, needs_packages)?;
     let packages = needs_packages
         .then(contenders::installed_packages)
@@ -77,8 +89,11 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
         }
         None => Contender::naive(packages.as_deref())?,
     };
+    let (warm_up, clients) = (turns::WARM_UP, turns::CLIENTS);
+    let asked =
+        format!("{warm_up} not counted, then in turns with pauses; then {clients} clients at once");
     let mut report = Report {
-        facts: report::facts(build, isolation, packages.as_deref())?,
+        facts: report::facts(build, isolation, packages.as_deref(), asked)?,
         rows: Vec::new(),
     };
     for row in rows {

@@ -44,7 +44,8 @@ impl Response {
         String::from_utf8_lossy(&self.body[..end]).into_owned()
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    /// Returns a header by its name in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(key, _)| key == name)
@@ -99,21 +100,38 @@ impl Client {
 
     /// Sends JSON.
     pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<Response> {
-        self.request("POST", path, body.to_string().as_bytes())
+        self.post_with(path, &[], body)
+    }
+
+    /// Sends JSON with more headers, by names in lower case. Without an `accept` of
+    /// their own JSON is accepted.
+    pub(crate) fn post_with(
+        &mut self,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &Value,
+    ) -> Result<Response> {
+        self.request("POST", path, headers, body.to_string().as_bytes())
     }
 
     /// Sends what claims to be JSON.
     pub(crate) fn post_text(&mut self, path: &str, body: &str) -> Result<Response> {
-        self.request("POST", path, body.as_bytes())
+        self.request("POST", path, &[], body.as_bytes())
     }
 
     /// Asks for a page.
     pub(crate) fn get(&mut self, path: &str) -> Result<Response> {
-        self.request("GET", path, b"")
+        self.request("GET", path, &[], b"")
     }
 
-    fn request(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Response> {
-        let message = self.message(method, path, body);
+    fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &[u8],
+    ) -> Result<Response> {
+        let message = self.message(method, path, headers, body);
         let reused = self.connection.is_some();
         if !reused {
             self.connect()?;
@@ -129,11 +147,20 @@ impl Client {
         .with_context(|| format!("{method} {path} failed"))
     }
 
-    fn message(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
-        let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\naccept: application/json\r\n",
-            self.address
-        );
+    fn message(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &[u8],
+    ) -> Vec<u8> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.address);
+        if headers.iter().all(|(name, _)| *name != "accept") {
+            head.push_str("accept: application/json\r\n");
+        }
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
         if let Some(token) = &self.token {
             head.push_str(&format!("authorization: Bearer {token}\r\n"));
         }

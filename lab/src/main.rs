@@ -32,6 +32,7 @@ mod promtool;
 mod regress;
 mod roots;
 mod syscalls;
+mod tool;
 mod unit;
 mod venv;
 

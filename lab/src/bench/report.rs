@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::contenders::{NODE, PYTHON};
 use super::figures::{Figures, Ratio};
-use super::turns::{CLIENTS, WARM_UP};
+use super::turns::CLIENTS;
 use xtask::process;
 
 /// Widths of the table's columns, in characters.
@@ -123,8 +123,8 @@ fn line(cells: [String; 7]) -> String {
     text
 }
 
-/// Returns what is to be known of the machine, of the two servers and of how they
-/// were asked.
+/// Returns what is to be known of the machine, of the servers and of how they were
+/// `asked`.
 ///
 /// # Errors
 /// When an interpreter does not tell its version.
@@ -132,6 +132,7 @@ pub(super) fn facts(
     build: String,
     isolation: String,
     packages: Option<&Path>,
+    asked: String,
 ) -> Result<Vec<(&'static str, String)>> {
     let cores = thread::available_parallelism().context("failed to count the cores")?;
     let read =
@@ -163,12 +164,7 @@ pub(super) fn facts(
         ("sources", commit()),
         ("build", build),
         ("load before", load.join(" ")),
-        (
-            "requests",
-            format!(
-                "{WARM_UP} not counted, then in turns with pauses; then {CLIENTS} clients at once"
-            ),
-        ),
+        ("requests", asked),
     ])
 }
 

@@ -137,7 +137,8 @@ impl Check {
             .with_context(|| format!("the row {} got {}", self.row.name, response.text()))
     }
 
-    fn pass_answer(&self, answer: &Value) -> Result<()> {
+    /// Fails when the answer of a run is not the one that the row must get.
+    pub(super) fn pass_answer(&self, answer: &Value) -> Result<()> {
         ensure!(
             answer["exit_code"] == 0 && answer["output"] == self.row.output,
             "it should have printed {:?}",

@@ -19,7 +19,7 @@ pub(super) const WARM_UP: u32 = 10;
 const PAUSE_MICROS: (u64, u64) = (20_000, 40_000);
 
 /// Longest time for the single requests of a row; those made until then count.
-const SINGLE_TIME: Duration = Duration::from_secs(120);
+pub(super) const SINGLE_TIME: Duration = Duration::from_secs(120);
 
 /// Clients that ask at once in the closed loop.
 pub(super) const CLIENTS: usize = 8;
@@ -149,14 +149,16 @@ fn ask(row: &Row, check: &Check, client: &mut Client) -> Result<Duration> {
 
 /// Pauses of no regular length, the same in each run: an xorshift generator.
 #[derive(Debug)]
-struct Pauses(u64);
+pub(super) struct Pauses(u64);
 
 impl Pauses {
-    fn new() -> Self {
+    /// Returns them from the first one on.
+    pub(super) fn new() -> Self {
         Self(0x9e37_79b9_7f4a_7c15)
     }
 
-    fn next(&mut self) -> Duration {
+    /// Returns the next one.
+    pub(super) fn next(&mut self) -> Duration {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
