@@ -1,5 +1,5 @@
-//! The hostile corpus, at every rung and from both doors: the sandbox itself,
-//! and the API of a running server. Prints what came of each case.
+//! The hostile corpus, at every rung and by every door: the sandbox itself, and of
+//! a running server the API and the tool of MCP. Prints what came of each case.
 //!
 //! It must never pass over a case: what cannot be tried is a failure.
 
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use self::attack::Attack;
+use self::attack::{Attack, Door};
 use xtask::{build, process};
 
 /// The rungs that are built, strongest first.
@@ -28,12 +28,9 @@ const WIDTH: usize = 40;
 /// What to attack.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
-    /// From the sandbox's own door only.
-    #[arg(long, conflicts_with = "http")]
-    sandbox: bool,
-    /// From the API of a running server only.
+    /// By these doors only.
     #[arg(long)]
-    http: bool,
+    door: Vec<Way>,
     /// At these rungs only.
     #[arg(long, value_parser = RUNGS)]
     rung: Vec<String>,
@@ -43,7 +40,8 @@ pub(crate) struct Arguments {
     /// The long versions.
     #[arg(long)]
     full: bool,
-    /// Through the API at the strongest and at the weakest rung only.
+    /// Attack servers at the strongest and at the weakest rung only, where each case
+    /// goes by HTTP at the one and over MCP at the other.
     #[arg(long, conflicts_with = "full")]
     brief: bool,
     /// Time a client beside an attacker instead, on a release build.
@@ -57,7 +55,61 @@ pub(crate) struct Arguments {
     inside: bool,
 }
 
+/// A way to start a program of the corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Way {
+    /// By the sandbox's own interface, in its tests.
+    Sandbox,
+    /// By `POST /execute` of a running server.
+    Http,
+    /// By the tool `run_code` of a running server.
+    Mcp,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Sandbox, Self::Http, Self::Mcp];
+
+    /// Returns its name in `--door`.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sandbox => "sandbox",
+            Self::Http => "http",
+            Self::Mcp => "mcp",
+        }
+    }
+
+    /// Returns the door that a case of the corpus names.
+    const fn door(self) -> Door {
+        match self {
+            Self::Sandbox => Door::Box,
+            Self::Http | Self::Mcp => Door::Http,
+        }
+    }
+}
+
 impl Arguments {
+    /// Whether anything is tried this way.
+    fn takes(&self, way: Way) -> bool {
+        self.door.is_empty() || self.door.contains(&way)
+    }
+
+    /// The ways in which a case, the `number`th of the corpus, is tried at a rung.
+    fn ways(&self, number: usize, attack: &Attack, rung: &str) -> Vec<Way> {
+        let is_attacked = self.api_rungs().contains(&rung);
+        // Over both rungs of a brief run each case goes once by either door.
+        let turn = number.is_multiple_of(2) == (rung == RUNGS[0]);
+        let alternates = self.brief && self.takes(Way::Http) && self.takes(Way::Mcp);
+        let is_wanted = |way: &Way| {
+            let is_tried = match way {
+                Way::Sandbox => true,
+                Way::Http => is_attacked && (turn || !alternates),
+                Way::Mcp => is_attacked && (!turn || !alternates),
+            };
+            is_tried && self.takes(*way) && attack.is_for(way.door())
+        };
+        Way::ALL.into_iter().filter(is_wanted).collect()
+    }
+
     fn rungs(&self) -> Vec<&str> {
         let wanted = |rung: &&str| self.rung.is_empty() || self.rung.iter().any(|it| it == rung);
         RUNGS.into_iter().filter(wanted).collect()
@@ -75,11 +127,12 @@ impl Arguments {
     }
 }
 
-/// What came of one case at one rung, from one door.
+/// What came of one case at one rung, by one door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Case {
     id: String,
     rung: String,
+    way: Way,
     millis: u64,
     /// What got through, or was otherwise than it should be; empty when it held.
     complaint: String,
@@ -110,10 +163,10 @@ pub(crate) fn escape(arguments: &Arguments) -> Result<()> {
         cargo.env("ESCAPE_TEST_LONG", "1");
         process::run("swap files while they are collected", &mut cargo)?;
     }
-    if !arguments.http {
+    if arguments.takes(Way::Sandbox) {
         results.extend(from_the_sandbox(arguments)?);
     }
-    if !arguments.sandbox {
+    if arguments.takes(Way::Http) || arguments.takes(Way::Mcp) {
         let binary = build::or_debug(arguments.binary.clone())?;
         results.extend(server::outside(arguments, &binary)?);
     }
@@ -163,12 +216,17 @@ fn from_the_sandbox(arguments: &Arguments) -> Result<Vec<Case>> {
     Ok(results)
 }
 
-/// A line such as `4<tab>held<tab>1203<tab>`.
+/// A line such as `4<tab>held<tab>1203<tab><tab>http`. Without a door at its end it is
+/// the sandbox's.
 fn parse(rung: &str, line: &str) -> Option<Case> {
     let mut fields = line.split('\t');
     let (id, word) = (fields.next()?, fields.next()?);
     let millis = fields.next()?.parse().ok()?;
     let said = fields.next().unwrap_or_default();
+    let way = match fields.next() {
+        Some(name) => Way::ALL.into_iter().find(|way| way.name() == name)?,
+        None => Way::Sandbox,
+    };
     let complaint = match (word, said) {
         ("held", _) => String::new(),
         (word, "") => word.to_owned(),
@@ -177,6 +235,7 @@ fn parse(rung: &str, line: &str) -> Option<Case> {
     Some(Case {
         id: id.to_owned(),
         rung: rung.to_owned(),
+        way,
         millis,
         complaint,
     })
@@ -194,7 +253,10 @@ fn report(arguments: &Arguments, results: &[Case]) -> Result<()> {
     let header: Vec<String> = rungs.iter().map(|rung| format!("{rung:<WIDTH$}")).collect();
     println!("\n{:>4}  {}  case", "", header.join(""));
     let (mut held, mut explained, mut bad) = (0, 0, Vec::new());
-    for attack in corpus()?.iter().filter(|it| arguments.wants(&it.id)) {
+    for (number, attack) in corpus()?.iter().enumerate() {
+        if !arguments.wants(&attack.id) {
+            continue;
+        }
         let mut line = String::new();
         for rung in &rungs {
             let (open, _) = attack.open(rung);
@@ -202,19 +264,22 @@ fn report(arguments: &Arguments, results: &[Case]) -> Result<()> {
                 .get(&(attack.id.as_str(), *rung))
                 .cloned()
                 .unwrap_or_default();
+            let ways = arguments.ways(number, attack, rung);
+            let is_missing = |way: &&Way| found.iter().all(|result| result.way != **way);
+            let missing: Vec<_> = ways.iter().filter(is_missing).collect();
             let wrong = found.iter().find(|result| !result.complaint.is_empty());
             let cell = match wrong {
-                _ if found.is_empty() && !tried_here(arguments, attack, rung) => {
-                    "(not tried this time)".to_owned()
-                }
-                None if found.is_empty() => {
-                    bad.push(format!("{} at {rung}: was not tried", attack.id));
-                    "NOT TRIED".to_owned()
-                }
                 Some(wrong) => {
-                    bad.push(format!("{} at {rung}: {}", attack.id, wrong.complaint));
+                    let (id, way, said) = (&attack.id, wrong.way.name(), &wrong.complaint);
+                    bad.push(format!("{id} at {rung} by {way}: {said}"));
                     "OPEN".to_owned()
                 }
+                None if let Some(way) = missing.first() => {
+                    let (id, way) = (&attack.id, way.name());
+                    bad.push(format!("{id} at {rung} by {way}: was not tried"));
+                    "NOT TRIED".to_owned()
+                }
+                None if ways.is_empty() => "(not tried this time)".to_owned(),
                 None if open.is_empty() => {
                     held += 1;
                     format!("held: {}", attack.status(rung).join(" or "))
@@ -230,11 +295,10 @@ fn report(arguments: &Arguments, results: &[Case]) -> Result<()> {
         }
         println!("{:>4}  {line}  {}", attack.id, attack.name);
     }
-    let millis: u64 = results.iter().map(|result| result.millis).sum();
     println!(
-        "\n{held} held, {explained} open and explained in SECURITY.md, {} open, in {:.0} s",
+        "\n{held} held, {explained} open and explained in SECURITY.md, {} open; {}",
         bad.len(),
-        std::time::Duration::from_millis(millis).as_secs_f64()
+        times(results)
     );
     if !bad.is_empty() {
         bail!("open and unexplained:\n{}", bad.join("\n"));
@@ -242,12 +306,15 @@ fn report(arguments: &Arguments, results: &[Case]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a case has a door that is tried now at that rung.
-fn tried_here(arguments: &Arguments, attack: &Attack, rung: &str) -> bool {
-    (attack.is_for(attack::Door::Box) && !arguments.http)
-        || (attack.is_for(attack::Door::Http)
-            && !arguments.sandbox
-            && arguments.api_rungs().contains(&rung))
+/// Returns how many cases were tried by each door and how long that took.
+fn times(results: &[Case]) -> String {
+    let told = Way::ALL.map(|way| {
+        let of_it = || results.iter().filter(|result| result.way == way);
+        let millis = of_it().map(|result| result.millis).sum();
+        let seconds = std::time::Duration::from_millis(millis).as_secs_f64();
+        format!("{} by {} in {seconds:.0} s", of_it().count(), way.name())
+    });
+    told.join(", ")
 }
 
 #[cfg(test)]
@@ -258,9 +325,13 @@ mod tests {
     fn lines_of_the_tests_are_read() {
         let result = parse("uids", "N4\theld\t12\t").expect("a line");
         assert_eq!((result.id.as_str(), result.millis), ("N4", 12));
+        assert_eq!(result.way, Way::Sandbox);
         assert!(result.complaint.is_empty());
         let open = parse("uids", "4\topen\t1\tBREACH x").expect("a line");
         assert_eq!(open.complaint, "BREACH x");
+        let told = parse("full", "4\theld\t1\t\tmcp").expect("a line");
+        assert_eq!((told.way, told.complaint.as_str()), (Way::Mcp, ""));
+        assert_eq!(parse("full", "4\theld\t1\t\televator"), None);
         assert_eq!(parse("uids", "thread panicked"), None);
     }
 
@@ -281,21 +352,67 @@ mod tests {
     }
 
     #[test]
+    fn a_brief_run_tries_each_case_by_either_door_of_a_server() {
+        let brief = Arguments {
+            brief: true,
+            ..Arguments::default()
+        };
+        let all = Arguments::default();
+        let over_mcp = Arguments {
+            door: vec![Way::Mcp],
+            ..Arguments::default()
+        };
+        let mut halves = [0_usize, 0];
+        for (number, attack) in corpus().expect("it is read").iter().enumerate() {
+            let is_for_box = attack.is_for(Door::Box);
+            let (at_full, at_uids) = (
+                brief.ways(number, attack, "full"),
+                brief.ways(number, attack, "uids"),
+            );
+            assert_eq!(at_full.contains(&Way::Sandbox), is_for_box);
+            if attack.is_for(Door::Http) {
+                let (http, mcp) = (Way::Http, Way::Mcp);
+                assert_ne!(at_full.contains(&http), at_uids.contains(&http));
+                assert_ne!(at_full.contains(&http), at_full.contains(&mcp));
+                assert_ne!(at_uids.contains(&http), at_uids.contains(&mcp));
+                halves[usize::from(at_full.contains(&mcp))] += 1;
+                assert_eq!(over_mcp.ways(number, attack, "full"), [mcp]);
+                assert!(all.ways(number, attack, "uids").ends_with(&[http, mcp]));
+            }
+            let between = brief.ways(number, attack, "namespaces");
+            assert_eq!(between.is_empty(), !is_for_box);
+        }
+        assert!(halves[0].abs_diff(halves[1]) <= 1 && halves[0] > 0);
+    }
+
+    #[test]
     fn what_is_open_or_missing_fails() {
-        let only = |case: &str| Arguments {
-            case: vec![case.to_owned()],
-            sandbox: true,
+        let only = |door: &[Way]| Arguments {
+            case: vec!["1".to_owned()],
+            door: door.to_vec(),
             rung: vec!["full".to_owned()],
             ..Arguments::default()
         };
-        let result = |complaint: &str| Case {
+        let result = |way: Way, complaint: &str| Case {
             id: "1".to_owned(),
             rung: "full".to_owned(),
+            way,
             millis: 1,
             complaint: complaint.to_owned(),
         };
-        assert!(report(&only("1"), &[result("")]).is_ok());
-        assert!(report(&only("1"), &[result("leaked")]).is_err());
-        assert!(report(&only("1"), &[]).is_err());
+        let check = |door: &[Way], results: &[Case], expected: bool| {
+            assert_eq!(
+                report(&only(door), results).is_ok(),
+                expected,
+                "{results:?}"
+            );
+        };
+        let [sandbox, http, mcp] = Way::ALL.map(|way| result(way, ""));
+        check(&[Way::Sandbox], std::slice::from_ref(&sandbox), true);
+        check(&[Way::Sandbox], &[result(Way::Sandbox, "leaked")], false);
+        check(&[Way::Sandbox], &[], false);
+        check(&[], &[sandbox.clone(), http.clone()], false);
+        check(&[], &[sandbox, http.clone(), mcp], true);
+        check(&[Way::Mcp], &[http], false);
     }
 }

@@ -1,5 +1,5 @@
-//! The corpus through the API of a running server, in a network of its own in
-//! which the addresses exist where clouds keep credentials.
+//! The corpus through the API and the MCP of a running server, in a network of its
+//! own in which the addresses exist where clouds keep credentials.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::attack::{Attack, Door, compiled};
+use super::attack::{Attack, compiled};
 use super::ground::{CANARY, Ground, Tenant};
-use super::{Arguments, Case, corpus, parse, requests};
+use super::{Arguments, Case, Way, corpus, parse, requests};
 use crate::census;
 use crate::crash;
 use crate::http::{Client, Response};
 use crate::live::{Home, Server};
+use crate::tool::{self, Era, Told, Tool};
 use xtask::process;
 
 /// The same bounds as in the tests of the sandbox.
@@ -33,6 +34,8 @@ const MEMORY_MB: u64 = 256;
 const LATE: Duration = Duration::from_secs(5);
 /// Growth of the server's memory, in KiB, while it is attacked.
 const FLAT_KIB: u64 = 96 * 1024;
+/// The id of a call over MCP, which is the only one of its client.
+const CALL: u32 = 1;
 /// How long a server is watched before, and how long it may take afterwards.
 const QUIET: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,8 +57,13 @@ pub(super) fn outside(arguments: &Arguments, binary: &Path) -> Result<Vec<Case>>
         for case in &arguments.case {
             command.args(["--case", case]);
         }
-        if arguments.full {
-            command.arg("--full");
+        for way in &arguments.door {
+            command.args(["--door", way.name()]);
+        }
+        for (flag, is_set) in [("--full", arguments.full), ("--brief", arguments.brief)] {
+            if is_set {
+                command.arg(flag);
+            }
         }
         command.arg("--binary").arg(binary);
         let (status, told) = process::tee("attack a server", &mut command)?;
@@ -94,29 +102,28 @@ pub(super) fn inside(arguments: &Arguments) -> Result<()> {
         ground: &ground,
         server: &server,
     };
-    for attack in corpus()? {
-        if !attack.is_for(Door::Http) || !arguments.wants(&attack.id) {
+    for (number, attack) in corpus()?.iter().enumerate() {
+        if !arguments.wants(&attack.id) {
             continue;
         }
-        let started = Instant::now();
-        let mut complaints = target.complaints(&attack)?;
-        if attack.id == "61" {
-            complaints.extend(requests::bad(&mut client)?);
+        for way in arguments.ways(number, attack, rung) {
+            // The sandbox's own door is its tests' to try.
+            if way == Way::Sandbox {
+                continue;
+            }
+            let started = Instant::now();
+            let complaints = target.complaints(attack, way)?;
+            tell(&attack.id, way, started, &complaints);
         }
-        if attack.id == "62" {
-            complaints.extend(requests::tenants(&server, &tokens, arguments.full)?);
+        if arguments.takes(Way::Http) {
+            let started = Instant::now();
+            let complaints = match attack.id.as_str() {
+                "61" => requests::bad(&mut client)?,
+                "62" => requests::tenants(&server, &tokens, arguments.full)?,
+                _ => continue,
+            };
+            tell(&attack.id, Way::Http, started, &complaints);
         }
-        let word = if complaints.is_empty() {
-            "held"
-        } else {
-            "open"
-        };
-        println!(
-            "{}\t{word}\t{}\t{}",
-            attack.id,
-            started.elapsed().as_millis(),
-            complaints.join("; ").replace(['\t', '\n'], " ")
-        );
     }
     let runs = tenant.leave()?;
     println!("another tenant's {runs} runs beside it were not disturbed");
@@ -130,6 +137,21 @@ pub(super) fn inside(arguments: &Arguments) -> Result<()> {
         crash::crash(binary, LIVE)?;
     }
     Ok(())
+}
+
+/// Prints what came of a case in the line that [`parse`] reads.
+fn tell(id: &str, way: Way, started: Instant, complaints: &[String]) {
+    let word = if complaints.is_empty() {
+        "held"
+    } else {
+        "open"
+    };
+    println!(
+        "{id}\t{word}\t{}\t{}\t{}",
+        started.elapsed().as_millis(),
+        complaints.join("; ").replace(['\t', '\n'], " "),
+        way.name()
+    );
 }
 
 /// What a server holds.
@@ -211,7 +233,7 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn complaints(&self, attack: &Attack) -> Result<Vec<String>> {
+    fn complaints(&self, attack: &Attack, way: Way) -> Result<Vec<String>> {
         let bounds = attack.bounds(self.long, self.rung);
         let wall = bounds.wall.unwrap_or(WALL).min(30);
         let mut body = json!({
@@ -226,13 +248,24 @@ impl Target<'_> {
             ]);
         }
         let started = Instant::now();
-        let response = self.server.client().post("/execute", &body)?;
+        let mut client = self.server.client();
+        let response = match way {
+            Way::Mcp => Tool::new(client, Era::Stateless)?.call(CALL, &body)?,
+            Way::Http | Way::Sandbox => client.post("/execute", &body)?,
+        };
         let mut complaints = Vec::new();
         let took = started.elapsed();
         if took > Duration::from_secs(wall) + LATE {
             complaints.push(format!("answered after {took:?}"));
         }
-        complaints.extend(self.answer(attack, &response));
+        complaints.extend(match answer(way, &response) {
+            Ok(answer) => self.judge(attack, &answer),
+            Err(error) => vec![format!("{error:#}")],
+        });
+        // Wherever in an answer it is.
+        if String::from_utf8_lossy(&response.body).contains(CANARY) {
+            complaints.push("a secret is in the answer".to_owned());
+        }
         if let Err(error) = hello(&mut self.server.client(), self.rung) {
             complaints.push(format!("the next run: {error:#}"));
         }
@@ -241,24 +274,14 @@ impl Target<'_> {
     }
 
     /// What is wrong with an answer.
-    fn answer(&self, attack: &Attack, response: &Response) -> Vec<String> {
-        if response.status != 200 {
-            return vec![format!("status {}: {}", response.status, response.text())];
-        }
-        let answer: Value = match response.json() {
-            Ok(answer) => answer,
-            Err(error) => return vec![format!("{error:#}")],
-        };
+    fn judge(&self, attack: &Attack, answer: &Value) -> Vec<String> {
         let output = answer["output"].as_str().unwrap_or_default();
         let status = answer["status"].as_str().unwrap_or_default();
         let mut complaints = attack.complaints(self.rung, status, output);
-        if answer.to_string().contains(CANARY) {
-            complaints.push("a secret is in the answer".to_owned());
-        }
         let names = || {
             let files = answer["files"].as_array().into_iter().flatten();
             files
-                .filter_map(|file| file["name"].as_str())
+                .filter_map(|file| file["path"].as_str()?.rsplit('/').next())
                 .collect::<Vec<_>>()
         };
         if let Some(wanted) = &attack.files
@@ -289,6 +312,22 @@ impl Target<'_> {
         }
         complaints
     }
+}
+
+/// Returns what the answer tells of the run.
+///
+/// # Errors
+/// With what was answered instead.
+fn answer(way: Way, response: &Response) -> Result<Value> {
+    if way == Way::Mcp {
+        return match tool::told(CALL, response)? {
+            Told::Ran(answer) => Ok(answer),
+            Told::Refused(words) => bail!("refused: {words}"),
+        };
+    }
+    let (status, text) = (response.status, response.text());
+    ensure!(status == 200, "status {status}: {text}");
+    response.json()
 }
 
 /// Standard Base64 with padding.

@@ -30,7 +30,7 @@ pub(crate) const CLASSES: [&str; 6] = [
 pub(crate) enum Door {
     /// The sandbox itself.
     Box,
-    /// The HTTP API of a running server.
+    /// A running server, by its API and over MCP.
     Http,
 }
 
