@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::server::{wait_until, wait_within};
 use crate::support::TestServer;
 
+mod members;
+
 fn server(plane: &Plane) -> TestServer {
     server_with(plane, &[])
 }
@@ -184,43 +186,6 @@ fn a_session_of_the_older_protocol_goes_through_the_tunnel() {
     assert_eq!(ask(&plane, of_session("after", list))["resp_code"], 404);
     nothing_wrong(&plane);
     state(&server, "ready");
-}
-
-#[test]
-fn members_cannot_reach_each_other_s_files() {
-    let plane = Plane::start();
-    let server = server(&plane);
-    let code = "print(open('in.csv').read()); open('out.bin', 'wb').write(bytes(range(256)))";
-    let files = json!([{"path": "in.csv", "content": "a,b\n1,2\n"}]);
-    let ran = ask(
-        &plane,
-        run_code("run", "member-a", json!({"code": code, "files": files})),
-    );
-    let result = &ran["resp_json"]["result"]["structuredContent"];
-    assert_eq!(result["output"], "a,b\n1,2\n\n", "{ran}");
-    assert_eq!(
-        result["files"][0].get("url"),
-        None,
-        "no public address: {ran}"
-    );
-    let uri = result["files"][0]["uri"].as_str().expect("a resource");
-    let read = |id: &str, member: &str| {
-        let params = json!({ "uri": uri });
-        let answer = ask(
-            &plane,
-            stateless(id, member, "resources/read", Some(uri), params),
-        );
-        answer["resp_json"].clone()
-    };
-    let own = read("own", "member-a");
-    let blob = own["result"]["contents"][0]["blob"]
-        .as_str()
-        .expect("bytes");
-    assert!(blob.starts_with("AAECAwQF") && blob.len() == 344, "{own}");
-    assert!(read("other", "member-b")["error"].is_object());
-    assert!(read("forged", "")["error"].is_object());
-    nothing_wrong(&plane);
-    drop(server);
 }
 
 #[test]
