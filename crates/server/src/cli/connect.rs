@@ -17,6 +17,7 @@ use crate::public_url::local as local_url;
 use crate::store::{CreateError, Store};
 
 mod action;
+mod address;
 mod chatgpt;
 mod facts;
 mod local;
@@ -28,6 +29,7 @@ use local::LocalGuide;
 
 const TARGETS: &str = "\
 codex-server connect chatgpt       ChatGPT, by OpenAI's tunnel: no public port needed
+codex-server connect claude        Claude on the web and the desktop, by a public address and OAuth
 codex-server connect claude-code   Claude Code, by MCP
 codex-server connect codex         Codex: command line, editors and desktop, by MCP
 codex-server connect cursor        Cursor, by MCP
@@ -68,6 +70,8 @@ pub(super) struct ConnectArgs {
 enum By {
     /// OpenAI's tunnel: no public port
     Tunnel,
+    /// A public https address, and OAuth
+    Address,
     /// An Action of a GPT, by a public https address (legacy)
     Action,
 }
@@ -77,6 +81,8 @@ enum By {
 enum Client {
     /// ChatGPT, by OpenAI's tunnel or an Action of a GPT
     Chatgpt,
+    /// Claude on the web and the desktop, by a public address and OAuth
+    Claude,
     /// Claude Code, by MCP
     ClaudeCode,
     /// Codex of OpenAI, by MCP
@@ -112,9 +118,14 @@ pub(super) fn connect(args: &ConnectArgs, env: &Env) -> Result<Exit, Failure> {
             "--by and --wait are for chatgpt: the other clients call this server themselves";
         return Err(Failure::text(Exit::Usage, problem));
     }
+    if client == Client::Claude && wanted.is_some() {
+        let problem = "a page of this server asks for a token that you make first: codex-server token create claude";
+        return Err(Failure::text(Exit::Usage, problem));
+    }
     let known = known(&settings(&args.flags, env)?);
     match client {
         Client::Chatgpt => chatgpt::connect(args, &known, wanted.as_deref()),
+        Client::Claude => address::connect(client, &known, args.json),
         client => on_this_machine(client, &known, wanted.as_deref(), args.json),
     }
 }

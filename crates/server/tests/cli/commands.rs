@@ -148,6 +148,7 @@ fn connect_lists_and_says_what_is_wrong() {
             "--wait is for the tunnel",
         ),
         (&["cursor", "--wait"], "are for chatgpt"),
+        (&["claude", "--new-token"], "asks for a token"),
         (&["chatgpt", "--new-token"], "--by action --new-token"),
         (&["--new-token"], "<TARGET>"),
     ] {
@@ -165,7 +166,7 @@ fn clients_of_this_machine_get_configurations() {
         .unwrap()
         .iter()
         .filter_map(|name| name.as_str())
-        .filter(|name| *name != "chatgpt")
+        .filter(|name| !matches!(*name, "chatgpt" | "claude"))
         .collect();
     assert_eq!(clients, ["claude-code", "codex", "cursor", "vscode"]);
     // Nothing listens on port 1.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::facts::{FACTS, StepGroup};
 use super::person::{Onlooker, Person, Terminal};
 use super::step::{Step, shown};
-use super::{By, ConnectArgs, action, walk};
+use super::{By, Client, ConnectArgs, action, address, walk};
 use crate::cli::Failure;
 use crate::cli::doctor::Known;
 use crate::cli::sight::{Obstacle, Sight, TunnelPlan};
@@ -25,7 +25,7 @@ pub(super) fn connect(
     known: &Known,
     token: Option<&str>,
 ) -> Result<Exit, Failure> {
-    let terminal = !args.json && args.by != Some(By::Action) && Terminal::is_here();
+    let terminal = !args.json && matches!(args.by, None | Some(By::Tunnel)) && Terminal::is_here();
     let tunnel = TunnelPlan::of(&known.settings);
     let by = match args.by {
         Some(By::Tunnel) if token.is_some() => {
@@ -41,9 +41,10 @@ pub(super) fn connect(
         None => choose(&mut Terminal::take()?)?,
     };
     match (by, args.wait) {
-        (By::Action, Some(_)) => {
+        (By::Address, None) => address::connect(Client::Chatgpt, known, args.json),
+        (By::Action | By::Address, Some(_)) => {
             let problem =
-                "--wait is for the tunnel: whether an Action gets through is tried at once";
+                "--wait is for the tunnel: whether a public address answers is tried at once";
             Err(Failure::text(Exit::Usage, problem))
         }
         (By::Action, None) => action::connect(known, token, args.json),
@@ -75,14 +76,15 @@ fn exit(tunnel: &TunnelPlan, sight: &Sight) -> Exit {
 /// Asks which way ChatGPT shall take.
 fn choose(person: &mut impl Person) -> Result<By, Failure> {
     person.say(&format!(
-        "How shall ChatGPT reach this server?\n\n  1  {} (recommended)\n  2  {}\n",
-        FACTS.tunnel.summary, FACTS.action.summary
+        "How shall ChatGPT reach this server?\n\n  1  {} (recommended)\n  2  {}\n  3  {}\n",
+        FACTS.tunnel.summary, FACTS.address.summary, FACTS.action.summary
     ))?;
     loop {
         match person.ask("Which? [1] ")?.as_deref() {
             None | Some("" | "1") => return Ok(By::Tunnel),
-            Some("2") => return Ok(By::Action),
-            Some(_) => person.say("Type 1 or 2.")?,
+            Some("2") => return Ok(By::Address),
+            Some("3") => return Ok(By::Action),
+            Some(_) => person.say("Type 1, 2 or 3.")?,
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Facts {
     /// What to say in a chat to see whether it works.
     pub(super) test: String,
     pub(super) tunnel: Way,
+    pub(super) address: Way,
+    pub(super) claude: Way,
     pub(super) action: Way,
 }
 
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     /// What every caller fills in, with what the manual shows.
-    const WORDS: [(&str, &str); 12] = [
+    const WORDS: [(&str, &str); 13] = [
         ("test", ""),
         ("tunnel", "tunnel_…"),
         ("start", "codex-server up --tunnel tunnel_…"),
@@ -101,6 +103,7 @@ mod tests {
         ("key_file", "~/.local/share/codex-server/tunnel.key"),
         ("stop", "kill PID"),
         ("url", "https://YOUR-ADDRESS"),
+        ("mcp", "https://YOUR-ADDRESS/mcp"),
         ("port", "8000"),
         ("codespace", "\"$CODESPACE_NAME\""),
         ("token", "codex_…"),
@@ -122,7 +125,7 @@ mod tests {
             "token",
             "no token",
         ];
-        for way in [&facts.tunnel, &facts.action] {
+        for way in [&facts.tunnel, &facts.address, &facts.claude, &facts.action] {
             for part in &way.parts {
                 let known = |step: &&Template| {
                     step.only

@@ -41,9 +41,10 @@ impl Client {
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    fn title(self) -> &'static str {
+    pub(super) fn title(self) -> &'static str {
         match self {
             Self::Chatgpt => "ChatGPT",
+            Self::Claude => "Claude",
             Self::ClaudeCode => "Claude Code",
             Self::Codex => "Codex",
             Self::Cursor => "Cursor",
@@ -57,7 +58,9 @@ impl Client {
             Self::Codex => ("~/.codex/config.toml", "mcp_servers"),
             Self::Cursor => ("~/.cursor/mcp.json", "mcpServers"),
             Self::Vscode => (".vscode/mcp.json in the workspace", "servers"),
-            Self::ClaudeCode | Self::Chatgpt => (".mcp.json in the project", "mcpServers"),
+            Self::ClaudeCode | Self::Claude | Self::Chatgpt => {
+                (".mcp.json in the project", "mcpServers")
+            }
         }
     }
 }
@@ -96,7 +99,7 @@ impl LocalGuide<'_> {
             Client::Vscode => {
                 vec![self.file(&json!({"type": "stdio", "command": program, "args": words}))]
             }
-            Client::Cursor | Client::Chatgpt => {
+            Client::Cursor | Client::Claude | Client::Chatgpt => {
                 vec![self.file(&json!({"command": program, "args": words}))]
             }
         }

@@ -49,8 +49,9 @@ fn the_way_is_asked_for() {
     check(&[], By::Tunnel);
     check(&[""], By::Tunnel);
     check(&["1"], By::Tunnel);
-    check(&["2"], By::Action);
-    check(&["two", "2"], By::Action);
+    check(&["2"], By::Address);
+    check(&["3"], By::Action);
+    check(&["two", "3"], By::Action);
 }
 
 #[test]
