@@ -21,6 +21,7 @@ use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
 use crate::api::Problem;
 use crate::app::App;
 use crate::mcp::Endpoint;
+use crate::telemetry;
 
 mod accept;
 mod access_log;
@@ -156,15 +157,9 @@ fn cors(origins: &[String]) -> CorsLayer {
 
 /// A handler panicked: one request is lost, not the server.
 fn panicked(panic: Box<dyn Any + Send>) -> Response<Body> {
-    let message = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
+    let words = telemetry::panic_words(&*panic).to_owned();
     let mut response = Problem::internal().into_response();
-    response
-        .extensions_mut()
-        .insert(frame::Panic(message.to_owned()));
+    response.extensions_mut().insert(frame::Panic(words));
     response
 }
 

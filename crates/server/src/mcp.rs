@@ -4,19 +4,24 @@
 //! the protocol itself is rmcp's. Authenticates nobody: who calls is said by
 //! the door that mounts it. Never uses `http`.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode, Extensions,
-    Implementation, ListResourceTemplatesResult, ListToolsResult, PaginatedRequestParams,
+    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, DiscoverResult,
+    ErrorCode, Extensions, Implementation, InitializeRequestParams, InitializeResult,
+    ListResourceTemplatesResult, ListToolsResult, PaginatedRequestParams,
     ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::app::App;
 use crate::runs::Caller;
+use crate::telemetry;
 
 mod call;
 mod calls;
@@ -40,6 +45,8 @@ pub(crate) use stdio::serve;
 pub(crate) struct Handler {
     app: Arc<App>,
     callers: Callers,
+    /// They change with settings alone, and each call asks for one.
+    tools: Arc<[Tool]>,
 }
 
 /// Where the caller of a message comes from.
@@ -52,6 +59,15 @@ enum Callers {
 }
 
 impl Handler {
+    /// Returns the handler of a server's messages.
+    fn new(app: &Arc<App>, callers: Callers) -> Self {
+        Self {
+            app: Arc::clone(app),
+            callers,
+            tools: tools::all(app).into(),
+        }
+    }
+
     /// Returns the caller of a message.
     fn caller(&self, extensions: &Extensions) -> Result<Caller, ErrorData> {
         if let Callers::One(caller) = &self.callers {
@@ -71,16 +87,19 @@ fn internal() -> ErrorData {
     ErrorData::internal_error("the server failed to answer; its log says why", None)
 }
 
-/// Runs a handler's work in a task of its own, so that a panic is answered
-/// and a request that is dropped ends its work.
-async fn guarded<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ErrorData>> + Send + 'static,
-) -> Result<T, ErrorData> {
-    let task = AbortOnDropHandle::new(tokio::spawn(work));
-    task.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "an MCP handler panicked");
-        Err(internal())
+/// Does a handler's work, so that a panic is answered. No task of its own: each
+/// costs a call the time in which another thread wakes up, there and back.
+async fn guarded<T>(work: impl Future<Output = Result<T, ErrorData>>) -> Result<T, ErrorData> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        polled.unwrap_or_else(|panic| {
+            let words = telemetry::panic_words(&*panic);
+            tracing::error!(error = words, "an MCP handler panicked");
+            Poll::Ready(Err(internal()))
+        })
     })
+    .await
 }
 
 impl ServerHandler for Handler {
@@ -92,9 +111,27 @@ impl ServerHandler for Handler {
             .enable_completions()
             .build();
         let name = Implementation::new("codex-server", env!("CARGO_PKG_VERSION"));
-        ServerConfig::new(capabilities)
-            .with_server_info(name)
-            .with_instructions(tools::instructions(&self.app))
+        // Without instructions: rmcp asks for each call, and they take reading files.
+        ServerConfig::new(capabilities).with_server_info(name)
+    }
+
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        context.peer.set_peer_info(request.clone());
+        let mut result = self.negotiate_initialize(&request)?;
+        result.instructions = Some(tools::instructions(&self.app));
+        Ok(result)
+    }
+
+    async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        let told = tools::instructions(&self.app);
+        Ok(DiscoverResult::from_server_info(
+            self.supported_protocol_versions().into_owned(),
+            self.get_info().with_instructions(told),
+        ))
     }
 
     async fn list_tools(
@@ -102,13 +139,11 @@ impl ServerHandler for Handler {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(tools::all(&self.app)))
+        Ok(ListToolsResult::with_all_items(self.tools.to_vec()))
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        tools::all(&self.app)
-            .into_iter()
-            .find(|tool| tool.name == name)
+        self.tools.iter().find(|tool| tool.name == name).cloned()
     }
 
     async fn call_tool(

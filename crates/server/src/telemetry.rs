@@ -1,6 +1,8 @@
 //! Log lines on standard error, as text or JSON. Never a token, never code:
 //! those who log have to keep them out, there is no filter here.
 
+use std::any::Any;
+
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -56,6 +58,13 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Returns the words of a panic, for the log.
+pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
 }
 
 fn filter(settings: &Settings) -> Result<EnvFilter, String> {

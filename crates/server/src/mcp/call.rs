@@ -169,6 +169,16 @@ impl<'a> Progress<'a> {
     /// Reads the events of a run and tells the client, where it asked for it,
     /// each second and at once. Never ends.
     async fn tell(&mut self, mut events: Events) {
+        if self.token.is_none() {
+            // Its output is nobody's to follow: reading it costs the run time.
+            while self.started.is_none()
+                && let Some(event) = events.next().await
+            {
+                self.note(&event);
+            }
+            drop(events);
+            return std::future::pending().await;
+        }
         let mut beat = tokio::time::interval(HEARTBEAT);
         let mut more = true;
         loop {

@@ -86,10 +86,7 @@ pub(crate) async fn serve(app: &Arc<App>, caller: Caller) -> Result<(), StdioErr
 
 /// Lets rmcp answer what comes through a pipe, until it is closed.
 async fn answer(app: &Arc<App>, caller: Caller, pipe: DuplexStream) -> Result<(), StdioError> {
-    let handler = Handler {
-        app: Arc::clone(app),
-        callers: Callers::One(caller),
-    };
+    let handler = Handler::new(app, Callers::One(caller));
     let token = app.closing.clone();
     let running = match handler.serve_with_ct(tokio::io::split(pipe), token).await {
         Ok(running) => running,

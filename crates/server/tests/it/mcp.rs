@@ -266,6 +266,8 @@ fn the_stateless_era_needs_no_session() {
     let found = call("server/discover", None, json!({}));
     let versions = found["result"]["supportedVersions"].to_string();
     assert!(versions.contains(STATELESS), "{found}");
+    let instructions = found["result"]["instructions"].as_str().expect("some");
+    assert!(instructions.contains("No network"), "{instructions}");
     let arguments = json!({"name": "run_code", "arguments": {"code": "print(7 * 6)"}});
     let ran = call("tools/call", Some("run_code"), arguments);
     assert_eq!(
