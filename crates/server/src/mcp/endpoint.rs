@@ -91,8 +91,6 @@ impl Endpoint {
             .disable_allowed_hosts()
             .disable_allowed_origins()
             .with_max_request_body_bytes(usize::MAX)
-            // Where nothing is told before the result, it is no stream of one event.
-            .with_json_response(true)
             .with_cancellation_token(closing);
         let handler = Handler::new(app, Callers::Parts);
         let service =
