@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::figures::{Figures, Throughput};
 use super::report;
 use super::rows::{Check, ROWS};
-use super::turns::{Pauses, SINGLE_TIME, WARM_UP};
+use super::turns::{Pauses, SINGLE_TIME, SLICE_PAUSE, WARM_UP};
 use crate::http::{Client, Response};
 use crate::live::{Home, Server};
 use crate::tool::{self, Era, Told, Tool};
@@ -233,6 +233,8 @@ fn crowded(server: &Server, first: &Visitor, code: &str) -> Result<Crowd> {
     let visitors: Vec<Visitor> = (0..AT_ONCE)
         .map(|_| first.beside(server))
         .collect::<Result<_>>()?;
+    // A run keeps its place until its box is dead, which no answer waits for.
+    thread::sleep(SLICE_PAUSE);
     let barrier = Barrier::new(visitors.len() + 1);
     let check = Check::new(&ROWS[0]);
     let mut crowd = Crowd::default();

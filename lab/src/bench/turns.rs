@@ -28,7 +28,7 @@ pub(super) const CLIENTS: usize = 8;
 const SLICE: Duration = Duration::from_secs(3);
 
 /// Pause between two slices, in which a server puts away what the last one left.
-const SLICE_PAUSE: Duration = Duration::from_millis(300);
+pub(super) const SLICE_PAUSE: Duration = Duration::from_millis(300);
 
 /// Measures a row on both servers. Asks each of them `requests` times in turns,
 /// then for `seconds` in slices. Returns the figures in the order of `servers`.
