@@ -65,6 +65,8 @@ pub(crate) use body::REQUEST_BYTES;
 pub use connection::Connection;
 #[cfg(test)]
 pub(crate) use failures::REFUSALS;
+#[cfg(test)]
+pub(crate) use oauth::GIVEN as TOKENS_GIVEN;
 use openapi::Description;
 #[cfg(test)]
 pub(crate) use serve::FIRST_HEADER;

@@ -1,7 +1,7 @@
 //! A test that SECURITY.md says of every bound how callers share it.
 
 use crate::config::keys::{self, Kind};
-use crate::{artifact, file_url, http, mcp};
+use crate::{artifact, file_url, http, mcp, tunnel};
 
 /// Settings with a number that bound nothing a caller could use up.
 const NO_BOUNDS: [&str; 3] = ["port", "idle_shutdown", "drain_grace"];
@@ -49,6 +49,12 @@ fn the_figures_are_those_of_the_code() {
         format!("{} a minute", http::REFUSALS),
         format!("{} MiB are left free", artifact::RESERVE >> 20),
         format!("| {} for a token,", mcp::SESSIONS_EACH),
+        format!(
+            "| {} at once, {} that are held |",
+            tunnel::AT_ONCE,
+            tunnel::HELD
+        ),
+        format!("| {} a minute to an address |", http::TOKENS_GIVEN),
     ];
     for figure in figures {
         assert!(table.contains(&figure), "{figure:?} is not in SECURITY.md");

@@ -40,7 +40,7 @@ pub(super) async fn gate(
 ) -> Response {
     let matched = request.extensions().get::<MatchedPath>();
     let matched = matched.map(MatchedPath::as_str);
-    let matched_mcp = matched == Some("/mcp");
+    let is_mcp = matched == Some("/mcp");
     let entrance = routes::entrance(matched, request.uri().path(), request.method());
     let scope = match entrance.door {
         Door::Open | Door::Anyone => None,
@@ -51,7 +51,6 @@ pub(super) async fn gate(
         return problem.into_response();
     }
     if let Some(scope) = scope {
-        let is_mcp = matched_mcp;
         let principal = match admit(&shared, connection, request.headers(), scope, is_mcp).await {
             Ok(principal) => principal,
             Err(mut response) => {

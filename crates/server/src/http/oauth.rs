@@ -44,6 +44,10 @@ const ALL: u32 = 300;
 /// Wrong credentials of clients in a minute from one address.
 const WRONG: u32 = 30;
 
+/// Requests for tokens in a minute from one address: what is given is kept until
+/// its grant is long over.
+pub(crate) const GIVEN: u32 = 120;
+
 /// What OAuth keeps in memory.
 #[derive(Debug)]
 pub(super) struct OAuth {
@@ -53,6 +57,8 @@ pub(super) struct OAuth {
     everybody: Failures,
     /// Wrong credentials of clients.
     wrong: Failures,
+    /// Requests for tokens of clients that are the ones.
+    given: Failures,
 }
 
 impl Default for OAuth {
@@ -62,6 +68,7 @@ impl Default for OAuth {
             strangers: Failures::of(EACH),
             everybody: Failures::of(ALL),
             wrong: Failures::of(WRONG),
+            given: Failures::of(GIVEN),
         }
     }
 }
@@ -157,15 +164,10 @@ fn failed(status: StatusCode, code: &str, words: &str) -> Response {
     shared_with_pages(status, &json!({"error": code, "error_description": words}))
 }
 
-/// Says that the server is at fault, or too busy: never with a code on which a
-/// client throws away what it has.
-fn unavailable(wait: Duration) -> Response {
-    let words = "the server cannot answer now; try again";
-    let mut response = failed(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "temporarily_unavailable",
-        words,
-    );
+/// Says that a client has to wait: never with a code on which it throws away what
+/// it has.
+fn later(status: StatusCode, words: &str, wait: Duration) -> Response {
+    let mut response = failed(status, "temporarily_unavailable", words);
     let wait = crate::api::error::whole_seconds(wait);
     response
         .headers_mut()
@@ -175,21 +177,17 @@ fn unavailable(wait: Duration) -> Response {
 
 fn too_many(wait: Duration) -> Response {
     let words = "too many requests came from this address; wait";
-    let mut response = failed(
-        StatusCode::TOO_MANY_REQUESTS,
-        "temporarily_unavailable",
-        words,
-    );
-    let wait = crate::api::error::whole_seconds(wait);
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, wait.into());
-    response
+    later(StatusCode::TOO_MANY_REQUESTS, words, wait)
 }
 
 fn broken(step: &str, error: &dyn std::error::Error) -> Response {
     tracing::error!(step, error = %chain(error), "OAuth failed");
-    unavailable(Duration::from_secs(5))
+    let words = "the server cannot answer now; try again";
+    later(
+        StatusCode::SERVICE_UNAVAILABLE,
+        words,
+        Duration::from_secs(5),
+    )
 }
 
 /// `GET /.well-known/oauth-protected-resource`, also with `/mcp`.
@@ -366,6 +364,11 @@ pub(super) async fn token(
         Ok(credentials) => credentials,
         Err(response) => return response,
     };
+    let now = Instant::now();
+    if let Some(wait) = shared.oauth.given.over(visit.ip, now) {
+        return too_many(wait);
+    }
+    shared.oauth.given.note(visit.ip, now);
     let giving = tokio::spawn(async move { give(&shared, &credentials, &form).await });
     giving
         .await

@@ -285,6 +285,18 @@ fn what_is_shown_twice_or_by_another_ends_or_gains_nothing() {
 }
 
 #[test]
+fn a_token_is_for_the_address_that_it_was_asked_for() {
+    let server = TestServer::start();
+    let client = Client::of(&server, REDIRECT);
+    let (access, _) = tokens(&client.exchange(&client.code(&server.token)));
+    assert_eq!(list(&server, &access).status, 200);
+    // The same server, at another port.
+    let server = server.crash_and_restart(&[]);
+    assert_eq!(list(&server, &access).status, 401);
+    assert_eq!(list(&server, &server.token).status, 200);
+}
+
+#[test]
 fn people_are_shown_the_host_and_asked_for_their_token() {
     let server = TestServer::start();
     let stranger = Client::of(&server, "https://auth.evil.example/cb");
@@ -410,6 +422,18 @@ fn bad_requests_go_nowhere() {
         (reply.status, reply.header("access-control-allow-origin")),
         (204, Some("*"))
     );
+    // Tokens are given so often, and no more.
+    let (mut refresh, mut told) = (tokens(&client.exchange(&client.code(&server.token))).1, 200);
+    for _ in 0..130 {
+        let reply = client.refresh(&refresh);
+        told = reply.status;
+        if told != 200 {
+            assert!(reply.header("retry-after").is_some(), "{}", reply.text());
+            break;
+        }
+        refresh = tokens(&reply).1;
+    }
+    assert_eq!(told, 429);
     // A flood is slowed down, never with a code on which clients throw away what they have.
     let last = (0..40)
         .map(|_| register(&server, REDIRECT))
