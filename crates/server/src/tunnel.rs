@@ -282,21 +282,55 @@ impl Tunnel {
     }
 }
 
+/// Codes of the control plane about the owner of a good key.
+const OF_OWNERS: [&str; 3] = [
+    "tunnel_active_organization_required",
+    "tunnel_use_forbidden",
+    "tunnel_missing_principals",
+];
+
 /// Asks the control plane for a tunnel, as the server does when it opens it, and
 /// returns the tunnel's name. Takes no command.
 ///
 /// # Errors
-/// In words, with what to do.
-pub async fn ask(bounds: &Bounds) -> Result<String, String> {
+/// See [`Trouble`].
+pub async fn ask(bounds: &Bounds) -> Result<String, Trouble> {
     let organization = bounds.organization.as_deref();
-    let plane = Plane::new(&bounds.url, &bounds.id, organization, &bounds.key)?;
+    let plane = Plane::new(&bounds.url, &bounds.id, organization, &bounds.key);
+    let plane = plane.map_err(Trouble::Other)?;
     plane.record().await.map_err(|failed| match failed {
-        Failed::Refused { status, code } => sentence(status, &code),
-        Failed::Later { why, .. } => format!(
+        Failed::Refused { status, code } => trouble(status, &code),
+        Failed::Later { why, .. } => Trouble::Other(format!(
             "the tunnel's control plane {} cannot be used now: {why}",
             bounds.url
-        ),
+        )),
     })
+}
+
+/// Returns what a refusal is about.
+fn trouble(status: StatusCode, code: &str) -> Trouble {
+    let words = sentence(status, code);
+    match status {
+        // The key is good there, and its owner may not.
+        _ if OF_OWNERS.contains(&code) => Trouble::Other(words),
+        StatusCode::UNAUTHORIZED => Trouble::Key(words),
+        StatusCode::NOT_FOUND => Trouble::Id(words),
+        _ => Trouble::Other(words),
+    }
+}
+
+/// What keeps a tunnel from being opened, in words and with what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The control plane does not know the key.
+    #[error("{0}")]
+    Key(String),
+    /// The control plane does not know the tunnel.
+    #[error("{0}")]
+    Id(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
 }
 
 /// Returns what the operator should do about a refusal.
@@ -346,6 +380,23 @@ mod tests {
             let status = StatusCode::from_u16(status).expect("a status");
             let told = sentence(status, code);
             assert!(told.contains(words), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_key_is_told_from_its_owner_s_lack() {
+        type Kind = fn(String) -> Trouble;
+        for (status, code, kind) in [
+            (401, "", Trouble::Key as Kind),
+            (401, "invalid_api_key", Trouble::Key),
+            (401, "tunnel_missing_principals", Trouble::Other),
+            (403, "tunnel_use_forbidden", Trouble::Other),
+            (404, "", Trouble::Id),
+            (302, "", Trouble::Other),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let found = trouble(status, code);
+            assert_eq!(found, kind(found.to_string()), "{status} {code}");
         }
     }
 }

@@ -459,7 +459,7 @@ fn tunnel(settings: &Settings) -> Check {
         Err(why) => Check::bad(NAME, &why, &plan.command("connect chatgpt"), Exit::Config),
         Ok(_) => match plan.ask() {
             Ok(name) => Check::good(NAME, &format!("{id} \"{name}\": its key opens it")),
-            Err(why) => Check::warning(NAME, &why, &plan.command("connect chatgpt")),
+            Err(why) => Check::warning(NAME, &why.to_string(), &plan.command("connect chatgpt")),
         },
     }
 }

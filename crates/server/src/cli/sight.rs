@@ -11,7 +11,7 @@ use super::doctor::our_version;
 use super::{Failure, health, instance, port};
 use crate::config::{Settings, value};
 use crate::store::Store;
-use crate::tunnel;
+use crate::tunnel::{self, Trouble};
 
 /// The words for a tunnel in `/health`.
 const STATES: [&str; 5] = ["connecting", "ready", "unreachable", "refused", "revoked"];
@@ -147,9 +147,10 @@ impl TunnelPlan {
     ///
     /// # Errors
     /// In words, with what to do.
-    pub(super) fn ask(&self) -> Result<String, String> {
-        let bounds = self.bounds()?.ok_or("no tunnel is named yet")?;
-        let runtime = runtime().map_err(|failure| failure.error.to_string())?;
+    pub(super) fn ask(&self) -> Result<String, Trouble> {
+        let bounds = self.bounds().map_err(Trouble::Other)?;
+        let bounds = bounds.ok_or_else(|| Trouble::Other("no tunnel is named yet".to_owned()))?;
+        let runtime = runtime().map_err(|failure| Trouble::Other(failure.error.to_string()))?;
         runtime.block_on(tunnel::ask(&bounds))
     }
 
@@ -167,7 +168,7 @@ impl TunnelPlan {
     ///
     /// # Errors
     /// In words, with what to do.
-    pub(super) fn ask_with(&self, key: &tunnel::Key) -> Result<String, String> {
+    pub(super) fn ask_with(&self, key: &tunnel::Key) -> Result<String, Trouble> {
         let mut plan = Self {
             settings: self.settings.clone(),
             id: self.id.clone(),
@@ -198,7 +199,14 @@ impl TunnelPlan {
                     "start the server again to open it anew".to_owned(),
                 ),
                 state => match self.bounds().map(|_| self.ask()) {
-                    Ok(Err(why)) => (why, "the server asks again by itself".to_owned()),
+                    Ok(Err(why @ Trouble::Key(_))) => (
+                        why.to_string(),
+                        format!(
+                            "put a new key into {}, and start the server again",
+                            self.key_file().display()
+                        ),
+                    ),
+                    Ok(Err(why)) => (why.to_string(), "the server asks again by itself".to_owned()),
                     // The server's key may be in its environment alone.
                     Err(_) => (
                         format!("the server's tunnel is {state}"),

@@ -13,6 +13,7 @@ use crate::cli::Failure;
 use crate::cli::sight::{Obstacle, Sight, TunnelPlan, Uses};
 use crate::config::value;
 use crate::exit_code::Exit;
+use crate::tunnel::Trouble;
 use crate::{store, tunnel};
 
 /// How often the server is looked at while somebody waits.
@@ -123,10 +124,7 @@ fn unlock(person: &mut impl Person, tunnel: &TunnelPlan) -> Result<bool, Failure
         return told(
             person,
             tried,
-            &format!(
-                "another key takes the place of the one in {}",
-                file.display()
-            ),
+            &format!("put a new key into {}, then run this again", file.display()),
         );
     }
     loop {
@@ -153,10 +151,7 @@ fn unlock(person: &mut impl Person, tunnel: &TunnelPlan) -> Result<bool, Failure
         };
         let tried = tunnel.ask_with(&key);
         // A wrong key is not kept; one whose owner lacks a role may be right.
-        if tried
-            .as_ref()
-            .is_err_and(|why| why.contains("its key is wrong"))
-        {
+        if matches!(tried, Err(Trouble::Key(_))) {
             person.say("  ✗ OpenAI does not know this key. Paste it again.")?;
             continue;
         }
@@ -175,16 +170,16 @@ fn unlock(person: &mut impl Person, tunnel: &TunnelPlan) -> Result<bool, Failure
 /// Tells what came of trying the key; a tunnel that is not known needs another id.
 fn told(
     person: &mut impl Person,
-    tried: Result<String, String>,
+    tried: Result<String, Trouble>,
     hint: &str,
 ) -> Result<bool, Failure> {
     match tried {
         Ok(name) => person.say(&format!("  ✓ the key opens the tunnel \"{name}\""))?,
-        Err(why) if why.contains("not known") => {
+        Err(Trouble::Id(why)) => {
             person.say(&format!("\n  ✗ {why}; one just made takes half a minute"))?;
             return Ok(false);
         }
-        Err(why) if why.contains("its key is wrong") => {
+        Err(Trouble::Key(why)) => {
             person.say(&format!("\n  ✗ {why}; {hint}"))?;
             return Ok(false);
         }
