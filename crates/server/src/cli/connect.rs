@@ -1,7 +1,8 @@
 //! `connect`: the steps that connect a client to this server, with the
 //! addresses that hold right now, and whether the client gets through. Changes
-//! nothing but what it is asked for: a token, the tunnel's key.
+//! nothing but what it is asked for: a token, the tunnel's key, a client's file.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -19,32 +20,54 @@ use crate::store::{CreateError, Store};
 mod action;
 mod address;
 mod chatgpt;
+mod client;
 mod facts;
+mod file;
 mod local;
+mod merge;
 mod person;
 mod step;
 mod walk;
+mod write;
 
+use client::{ClientKind, Transport};
 use local::LocalGuide;
+use write::Plan;
+
+/// How clients call this server.
+const NAME: &str = "codex";
+/// What they say that it does.
+const ABOUT: &str = "Runs code in a sandbox";
 
 const TARGETS: &str = "\
 codex-server connect chatgpt       ChatGPT, by OpenAI's tunnel: no public port needed
 codex-server connect claude        Claude on the web and the desktop, by a public address and OAuth
-codex-server connect claude-code   Claude Code, by MCP
-codex-server connect codex         Codex: command line, editors and desktop, by MCP
-codex-server connect cursor        Cursor, by MCP
-codex-server connect vscode        VS Code, by MCP
 
+By MCP, as a process on the same machine or by HTTP:
+
+codex-server connect claude-code   Claude Code
+codex-server connect codex         Codex: command line, editors and desktop
+codex-server connect cursor        Cursor
+codex-server connect vscode        VS Code
+codex-server connect windsurf      Windsurf
+codex-server connect zed           Zed
+codex-server connect gemini        Gemini CLI
+codex-server connect lm-studio     LM Studio
+codex-server connect goose         Goose
+codex-server connect open-webui    Open WebUI, by HTTP alone
+codex-server connect librechat     LibreChat, by HTTP alone
+
+With --write it is put into the client's own file.
 Any other MCP client: docs/connect-mcp.md. Any other client that speaks HTTP or reads OpenAPI: docs/connect-chatgpt.md, \"Other ways in\".";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exits with 8 when ChatGPT cannot reach the server yet.\n\nExamples:\n  codex-server connect\n  codex-server connect chatgpt\n  codex-server connect chatgpt --wait\n  codex-server connect chatgpt --by action --new-token\n  codex-server connect claude-code"
+    after_help = "Exits with 8 when ChatGPT or Claude cannot reach the server yet.\n\nExamples:\n  codex-server connect\n  codex-server connect chatgpt\n  codex-server connect chatgpt --wait\n  codex-server connect chatgpt --by action --new-token\n  codex-server connect claude-code\n  codex-server connect cursor --write\n  codex-server connect zed --write --by http --new-token"
 )]
 pub(super) struct ConnectArgs {
     /// What to connect; leave it out for a list
     #[arg(value_enum)]
-    target: Option<Client>,
+    target: Option<ClientKind>,
     /// Make a token for it, named after it unless NAME is given, and show it this once
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, requires = "target")]
     #[expect(
@@ -52,7 +75,14 @@ pub(super) struct ConnectArgs {
         reason = "clap's form of a flag whose value may be left out"
     )]
     new_token: Option<Option<String>>,
-    /// The way by which ChatGPT reaches the server; asked on a terminal, else the tunnel
+    /// Put this server into the client's own file, or into FILE, and keep a copy of what was there
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, requires = "target")]
+    #[expect(
+        clippy::option_option,
+        reason = "clap's form of a flag whose value may be left out"
+    )]
+    write: Option<Option<PathBuf>>,
+    /// The way by which the client reaches the server; for ChatGPT asked on a terminal, else the tunnel
     #[arg(long, value_enum)]
     by: Option<By>,
     /// Wait so long until ChatGPT has called by the tunnel, and say what is wrong; on a terminal it waits unasked
@@ -65,37 +95,24 @@ pub(super) struct ConnectArgs {
     flags: ServeFlags,
 }
 
-/// A way by which ChatGPT reaches a server.
+/// A way by which a client reaches a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum By {
-    /// OpenAI's tunnel: no public port
+    /// ChatGPT: OpenAI's tunnel, no public port
     Tunnel,
-    /// A public https address, and OAuth
+    /// The public https address; ChatGPT and Claude sign in by OAuth
     Address,
-    /// An Action of a GPT, by a public https address (legacy)
+    /// ChatGPT: an Action of a GPT, by a public https address (legacy)
     Action,
-}
-
-/// A client that can be connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Client {
-    /// ChatGPT, by OpenAI's tunnel or an Action of a GPT
-    Chatgpt,
-    /// Claude on the web and the desktop, by a public address and OAuth
-    Claude,
-    /// Claude Code, by MCP
-    ClaudeCode,
-    /// Codex of OpenAI, by MCP
-    Codex,
-    /// Cursor, by MCP
-    Cursor,
-    /// VS Code, by MCP
-    Vscode,
+    /// Others: a process that the client starts on the same machine
+    Process,
+    /// Others: HTTP on the same machine
+    Http,
 }
 
 pub(super) fn connect(args: &ConnectArgs, env: &Env) -> Result<Exit, Failure> {
     let Some(client) = args.target else {
-        let names: Vec<String> = Client::value_variants()
+        let names: Vec<String> = ClientKind::value_variants()
             .iter()
             .map(|client| client.word())
             .collect();
@@ -113,58 +130,121 @@ pub(super) fn connect(args: &ConnectArgs, env: &Env) -> Result<Exit, Failure> {
     if let Some(name) = &wanted {
         crate::auth::check_name(name).map_err(|problem| Failure::text(Exit::Usage, problem))?;
     }
-    if client != Client::Chatgpt && (args.by.is_some() || args.wait.is_some()) {
-        let problem =
-            "--by and --wait are for chatgpt: the other clients call this server themselves";
-        return Err(Failure::text(Exit::Usage, problem));
-    }
-    if client == Client::Claude && wanted.is_some() {
+    if client == ClientKind::Claude && wanted.is_some() {
         let problem = "a page of this server asks for a token that you make first: codex-server token create claude";
         return Err(Failure::text(Exit::Usage, problem));
     }
+    if client != ClientKind::Chatgpt && args.wait.is_some() {
+        let problem = "--wait is for chatgpt: the other clients call this server themselves";
+        return Err(Failure::text(Exit::Usage, problem));
+    }
+    if args.write.is_some() && client.place().is_none() {
+        let title = client.title();
+        let problem = format!("{title} is set up on its pages, not by a file; leave out --write");
+        return Err(Failure::text(Exit::Usage, problem));
+    }
     let known = known(&settings(&args.flags, env)?);
-    match client {
-        Client::Chatgpt => chatgpt::connect(args, &known, wanted.as_deref()),
-        Client::Claude => address::connect(client, &known, args.json),
-        client => on_this_machine(client, &known, wanted.as_deref(), args.json),
+    match (client, args.by) {
+        (ClientKind::Chatgpt, _) => chatgpt::connect(args, &known, wanted.as_deref(), env),
+        (ClientKind::Claude, None | Some(By::Address)) => {
+            address::connect(client, &known, args.json, env)
+        }
+        (ClientKind::Claude, Some(_)) | (_, Some(By::Tunnel | By::Action)) => {
+            let problem = format!(
+                "{} has no such way; codex-server connect {} prints those that it has",
+                client.title(),
+                client.word()
+            );
+            Err(Failure::text(Exit::Usage, problem))
+        }
+        (client, by) => {
+            let transport = transport(client, by, args)?;
+            on_this_machine(args, client, transport, &known, wanted.as_deref(), env)
+        }
     }
 }
 
-/// Prints how a client that may run on this machine is connected.
+/// Returns the way of a client on this machine, where it is settled.
+fn transport(
+    client: ClientKind,
+    by: Option<By>,
+    args: &ConnectArgs,
+) -> Result<Option<Transport>, Failure> {
+    let title = client.title();
+    match by {
+        Some(By::Process) if !client.starts_processes() => {
+            let problem = format!("{title} starts no process of yours; it takes --by http");
+            Err(Failure::text(Exit::Usage, problem))
+        }
+        Some(By::Process) if args.new_token.is_some() => {
+            let problem = "a process needs no token; --new-token is for --by http";
+            Err(Failure::text(Exit::Usage, problem))
+        }
+        Some(By::Process) => Ok(Some(Transport::Process)),
+        Some(_) => Ok(Some(Transport::Http)),
+        None if args.write.is_none() => Ok(None),
+        None if args.new_token.is_some() || !client.starts_processes() => Ok(Some(Transport::Http)),
+        None => Ok(Some(Transport::Process)),
+    }
+}
+
+/// Prints how a client that may run on this machine is connected, or does it.
 fn on_this_machine(
-    client: Client,
+    args: &ConnectArgs,
+    client: ClientKind,
+    transport: Option<Transport>,
     known: &Known,
     wanted: Option<&str>,
-    json: bool,
+    env: &Env,
 ) -> Result<Exit, Failure> {
     let settings = &known.settings;
-    let address = health::address(&known.here);
-    let here = match address {
-        Some(address) => format!("http://{address}"),
-        None => local_url(&settings.config),
+    let at = health::address(&known.here);
+    let here = match (args.by, at) {
+        (Some(By::Address), _) => settings.config.public_url.clone().ok_or_else(|| {
+            let problem = "no public address is known; start the server with --public-url https://…, or say --by http";
+            Failure::text(Exit::Public, problem)
+        })?,
+        (_, Some(address)) => format!("http://{address}"),
+        (_, None) => local_url(&settings.config),
     };
-    let answer = address.and_then(port::health);
-    let is_open = settings.config.access == Access::Open;
-    let token = match wanted {
-        Some(name) if !is_open => Some(new_token(settings, name, &[Scope::Execute])?),
-        _ => None,
-    };
+    let answer = at.and_then(port::health);
     let usual = client.word();
-    let guide = LocalGuide {
+    let mut guide = LocalGuide {
         client,
+        transport,
         settings,
-        here: &here,
+        address: &here,
         answers: answer.is_some_and(|health| our_version(&health).is_some()),
-        is_open,
-        token: token.as_ref(),
+        is_open: settings.config.access == Access::Open,
+        token: None,
         name: wanted.unwrap_or(&usual),
     };
-    output::text(&if json {
-        format!("{:#}", guide.to_json())
-    } else {
-        guide.to_string()
-    })?;
-    Ok(Exit::Success)
+    let plan = match &args.write {
+        Some(path) => {
+            let path = path.clone().or_else(|| client.file(env)).ok_or_else(|| {
+                let problem = "HOME is not set; name the file: --write=FILE";
+                Failure::text(Exit::Usage, problem)
+            })?;
+            Some(Plan::of(&guide, &path, wanted.is_some())?)
+        }
+        None => None,
+    };
+    let token = match wanted {
+        Some(name) if !guide.is_open => Some(new_token(settings, name, &[Scope::Execute])?),
+        _ => None,
+    };
+    guide.token = token.as_ref();
+    match plan {
+        Some(plan) => plan.carry_out(&guide, args.json),
+        None => {
+            output::text(&if args.json {
+                format!("{:#}", guide.to_json())
+            } else {
+                guide.to_string()
+            })?;
+            Ok(Exit::Success)
+        }
+    }
 }
 
 fn new_token(settings: &Settings, name: &str, scopes: &[Scope]) -> Result<Token, Failure> {

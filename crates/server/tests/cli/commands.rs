@@ -147,7 +147,7 @@ fn connect_lists_and_says_what_is_wrong() {
             &["chatgpt", "--by", "action", "--wait"],
             "--wait is for the tunnel",
         ),
-        (&["cursor", "--wait"], "are for chatgpt"),
+        (&["cursor", "--wait"], "is for chatgpt"),
         (&["claude", "--new-token"], "asks for a token"),
         (&["chatgpt", "--new-token"], "--by action --new-token"),
         (&["--new-token"], "<TARGET>"),
@@ -168,7 +168,7 @@ fn clients_of_this_machine_get_configurations() {
         .filter_map(|name| name.as_str())
         .filter(|name| !matches!(*name, "chatgpt" | "claude"))
         .collect();
-    assert_eq!(clients, ["claude-code", "codex", "cursor", "vscode"]);
+    assert_eq!(clients.len(), 11, "{clients:?}");
     // Nothing listens on port 1.
     let none = ["--json", "--port", "1"];
     for client in &clients {

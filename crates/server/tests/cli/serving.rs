@@ -288,7 +288,7 @@ fn doctor_finds_the_server() {
     let done = home.run(&["doctor", "--public"]);
     let guide = home.run(&["connect", "chatgpt", "--by", "action", "--new-token"]);
     drop(server);
-    assert_eq!(done.stdout.matches('✓').count(), 5, "{}", done.stdout);
+    assert_eq!(done.stdout.matches('✓').count(), 6, "{}", done.stdout);
     assert!(
         done.stdout.contains("ChatGPT cannot reach"),
         "{}",

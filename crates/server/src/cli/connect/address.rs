@@ -1,24 +1,38 @@
 //! ChatGPT and Claude by a public https address and OAuth: calls the server by that
-//! address first, so that nobody follows steps to one that does not answer.
+//! address first, so that nobody follows steps to one that does not answer. Where
+//! there is none, says how to get one.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
-use super::Client;
+use super::ClientKind;
 use super::facts::{FACTS, Way};
 use super::step::{Step, shown};
 use crate::cli::Failure;
 use crate::cli::doctor::{Known, Report, examine_public};
-use crate::config::Access;
+use crate::config::{Access, Env};
 use crate::exit_code::Exit;
 use crate::output;
 
+/// Programs that give a machine a public address, the best first. The last is
+/// named whether it is there or not.
+const OPENERS: [&str; 4] = ["cloudflared", "tailscale", "ngrok", "ssh"];
+
 /// Calls the server as the client would, and prints the steps.
-pub(super) fn connect(client: Client, known: &Known, json: bool) -> Result<Exit, Failure> {
+pub(super) fn connect(
+    client: ClientKind,
+    known: &Known,
+    json: bool,
+    env: &Env,
+) -> Result<Exit, Failure> {
     let report = examine_public(known)?;
     let guide = Guide {
         client,
         known,
         report: &report,
+        opener: opener(env.raw("PATH")),
     };
     output::text(&if json {
         format!("{:#}", guide.to_json())
@@ -28,17 +42,32 @@ pub(super) fn connect(client: Client, known: &Known, json: bool) -> Result<Exit,
     Ok(guide.exit())
 }
 
+/// Returns the first of the programs that open a tunnel to be found, or else the
+/// one that nearly every machine has.
+fn opener(path: Option<&OsStr>) -> &'static str {
+    let folders = || path.into_iter().flat_map(std::env::split_paths);
+    let is_there = |name: &&&str| {
+        folders().any(|folder| {
+            let found = folder.join(**name).metadata();
+            found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        })
+    };
+    OPENERS.iter().find(is_there).copied().unwrap_or("ssh")
+}
+
 /// Everything that there is to say of a public address.
 struct Guide<'a> {
-    client: Client,
+    client: ClientKind,
     known: &'a Known,
     report: &'a Report,
+    /// The program that would open a tunnel.
+    opener: &'static str,
 }
 
 impl Guide<'_> {
     fn way(&self) -> &'static Way {
         match self.client {
-            Client::Claude => &FACTS.claude,
+            ClientKind::Claude => &FACTS.claude,
             _ => &FACTS.address,
         }
     }
@@ -57,7 +86,7 @@ impl Guide<'_> {
     fn steps(&self) -> Vec<Step> {
         let settings = &self.known.settings;
         let Some(url) = &settings.config.public_url else {
-            return Vec::new();
+            return self.tunnel_steps();
         };
         let create = format!("token create {}", self.client.word());
         let words = [
@@ -71,6 +100,28 @@ impl Guide<'_> {
             .collect();
         let groups = self.way().parts.iter();
         groups.flat_map(|group| group.steps(&[], &words)).collect()
+    }
+
+    /// Returns the steps to a public address.
+    fn tunnel_steps(&self) -> Vec<Step> {
+        let settings = &self.known.settings;
+        let port = settings.config.port.to_string();
+        let start = settings.command("up");
+        let again = match self.client {
+            ClientKind::Chatgpt => "connect chatgpt --by address".to_owned(),
+            client => format!("connect {}", client.word()),
+        };
+        let again = settings.command(&again);
+        let words = [
+            ("port", port.as_str()),
+            ("start", &start),
+            ("again", &again),
+        ];
+        let groups = FACTS.byte_tunnel.parts.iter();
+        let cases = [self.opener];
+        groups
+            .flat_map(|group| group.steps(&cases, &words))
+            .collect()
     }
 
     /// Returns what is wrong, each with its cure.
@@ -95,6 +146,9 @@ impl Guide<'_> {
         }
         if problems.is_empty() {
             text += "\n  ✓ the server can be reached\n";
+        }
+        if self.known.settings.config.public_url.is_none() {
+            text += &format!("\nBy {}:\n", FACTS.byte_tunnel.summary);
         }
         text += &shown(&self.steps(), 0);
         format!(
@@ -131,51 +185,78 @@ mod tests {
 
     #[test]
     fn steps_have_the_address_and_problems_come_first() {
-        let check = |client: Client, flags: &[(&'static str, &str)], bad: bool, has: &[&str]| {
-            let flags = flags
-                .iter()
-                .map(|(name, value)| (*name, vec![(*value).to_owned()]));
-            let env: Env = [("X", "")].into_iter().collect();
-            let settings = resolve(&Flags(flags.collect()), &env, None, "/none".into()).unwrap();
-            let problem = bad.then_some(("the port is private", "make it public"));
-            let guide = Guide {
-                client,
-                known: &known(&settings),
-                report: &Report::of_one("public URL", "address", problem),
+        let check =
+            |client: ClientKind, flags: &[(&'static str, &str)], bad: bool, has: &[&str]| {
+                let flags = flags
+                    .iter()
+                    .map(|(name, value)| (*name, vec![(*value).to_owned()]));
+                let env: Env = [("X", "")].into_iter().collect();
+                let settings =
+                    resolve(&Flags(flags.collect()), &env, None, "/none".into()).unwrap();
+                let problem = bad.then_some(("the port is private", "make it public"));
+                let guide = Guide {
+                    client,
+                    known: &known(&settings),
+                    report: &Report::of_one("public URL", "address", problem),
+                    opener: "ssh",
+                };
+                let text = guide.text();
+                for words in has {
+                    assert!(text.contains(words), "lacks {words:?}: {text}");
+                }
+                let ready = guide.problems().is_empty();
+                assert_eq!(guide.exit() == Exit::Success, ready);
+                assert_eq!(guide.to_json()["ready"], ready);
             };
-            let text = guide.text();
-            for words in has {
-                assert!(text.contains(words), "lacks {words:?}: {text}");
-            }
-            let ready = guide.problems().is_empty();
-            assert_eq!(guide.exit() == Exit::Success, ready);
-            assert_eq!(guide.to_json()["ready"], ready);
-        };
         let url = ("public_url", "https://x.example");
         let good = [
             "✓ the server can be reached",
             "https://x.example/mcp",
             "OAuth",
         ];
-        check(Client::Chatgpt, &[url], false, &good);
+        check(ClientKind::Chatgpt, &[url], false, &good);
         check(
-            Client::Claude,
+            ClientKind::Claude,
             &[url],
             false,
             &["Connectors", "https://x.example/mcp", "token create claude"],
         );
         check(
-            Client::Claude,
+            ClientKind::Claude,
             &[url],
             true,
             &["✗ the port is private", "→ make it public"],
         );
         check(
-            Client::Claude,
+            ClientKind::Claude,
             &[url, ("open", "true")],
             false,
             &["start it without --open"],
         );
-        check(Client::Claude, &[], true, &["✗ the port is private"]);
+        let words = [
+            "✗ the port is private",
+            "ssh -R 80:127.0.0.1:8000 ",
+            "up --public-url https://THAT-ADDRESS",
+            "connect claude",
+        ];
+        check(ClientKind::Claude, &[], true, &words);
+    }
+
+    #[test]
+    fn a_tunnel_is_opened_by_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |expected: &str| {
+            assert_eq!(opener(Some(folder.path().as_os_str())), expected);
+        };
+        check("ssh");
+        for name in ["ngrok", "cloudflared"] {
+            let program = folder.path().join(name);
+            std::fs::write(&program, "").unwrap();
+            check(if name == "ngrok" { "ssh" } else { "ngrok" });
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&program, mode).unwrap();
+            check(name);
+        }
+        assert_eq!(opener(None), "ssh");
     }
 }

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::facts::{FACTS, StepGroup};
 use super::person::{Onlooker, Person, Terminal};
 use super::step::{Step, shown};
-use super::{By, Client, ConnectArgs, action, address, walk};
+use super::{By, ClientKind, ConnectArgs, action, address, walk};
 use crate::cli::Failure;
 use crate::cli::doctor::Known;
 use crate::cli::sight::{Obstacle, Sight, TunnelPlan};
-use crate::config::value;
+use crate::config::{Env, value};
 use crate::exit_code::Exit;
 use crate::output;
 
@@ -24,6 +24,7 @@ pub(super) fn connect(
     args: &ConnectArgs,
     known: &Known,
     token: Option<&str>,
+    env: &Env,
 ) -> Result<Exit, Failure> {
     let terminal = !args.json && matches!(args.by, None | Some(By::Tunnel)) && Terminal::is_here();
     let tunnel = TunnelPlan::of(&known.settings);
@@ -41,13 +42,17 @@ pub(super) fn connect(
         None => choose(&mut Terminal::take()?)?,
     };
     match (by, args.wait) {
-        (By::Address, None) => address::connect(Client::Chatgpt, known, args.json),
+        (By::Address, None) => address::connect(ClientKind::Chatgpt, known, args.json, env),
         (By::Action | By::Address, Some(_)) => {
             let problem =
                 "--wait is for the tunnel: whether a public address answers is tried at once";
             Err(Failure::text(Exit::Usage, problem))
         }
         (By::Action, None) => action::connect(known, token, args.json),
+        (By::Process | By::Http, _) => Err(Failure::text(
+            Exit::Usage,
+            "ChatGPT calls from OpenAI's machines; it takes --by tunnel or --by address",
+        )),
         (By::Tunnel, _) if args.json => {
             let sight = Sight::of(tunnel.home());
             output::text(&format!("{:#}", to_json(&tunnel, &sight)))?;

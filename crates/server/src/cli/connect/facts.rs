@@ -1,5 +1,5 @@
-//! What people do at OpenAI and in ChatGPT, as `chatgpt.toml` says. Only reads
-//! and fills in; knows no server.
+//! What people do on the pages of others, as `pages.toml` says. Only reads and
+//! fills in; knows no server.
 
 use std::sync::LazyLock;
 
@@ -9,10 +9,10 @@ use super::step::Step;
 
 /// The file, read.
 pub(super) static FACTS: LazyLock<Facts> = LazyLock::new(|| {
-    toml::from_str(include_str!("chatgpt.toml")).expect("a test reads the same file")
+    toml::from_str(include_str!("pages.toml")).expect("a test reads the same file")
 });
 
-/// All that is known of the ways into ChatGPT.
+/// All that is known of the ways into clients.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Facts {
@@ -24,9 +24,12 @@ pub(super) struct Facts {
     pub(super) address: Way,
     pub(super) claude: Way,
     pub(super) action: Way,
+    pub(super) open_webui: Way,
+    /// How a server without a public address gets one.
+    pub(super) byte_tunnel: Way,
 }
 
-/// A way by which ChatGPT reaches a server.
+/// A way by which a client reaches a server.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Way {
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     /// What every caller fills in, with what the manual shows.
-    const WORDS: [(&str, &str); 13] = [
+    const WORDS: [(&str, &str); 14] = [
         ("test", ""),
         ("tunnel", "tunnel_…"),
         ("start", "codex-server up --tunnel tunnel_…"),
@@ -109,11 +112,12 @@ mod tests {
         ("token", "codex_…"),
         ("create", "codex-server token create chatgpt"),
         ("instructions", ""),
+        ("again", "codex-server connect claude"),
     ];
 
     #[test]
     fn the_file_is_whole() {
-        let facts: Facts = toml::from_str(include_str!("chatgpt.toml")).expect("it is read");
+        let facts: Facts = toml::from_str(include_str!("pages.toml")).expect("it is read");
         let checked: jiff::civil::Date = facts.checked.parse().expect("a day");
         assert!(checked.year() >= 2026);
         let cases = [
@@ -124,8 +128,19 @@ mod tests {
             "open",
             "token",
             "no token",
+            "cloudflared",
+            "tailscale",
+            "ngrok",
+            "ssh",
         ];
-        for way in [&facts.tunnel, &facts.address, &facts.claude, &facts.action] {
+        for way in [
+            &facts.tunnel,
+            &facts.address,
+            &facts.claude,
+            &facts.action,
+            &facts.open_webui,
+            &facts.byte_tunnel,
+        ] {
             for part in &way.parts {
                 let known = |step: &&Template| {
                     step.only
@@ -195,7 +210,7 @@ mod tests {
             ("tunnel", &FACTS.tunnel, &["by hand"][..]),
             ("action", &FACTS.action, &["no token"]),
         ] {
-            let begin = format!("<!-- {name}: made of chatgpt.toml, do not edit -->\n\n");
+            let begin = format!("<!-- {name}: made of pages.toml, do not edit -->\n\n");
             let end = format!("<!-- end of {name} -->");
             let (before, rest) = page.split_once(&begin).expect("a begin");
             let (found, after) = rest.split_once(&end).expect("an end");

@@ -5,26 +5,25 @@
 
 use std::fmt;
 
-use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
-use super::Client;
+use super::NAME;
+use super::client::{ClientKind, ServerWords, TokenPlace, Transport, VARIABLE};
+use super::facts::FACTS;
+use super::merge::alone;
 use super::step::{Step, shown};
 use crate::auth::Token;
 use crate::config::{Settings, Source, value};
 
-/// How clients call this server.
-const NAME: &str = "codex";
-/// The variable that holds the token.
-const VARIABLE: &str = "CODEX_TOKEN";
-
 /// An MCP client, and this server as it shall see it.
 pub(super) struct LocalGuide<'a> {
-    pub(super) client: Client,
+    pub(super) client: ClientKind,
+    /// The way that was asked for; all that there are, where none was.
+    pub(super) transport: Option<Transport>,
     pub(super) settings: &'a Settings,
-    /// The server's address on this machine, such as `http://127.0.0.1:8000`.
-    pub(super) here: &'a str,
-    /// Whether the server answers there.
+    /// The address that the client shall call, such as `http://127.0.0.1:8000`.
+    pub(super) address: &'a str,
+    /// Whether the server answers on this machine.
     pub(super) answers: bool,
     /// Whether the server lets everybody in.
     pub(super) is_open: bool,
@@ -34,40 +33,19 @@ pub(super) struct LocalGuide<'a> {
     pub(super) name: &'a str,
 }
 
-impl Client {
+impl Transport {
     /// The word that names it on the command line.
-    pub(super) fn word(self) -> String {
-        self.to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    pub(super) fn title(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
-            Self::Chatgpt => "ChatGPT",
-            Self::Claude => "Claude",
-            Self::ClaudeCode => "Claude Code",
-            Self::Codex => "Codex",
-            Self::Cursor => "Cursor",
-            Self::Vscode => "VS Code",
-        }
-    }
-
-    /// Where its configuration is, and under which key servers are.
-    fn place(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Codex => ("~/.codex/config.toml", "mcp_servers"),
-            Self::Cursor => ("~/.cursor/mcp.json", "mcpServers"),
-            Self::Vscode => (".vscode/mcp.json in the workspace", "servers"),
-            Self::ClaudeCode | Self::Claude | Self::Chatgpt => {
-                (".mcp.json in the project", "mcpServers")
-            }
+            Self::Process => "process",
+            Self::Http => "http",
         }
     }
 }
 
 impl LocalGuide<'_> {
     fn url(&self) -> String {
-        format!("{}/mcp", self.here)
+        format!("{}/mcp", self.address)
     }
 
     /// The words that start us as a process of the client.
@@ -80,159 +58,243 @@ impl LocalGuide<'_> {
         words
     }
 
+    fn server(&self) -> ServerWords<'_> {
+        ServerWords {
+            program: &self.settings.program,
+            words: self.arguments(),
+            url: self.url(),
+            is_open: self.is_open,
+            token: self.token,
+        }
+    }
+
+    /// Returns the entry of the way that was asked for, the process where none was.
+    pub(super) fn entry(&self) -> Value {
+        let transport = self.transport.unwrap_or(Transport::Process);
+        self.client.entry(transport, &self.server())
+    }
+
+    /// Returns the lines that a person would add to the client's configuration.
+    pub(super) fn lines(&self) -> String {
+        self.lines_of(&self.entry())
+    }
+
+    fn lines_of(&self, entry: &Value) -> String {
+        let question = self.client.question(entry);
+        let place = self.client.place();
+        place.map_or_else(String::new, |place| {
+            alone(place.syntax, place.key, entry, question.as_ref())
+        })
+    }
+
+    /// Says whether the client's configuration has the token itself.
+    pub(super) fn holds_token(&self) -> bool {
+        self.transport == Some(Transport::Http)
+            && self.token.is_some()
+            && self.client.token_place() == TokenPlace::File
+    }
+
     /// The steps without server and token.
     fn by_process(&self) -> Vec<Step> {
         let program = &self.settings.program;
-        let words = self.arguments();
         let mut line: Vec<_> = vec![value::quoted(program)];
+        let words = self.arguments();
         line.extend(words.iter().map(|word| value::quoted(word)));
         let line = line.join(" ");
+        let file = self.file(Transport::Process);
         match self.client {
-            Client::ClaudeCode => vec![Step::copying(
-                "Run",
-                format!("claude mcp add --transport stdio {NAME} -- {line}"),
-            )],
-            Client::Codex => vec![
-                Step::copying("Run", format!("codex mcp add {NAME} -- {line}")),
-                self.file(&json!({"command": program, "args": words})),
-            ],
-            Client::Vscode => {
-                vec![self.file(&json!({"type": "stdio", "command": program, "args": words}))]
+            ClientKind::ClaudeCode => {
+                let add = format!("claude mcp add --scope user --transport stdio {NAME} -- {line}");
+                vec![Step::copying("Run", add), or(file)]
             }
-            Client::Cursor | Client::Claude | Client::Chatgpt => {
-                vec![self.file(&json!({"command": program, "args": words}))]
+            ClientKind::Codex => {
+                let add = format!("codex mcp add {NAME} -- {line}");
+                vec![Step::copying("Run", add), or(file)]
             }
+            _ => vec![file],
         }
     }
 
     /// The steps by HTTP.
     fn by_http(&self) -> Vec<Step> {
-        let url = self.url();
-        let mut steps = Vec::new();
-        if !self.is_open {
-            steps.push(self.obtain());
-        }
-        let header = match self.client {
-            Client::Cursor => format!("Bearer ${{env:{VARIABLE}}}"),
-            Client::Vscode => "Bearer ${input:codex_token}".to_owned(),
-            _ => format!("Bearer ${{{VARIABLE}}}"),
-        };
-        let mut server = json!({"url": url});
-        if matches!(self.client, Client::ClaudeCode | Client::Vscode) {
-            server["type"] = "http".into();
-        }
-        if self.client == Client::Codex {
-            let mut line = format!("codex mcp add {NAME} --url {}", value::quoted(&url));
-            if !self.is_open {
-                server["bearer_token_env_var"] = VARIABLE.into();
-                line += &format!(" --bearer-token-env-var {VARIABLE}");
+        let mut steps: Vec<Step> = self.obtain().into_iter().collect();
+        match self.client {
+            ClientKind::Codex => {
+                let mut line = format!("codex mcp add {NAME} --url {}", value::quoted(&self.url()));
+                if !self.is_open {
+                    line += &format!(" --bearer-token-env-var {VARIABLE}");
+                }
+                steps.push(Step::copying("Run", line));
+                steps.push(or(self.file(Transport::Http)));
             }
-            steps.push(Step::copying("Run", line));
-        } else if !self.is_open {
-            server["headers"] = json!({"Authorization": header});
+            ClientKind::OpenWebui => {
+                let url = self.url();
+                let words = [("mcp", url.as_str()), ("test", &FACTS.test)];
+                let groups = FACTS.open_webui.parts.iter();
+                let cases = if self.is_open { ["open"] } else { ["token"] };
+                steps.extend(groups.flat_map(|group| group.steps(&cases, &words)));
+            }
+            _ => steps.push(self.file(Transport::Http)),
         }
-        steps.push(self.file(&server));
-        if !self.is_open {
-            let line = format!("token revoke {}", self.name);
-            steps.push(Step::copying(
-                "To end its access",
-                self.settings.command(&line),
-            ));
-        }
+        steps.extend(self.revoke());
         steps
     }
 
-    /// The step that gives the client a token.
-    fn obtain(&self) -> Step {
+    /// The step that gives the client a token, where it needs one.
+    pub(super) fn obtain(&self) -> Option<Step> {
+        if self.is_open {
+            return None;
+        }
+        let title = self.client.title();
         let create = format!("token create {} --scope execute", self.name);
         let create = self.settings.command(&create);
-        match (self.client, self.token) {
-            (Client::Vscode, Some(token)) => Step::copying(
-                "The token, which is shown this once; VS Code asks for it and keeps it",
+        Some(match (self.client.token_place(), self.token) {
+            (TokenPlace::Prompt, Some(token)) => Step::copying(
+                &format!("The token, which is shown this once; {title} asks for it and keeps it"),
                 token.reveal().to_owned(),
             ),
-            (Client::Vscode, None) => {
-                Step::copying("Make a token, which VS Code asks for and keeps", create)
-            }
-            (_, Some(token)) => Step::copying(
+            (TokenPlace::Prompt, None) => Step::copying(
+                &format!("Make a token, which {title} asks for and keeps"),
+                create,
+            ),
+            (TokenPlace::Variable, Some(token)) => Step::copying(
                 "Start the client with the token, which is shown this once, in its environment",
                 format!("export {VARIABLE}={}", token.reveal()),
             ),
-            (_, None) => Step::copying(
+            (TokenPlace::Variable, None) => Step::copying(
                 "Make a token, and start the client with it in its environment",
                 format!("export {VARIABLE}=\"$({create})\""),
             ),
+            (TokenPlace::File, Some(token)) => Step::copying(
+                &format!("The token, which is shown this once; {title} keeps it in its settings"),
+                token.reveal().to_owned(),
+            ),
+            (TokenPlace::File, None) => Step::copying(
+                &format!("Make a token, which {title} keeps in its settings"),
+                create,
+            ),
+        })
+    }
+
+    /// The step that ends the client's access, where it needs a token.
+    pub(super) fn revoke(&self) -> Option<Step> {
+        let line = format!("token revoke {}", self.name);
+        let line = self.settings.command(&line);
+        (!self.is_open).then(|| Step::copying("To end its access", line))
+    }
+
+    /// The step that adds this server to the client's configuration.
+    fn file(&self, transport: Transport) -> Step {
+        let shown = self.client.place().map_or("", |place| place.shown);
+        let lines = self.lines_of(&self.client.entry(transport, &self.server()));
+        let mut step = Step::copying(&format!("Put into {shown}, beside what is there"), lines);
+        step.note = self.note(transport).map(str::to_owned);
+        step
+    }
+
+    fn note(&self, transport: Transport) -> Option<&'static str> {
+        match (self.client, transport) {
+            (ClientKind::Zed, Transport::Http) => {
+                Some("Without headers Zed signs in by OAuth, and keeps no token in this file.")
+            }
+            (ClientKind::Librechat, Transport::Http) => Some(
+                "In a container 127.0.0.1 is the container itself: start the server with --host 0.0.0.0 and name the host's address, with Docker http://172.17.0.1:PORT/mcp. CODEX_TOKEN belongs into LibreChat's .env.",
+            ),
+            (ClientKind::Goose, Transport::Http) => {
+                Some("Goose takes CODEX_TOKEN from its own store of secrets, too.")
+            }
+            _ => None,
         }
     }
 
-    /// The step that adds `server` to the client's configuration.
-    fn file(&self, server: &Value) -> Step {
-        let (place, key) = self.client.place();
-        if self.client == Client::Codex {
-            // Strings and lists of JSON are such of TOML, too.
-            let lines = server.as_object().into_iter().flatten();
-            let lines: Vec<String> = lines
-                .map(|(key, value)| format!("{key} = {value}"))
-                .collect();
-            let table = format!("[{key}.{NAME}]\n{}", lines.join("\n"));
-            return Step::copying(&format!("Or add to {place}"), table);
+    /// Returns what is wrong with the server that the client would call, if
+    /// anything is.
+    pub(super) fn warnings(&self) -> String {
+        let mut text = String::new();
+        if self.transport == Some(Transport::Process) {
+            return text;
         }
-        let mut whole = json!({key: {NAME: server}});
-        if self.client == Client::Vscode && server.get("headers").is_some() {
-            whole["inputs"] = json!([{
-                "type": "promptString",
-                "id": "codex_token",
-                "description": "Token of codex-server",
-                "password": true,
-            }]);
+        if !self.answers {
+            text += &format!(
+                "\n  ✗ no codex-server answers on this machine yet\n    → {}\n",
+                self.settings.command("up")
+            );
         }
-        Step::copying(
-            &format!("Put into {place}, beside what is there"),
-            format!("{whole:#}"),
+        if self.is_open {
+            text += "\nWARNING: it runs with --open: whoever finds the address runs code on it. Restart it without.\n";
+        }
+        text
+    }
+
+    fn transports(&self) -> (Vec<Step>, Vec<Step>) {
+        let process = self.client.starts_processes() && self.transport != Some(Transport::Http);
+        let http = self.transport != Some(Transport::Process);
+        (
+            if process {
+                self.by_process()
+            } else {
+                Vec::new()
+            },
+            if http { self.by_http() } else { Vec::new() },
         )
     }
 
     pub(super) fn to_json(&self) -> Value {
         let steps = |steps: Vec<Step>| -> Vec<Value> { steps.iter().map(Step::to_json).collect() };
         let public = self.settings.config.public_url.as_deref();
+        let (process, http) = self.transports();
         json!({
             "target": self.client.word(),
             "url": self.url(),
             "public_url": public.map(|url| format!("{url}/mcp")),
             "server_answers": self.answers,
             "token": self.token.map(Token::reveal),
-            "stdio": steps(self.by_process()),
-            "http": steps(self.by_http()),
+            "stdio": steps(process),
+            "http": steps(http),
         })
     }
+}
+
+/// Makes a step one of two that do the same.
+fn or(mut step: Step) -> Step {
+    step.what = step.what.replacen("Put into", "Or put into", 1);
+    step
 }
 
 impl fmt::Display for LocalGuide<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let title = self.client.title();
-        writeln!(
-            f,
-            "{title} on this machine starts the engine itself; no server, port or token is needed:"
-        )?;
-        f.write_str(&shown(&self.by_process(), 0))?;
-        writeln!(f, "\nOr by HTTP, from the server at {}:", self.url())?;
-        if !self.answers {
+        let (process, http) = self.transports();
+        if !process.is_empty() {
             writeln!(
                 f,
-                "\n  ✗ no codex-server answers at {} yet\n    → {}",
-                self.here,
-                self.settings.command("up")
+                "{title} on this machine starts the engine itself; no server, port or token is needed:"
             )?;
+            f.write_str(&shown(&process, 0))?;
         }
-        if self.is_open {
+        if !http.is_empty() {
+            let or = if process.is_empty() { title } else { "\nOr" };
+            writeln!(f, "{or} by HTTP, from the server at {}:", self.url())?;
+            f.write_str(&self.warnings())?;
+            f.write_str(&shown(&http, 0))?;
+            if let Some(url) = &self.settings.config.public_url
+                && url != self.address
+            {
+                writeln!(f, "\nFrom another machine the address is {url}/mcp.")?;
+            }
+        }
+        if self.client.place().is_some() {
+            let line = format!("connect {} --write", self.client.word());
+            let more = if self.client.starts_processes() {
+                ", or with --by http --new-token by HTTP"
+            } else {
+                ""
+            };
             writeln!(
                 f,
-                "\nWARNING: it runs with --open: whoever finds the address runs code on it. Restart it without."
+                "\nThis puts it into the file for you, and keeps a copy{more}:\n\n      {}",
+                self.settings.command(&line)
             )?;
-        }
-        f.write_str(&shown(&self.by_http(), 0))?;
-        if let Some(url) = &self.settings.config.public_url {
-            writeln!(f, "\nFrom another machine the address is {url}/mcp.")?;
         }
         write!(
             f,

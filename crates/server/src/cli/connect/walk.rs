@@ -41,7 +41,7 @@ pub(super) fn lead(
     let [at_openai, here, _] = FACTS.tunnel.parts.as_slice() else {
         return Err(Failure::text(
             Exit::Failed,
-            "chatgpt.toml has other parts than three",
+            "pages.toml has other parts than three",
         ));
     };
     let mut number = 0;

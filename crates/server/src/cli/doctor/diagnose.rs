@@ -20,16 +20,19 @@ pub(super) enum Probe {
     Execute,
     /// `GET /actions/openapi.json`.
     Actions,
+    /// The document that tells MCP clients where to sign in.
+    Resource,
 }
 
 impl Probe {
     /// In that order: the first failure explains those after it.
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Local,
         Self::Health,
         Self::HealthPlain,
         Self::Execute,
         Self::Actions,
+        Self::Resource,
     ];
 
     /// What a person reads.
@@ -40,6 +43,7 @@ impl Probe {
             Self::HealthPlain => "without headers",
             Self::Execute => "POST /execute",
             Self::Actions => "action schema",
+            Self::Resource => "OAuth",
         }
     }
 }
@@ -224,6 +228,7 @@ fn reply_to(target: &Target<'_>, probe: Probe, reply: &Reply) -> Option<Finding>
             "the server refuses this host name (403): it was started with another public URL",
             format!("restart it with --public-url {}", target.url),
         ),
+        404 if probe == Probe::Resource && target.access == Access::Open => None,
         404 => Some(not_found(target, probe, reply)),
         405 if probe == Probe::Execute => finding(
             "the POST arrived as something else (405): a proxy on the way redirects, which turns POST into GET",
@@ -278,6 +283,7 @@ fn expected(target: &Target<'_>, probe: Probe, reply: &Reply) -> Option<Finding>
         Probe::Actions => {
             actions(target, reply).or_else(|| if reply.status == 200 { None } else { other() })
         }
+        Probe::Resource => resource(target, reply),
     }
 }
 
@@ -296,6 +302,24 @@ fn actions(target: &Target<'_>, reply: &Reply) -> Option<Finding> {
         None => finding(
             "what answers at /actions/openapi.json is no action schema",
             "let the proxy forward every path to this server",
+        ),
+    }
+}
+
+fn resource(target: &Target<'_>, reply: &Reply) -> Option<Finding> {
+    let document = reply.json();
+    let named = document
+        .as_ref()
+        .and_then(|document| document.get("resource"));
+    match named.and_then(Value::as_str) {
+        Some(resource) if resource.strip_suffix("/mcp") == Some(target.url) => None,
+        Some(resource) => finding(
+            format!("its OAuth is for {resource}: clients of another address are refused"),
+            format!("restart the server with --public-url {}", target.url),
+        ),
+        None => finding(
+            "what answers below /.well-known/ is not this server's, so MCP clients cannot sign in",
+            "let the proxy forward every path to this server, /.well-known/ too",
         ),
     }
 }

@@ -132,9 +132,10 @@ async fn call(base: &str, probe: Probe) -> Result<Reached, Failure> {
         Probe::Local | Probe::Health | Probe::HealthPlain => (Method::GET, "/health"),
         Probe::Execute => (Method::POST, "/execute"),
         Probe::Actions => (Method::GET, "/actions/openapi.json"),
+        Probe::Resource => (Method::GET, "/.well-known/oauth-protected-resource/mcp"),
     };
     let mut request = client.request(method, format!("{base}{path}"));
-    if matches!(probe, Probe::Health | Probe::Actions) {
+    if matches!(probe, Probe::Health | Probe::Actions | Probe::Resource) {
         request = request.header(SKIP_WARNING.0, SKIP_WARNING.1);
     }
     if probe == Probe::Execute {

@@ -1,24 +1,21 @@
 //! What clients' parsers make of what is printed.
 
+use clap::ValueEnum as _;
+
 use super::*;
+use crate::cli::connect::client::Syntax;
 use crate::config::{Env, Flags, resolve};
 
-const CLIENTS: [Client; 4] = [
-    Client::ClaudeCode,
-    Client::Codex,
-    Client::Cursor,
-    Client::Vscode,
-];
-
-fn guide<T>(client: Client, is_open: bool, tell: impl Fn(&LocalGuide<'_>) -> T) -> T {
+fn guide<T>(client: ClientKind, is_open: bool, tell: impl Fn(&LocalGuide<'_>) -> T) -> T {
     let home = "/a b/\"home\"";
     let env: Env = [("CODEX_HOME", home)].into_iter().collect();
     let mut settings = resolve(&Flags::default(), &env, None, home.into()).unwrap();
     "/opt/it's here/codex-server".clone_into(&mut settings.program);
     tell(&LocalGuide {
         client,
+        transport: None,
         settings: &settings,
-        here: "http://127.0.0.1:8000",
+        address: "http://127.0.0.1:8000",
         answers: true,
         is_open,
         token: None,
@@ -26,17 +23,22 @@ fn guide<T>(client: Client, is_open: bool, tell: impl Fn(&LocalGuide<'_>) -> T) 
     })
 }
 
+/// Every client that has a file.
+fn with_files() -> impl Iterator<Item = ClientKind> {
+    let all = ClientKind::value_variants().iter().copied();
+    all.filter(|client| client.place().is_some())
+}
+
 /// The configuration among the steps, as the client reads it.
-fn configuration(client: Client, steps: Vec<Step>) -> Value {
-    let what = match client {
-        Client::Codex => "Or add to",
-        _ => "Put into",
-    };
-    let step = steps.into_iter().find(|step| step.what.starts_with(what));
-    let text = step.unwrap().copy.unwrap();
-    match client {
-        Client::Codex => toml::from_str(&text).unwrap(),
-        _ => serde_json::from_str(&text).unwrap(),
+fn configuration(client: ClientKind, steps: &[Step]) -> Value {
+    let step = steps
+        .iter()
+        .find(|step| step.what.contains("beside what is there"));
+    let text = step.unwrap().copy.as_deref().unwrap();
+    match client.place().unwrap().syntax {
+        Syntax::Json => serde_json::from_str(text).unwrap(),
+        Syntax::Toml => toml::from_str(text).unwrap(),
+        Syntax::Yaml => yaml_serde::from_str(text).unwrap(),
     }
 }
 
@@ -44,21 +46,29 @@ fn configuration(client: Client, steps: Vec<Step>) -> Value {
 fn a_process_is_started_by_its_exact_words() {
     let words = json!(["mcp", "--home", "/a b/\"home\""]);
     let program = "/opt/it's here/codex-server";
-    let check = |client: Client, expected: Value| {
-        let found = guide(client, false, |guide| {
-            configuration(client, guide.by_process())
+    let plain = json!({"command": program, "args": words});
+    let typed = json!({"type": "stdio", "command": program, "args": words});
+    let goose = json!({"enabled": true, "type": "stdio", "name": "codex",
+        "description": "Runs code in a sandbox", "cmd": program, "args": words, "timeout": 300});
+    for client in with_files().filter(|client| client.starts_processes()) {
+        let (found, key) = guide(client, false, |guide| {
+            let found = configuration(client, &guide.by_process());
+            (found, client.place().unwrap().key)
         });
-        assert_eq!(found, expected, "{client:?}");
-    };
-    let server = json!({"codex": {"command": program, "args": words}});
-    check(Client::Codex, json!({"mcp_servers": server}));
-    check(Client::Cursor, json!({"mcpServers": server}));
-    let server = json!({"codex": {"type": "stdio", "command": program, "args": words}});
-    check(Client::Vscode, json!({"servers": server}));
+        let entry = match client {
+            ClientKind::ClaudeCode | ClientKind::Vscode => &typed,
+            ClientKind::Goose => &goose,
+            _ => &plain,
+        };
+        assert_eq!(found, json!({key: {"codex": entry}}), "{client:?}");
+    }
     let line = r#"-- '/opt/it'\''s here/codex-server' mcp --home '/a b/"home"'"#;
     for (client, add) in [
-        (Client::ClaudeCode, "claude mcp add --transport stdio codex"),
-        (Client::Codex, "codex mcp add codex"),
+        (
+            ClientKind::ClaudeCode,
+            "claude mcp add --scope user --transport stdio codex",
+        ),
+        (ClientKind::Codex, "codex mcp add codex"),
     ] {
         let step = guide(client, false, |guide| guide.by_process()).remove(0);
         assert_eq!(step.copy.unwrap(), format!("{add} {line}"));
@@ -68,55 +78,111 @@ fn a_process_is_started_by_its_exact_words() {
 #[test]
 fn a_token_is_left_to_a_variable_or_a_prompt() {
     let url = "http://127.0.0.1:8000/mcp";
-    let check = |client: Client, is_open: bool, expected: Value| {
+    let check = |client: ClientKind, is_open: bool, expected: Value| {
         let found = guide(client, is_open, |guide| {
-            configuration(client, guide.by_http())
+            configuration(client, &guide.by_http())
         });
         assert_eq!(found, expected, "{client:?}");
     };
-    let header = |value: &str| json!({"Authorization": value});
-    let claude = json!({"type": "http", "url": url, "headers": header("Bearer ${CODEX_TOKEN}")});
-    check(
-        Client::ClaudeCode,
-        false,
-        json!({"mcpServers": {"codex": claude}}),
-    );
-    let codex = json!({"url": url, "bearer_token_env_var": "CODEX_TOKEN"});
-    check(
-        Client::Codex,
-        false,
-        json!({"mcp_servers": {"codex": codex}}),
-    );
-    let cursor = json!({"url": url, "headers": header("Bearer ${env:CODEX_TOKEN}")});
-    check(
-        Client::Cursor,
-        false,
-        json!({"mcpServers": {"codex": cursor}}),
-    );
-    let code =
-        json!({"type": "http", "url": url, "headers": header("Bearer ${input:codex_token}")});
+    let header = |value: &str| json!({"Authorization": format!("Bearer {value}")});
+    let braces = header("${CODEX_TOKEN}");
+    let env = header("${env:CODEX_TOKEN}");
+    let ask = header("${input:codex_token}");
+    let typed = header("YOUR_TOKEN");
+    for (client, key, entry) in [
+        (
+            ClientKind::ClaudeCode,
+            "mcpServers",
+            json!({"type": "http", "url": url, "headers": braces}),
+        ),
+        (
+            ClientKind::Codex,
+            "mcp_servers",
+            json!({"url": url, "bearer_token_env_var": "CODEX_TOKEN"}),
+        ),
+        (
+            ClientKind::Cursor,
+            "mcpServers",
+            json!({"url": url, "headers": env}),
+        ),
+        (
+            ClientKind::Windsurf,
+            "mcpServers",
+            json!({"serverUrl": url, "headers": env}),
+        ),
+        (
+            ClientKind::Zed,
+            "context_servers",
+            json!({"url": url, "headers": typed}),
+        ),
+        (
+            ClientKind::Gemini,
+            "mcpServers",
+            json!({"httpUrl": url, "headers": braces}),
+        ),
+        (
+            ClientKind::Librechat,
+            "mcpServers",
+            json!({"type": "streamable-http", "url": url, "headers": braces}),
+        ),
+        (
+            ClientKind::LmStudio,
+            "mcpServers",
+            json!({"url": url, "headers": typed}),
+        ),
+        (
+            ClientKind::Goose,
+            "extensions",
+            json!({"enabled": true, "type": "streamable_http", "name": "codex",
+                "description": "Runs code in a sandbox", "uri": url, "timeout": 300,
+                "env_keys": ["CODEX_TOKEN"], "headers": braces}),
+        ),
+    ] {
+        check(client, false, json!({key: {"codex": entry}}));
+    }
+    let code = json!({"type": "http", "url": url, "headers": ask});
     let input = json!({"type": "promptString", "id": "codex_token",
         "description": "Token of codex-server", "password": true});
     check(
-        Client::Vscode,
+        ClientKind::Vscode,
         false,
         json!({"servers": {"codex": code}, "inputs": [input]}),
     );
 
     let codex = json!({"codex": {"url": url}});
-    check(Client::Codex, true, json!({"mcp_servers": codex}));
+    check(ClientKind::Codex, true, json!({"mcp_servers": codex}));
     let code = json!({"codex": {"type": "http", "url": url}});
-    check(Client::Vscode, true, json!({"servers": code}));
+    check(ClientKind::Vscode, true, json!({"servers": code}));
+    for client in with_files() {
+        let text = guide(client, true, |guide| guide.to_json().to_string());
+        assert!(!text.contains("Authorization"), "{client:?}: {text}");
+    }
+}
+
+#[test]
+fn pages_are_named_for_what_has_no_file() {
+    let check = |is_open: bool, expected: &str| {
+        let text = guide(ClientKind::OpenWebui, is_open, |guide| guide.to_string());
+        for words in ["External Tools", "http://127.0.0.1:8000/mcp", expected] {
+            assert!(text.contains(words), "lacks {words}: {text}");
+        }
+        assert!(
+            !text.contains("--write") && !text.contains("starts the engine"),
+            "{text}"
+        );
+    };
+    check(true, "Auth: None");
+    check(false, "Auth: Bearer");
 }
 
 #[test]
 fn a_token_is_shown_only_when_it_was_made() {
     let token = Token::generate().unwrap();
-    for client in CLIENTS {
+    for client in with_files().chain([ClientKind::OpenWebui]) {
         guide(client, false, |guide| {
             let (text, json) = (guide.to_string(), guide.to_json().to_string());
             assert!(
-                !text.contains("codex_") || client == Client::Vscode,
+                !text.contains("codex_") || client == ClientKind::Vscode,
                 "{text}"
             );
             for words in ["token create laptop", "token revoke laptop"] {

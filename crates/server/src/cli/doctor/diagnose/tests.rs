@@ -395,6 +395,51 @@ fn schemas_that_name_another_address() {
 }
 
 #[test]
+fn oauth_of_another_address() {
+    let check = |body: &str, expected: Option<&str>| {
+        let target = Target {
+            url: "https://code.example.com",
+            platform: None,
+            port: 8000,
+            access: Access::Token,
+        };
+        let reached = reply(200, "application/json", body);
+        let found = diagnose(&target, Probe::Resource, &reached);
+        let problem = found.map(|found| found.problem);
+        let holds = match (&problem, expected) {
+            (None, None) => true,
+            (Some(problem), Some(expected)) => problem.contains(expected),
+            _ => false,
+        };
+        assert!(holds, "{body}: {problem:?}");
+    };
+    check(r#"{"resource": "https://code.example.com/mcp"}"#, None);
+    for (body, words) in [
+        (
+            r#"{"resource": "http://127.0.0.1:8000/mcp"}"#,
+            "clients of another address",
+        ),
+        (
+            r#"{"resource": "https://code.example.com"}"#,
+            "clients of another address",
+        ),
+        ("{}", "not this server's"),
+        ("[1]", "not this server's"),
+    ] {
+        check(body, Some(words));
+    }
+    // An open server has no OAuth, and needs none.
+    let open = Target {
+        url: "https://code.example.com",
+        platform: None,
+        port: 8000,
+        access: Access::Open,
+    };
+    let missing = reply(404, "application/problem+json", "{}");
+    assert_eq!(diagnose(&open, Probe::Resource, &missing), None);
+}
+
+#[test]
 fn urls_that_chatgpt_cannot_call() {
     let check = |url: &str, expected: Option<&str>| {
         let found = diagnose_url(url).map(|found| found.problem);

@@ -88,7 +88,7 @@ fn whole() -> String {
                 http(
                     "200 OK",
                     "Content-Type: application/json\r\n",
-                    &format!(r#"{{"servers":[{{"url":"{named}"}}]}}"#),
+                    &format!(r#"{{"servers":[{{"url":"{named}"}}],"resource":"{named}/mcp"}}"#),
                 )
             };
             stream.write_all(answer.as_bytes()).unwrap();
