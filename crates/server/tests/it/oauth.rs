@@ -318,7 +318,7 @@ fn people_are_shown_the_host_and_asked_for_their_token() {
     assert!(policy.contains("frame-ancestors 'none'") && policy.contains("default-src 'none'"));
     for (name, value) in [
         ("cache-control", "no-store"),
-        ("referrer-policy", "no-referrer"),
+        ("referrer-policy", "same-origin"),
         ("x-frame-options", "DENY"),
     ] {
         assert_eq!(page.header(name), Some(value));
@@ -351,7 +351,13 @@ fn people_are_shown_the_host_and_asked_for_their_token() {
         denied.status == 303 && location.contains("error=access_denied"),
         "{location}"
     );
-    // A foreign page may not post the form.
+    // Nothing on the page takes that back, or browsers would send `Origin: null`.
+    let text = page.text();
+    assert!(text.contains("content=\"same-origin\"") && !text.contains("no-referrer"));
+    // A foreign page may not post the form, nor one that hides where it is.
+    let hidden = ["Origin: null", FORM];
+    let reply = server.request("POST", "/oauth/authorize", &hidden, b"decision=allow");
+    assert_eq!(reply.status, 403);
     let foreign = ["Origin: https://evil.example", FORM];
     let reply = server.request("POST", "/oauth/authorize", &foreign, b"decision=allow");
     assert_eq!(reply.status, 403);

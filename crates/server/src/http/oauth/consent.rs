@@ -320,7 +320,9 @@ fn guarded(mut response: Response, form_action: &str) -> Response {
     };
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // By `no-referrer` browsers send the form with `Origin: null`, which says
+        // nothing of whose page it was on, and is refused.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (
             HeaderName::from_static("cross-origin-opener-policy"),
