@@ -5,30 +5,16 @@
 // Opens URL/docs, sees the operations, puts the token in, tries one and reads
 // 4 in the answer; follows the link of a hostile file and of a picture. Fails
 // when anything was asked of another host, when the browser says a word about
-// the page's policy, or when a hostile file runs. Speaks the browser's own
-// protocol over two pipes, so that it needs nothing but node.
+// the page's policy, or when a hostile file runs.
 
-import { spawn } from "node:child_process";
 import { createServer, request as ask } from "node:http";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { writeFileSync } from "node:fs";
+
+import { Chromium, check } from "./chromium.mjs";
 
 const [chromium, url, token, screenshot] = process.argv.slice(2);
-const PATIENCE = 30_000;
-
-const profile = mkdtempSync(join(tmpdir(), "codex-browser-"));
-const browser = spawn(
-  chromium,
-  [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-default-apps", "--disable-extensions", "--window-size=1200,1600",
-    `--user-data-dir=${profile}`, "--remote-debugging-pipe", "about:blank",
-  ],
-  { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] },
-);
-const [input, output] = [browser.stdio[3], browser.stdio[4]];
+const browser = Chromium.start(chromium);
+const open = (address) => browser.page(address);
 
 // A page of somebody else: another name, so another site. Below /code/ it is a
 // proxy to the server, as people run one that has more than one thing to serve.
@@ -47,70 +33,6 @@ const foreign = createServer((request, answer) => {
 });
 await new Promise((done) => foreign.listen(0, "127.0.0.1", done));
 const elsewhere = `http://localhost:${foreign.address().port}/`;
-
-let last = 0;
-const waiting = new Map();
-const asked = [];
-const complaints = [];
-let rest = "";
-output.setEncoding("utf8");
-output.on("data", (text) => {
-  const parts = (rest + text).split("\0");
-  rest = parts.pop();
-  for (const part of parts) heard(JSON.parse(part));
-});
-
-function heard(message) {
-  if (message.id) {
-    const { yes, no } = waiting.get(message.id);
-    waiting.delete(message.id);
-    return message.error ? no(new Error(message.error.message)) : yes(message.result);
-  }
-  const { method, params } = message;
-  if (method === "Network.requestWillBeSent") asked.push(params.request.url);
-  if (method === "Log.entryAdded") complaints.push(`${params.entry.text} ${params.entry.url ?? ""}`);
-  if (method === "Runtime.exceptionThrown") complaints.push(params.exceptionDetails.text);
-  if (method === "Page.javascriptDialogOpening") complaints.push(`dialog: ${params.message}`);
-}
-
-function call(method, params = {}, sessionId = undefined) {
-  const id = ++last;
-  return new Promise((yes, no) => {
-    waiting.set(id, { yes, no });
-    input.write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
-  });
-}
-
-async function open(address) {
-  const { targetId } = await call("Target.createTarget", { url: "about:blank" });
-  const { sessionId } = await call("Target.attachToTarget", { targetId, flatten: true });
-  const tab = (method, params) => call(method, params, sessionId);
-  for (const domain of ["Page", "Network", "Log", "Runtime"]) await tab(`${domain}.enable`);
-  await tab("Page.navigate", { url: address });
-  const evaluate = async (expression) => {
-    const { result, exceptionDetails } = await tab("Runtime.evaluate", {
-      expression, awaitPromise: true, returnByValue: true,
-    });
-    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
-    return result.value;
-  };
-  // Until the expression gives something.
-  const until = async (what, expression) => {
-    const end = Date.now() + PATIENCE;
-    for (;;) {
-      const found = await evaluate(`{ const v = ${expression}; v instanceof Node ? true : v; }`).catch(() => null);
-      if (found) return found;
-      if (Date.now() > end) throw new Error(`waited in vain for ${what}: ${await evaluate("document.body.innerText.slice(0, 2000)")}`);
-      await new Promise((done) => setTimeout(done, 50));
-    }
-  };
-  return { tab, evaluate, until };
-}
-
-function check(good, what) {
-  if (!good) throw new Error(what);
-  console.log(`ok: ${what}`);
-}
 
 async function documentation() {
   const page = await open(`${url}/docs`);
@@ -202,22 +124,17 @@ try {
   await documentation();
   await behindAProxy();
   await files();
+  const { asked, complaints } = browser;
   const others = asked.filter((one) => !one.startsWith(`${url}/`) && !one.startsWith(elsewhere) && !/^(data|about|blob):/.test(one));
   check(others.length === 0, `nothing was asked of anybody else ${others.join(" ")}`);
   check(complaints.length === 0, `the browser had nothing to say ${complaints.join("\n")}`);
   check(asked.filter((one) => one.includes("/docs/")).length >= 3, "the parts came from this server");
 } catch (error) {
   console.error(`failed: ${error.message}`);
-  for (const complaint of complaints) console.error(`the browser said: ${complaint}`);
+  for (const complaint of browser.complaints) console.error(`the browser said: ${complaint}`);
   failed = 1;
 } finally {
-  const ended = new Promise((done) => browser.once("exit", done));
-  // Asked to close it ends its own children too; else it is made to.
-  const force = setTimeout(() => browser.kill("SIGKILL"), 5_000);
-  call("Browser.close").catch(() => {});
-  await ended;
-  clearTimeout(force);
+  await browser.close();
   foreign.close();
-  rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
 }
 process.exit(failed);
