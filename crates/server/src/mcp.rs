@@ -13,7 +13,7 @@ use std::task::Poll;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, DiscoverResult,
     ErrorCode, Extensions, Implementation, InitializeRequestParams, InitializeResult,
-    ListResourceTemplatesResult, ListToolsResult, PaginatedRequestParams,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
     ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
@@ -34,6 +34,7 @@ pub(crate) mod pipes;
 mod sessions;
 mod stdio;
 mod tools;
+mod view;
 
 pub(crate) use endpoint::Endpoint;
 #[cfg(test)]
@@ -109,6 +110,7 @@ impl ServerHandler for Handler {
             .enable_resources()
             .enable_prompts()
             .enable_completions()
+            .enable_extensions_with(view::capability())
             .build();
         let name = Implementation::new("codex-server", env!("CARGO_PKG_VERSION"));
         // Without instructions: rmcp asks for each call, and they take reading files.
@@ -165,6 +167,15 @@ impl ServerHandler for Handler {
         .map(CallToolResponse::from)
     }
 
+    /// Files are not listed: each result names its own.
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Ok(ListResourcesResult::with_all_items(vec![view::resource()]))
+    }
+
     async fn list_resource_templates(
         &self,
         _: Option<PaginatedRequestParams>,
@@ -181,6 +192,9 @@ impl ServerHandler for Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let caller = self.caller(&context.extensions)?;
+        if request.uri == view::URI {
+            return Ok(view::read().into());
+        }
         let artifacts = self.app.artifacts.clone();
         guarded(async move { files::read(&artifacts, &caller, &request.uri).await })
             .await

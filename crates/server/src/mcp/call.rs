@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::files;
 use super::tools::ATTACHMENTS;
+use super::view::{self, Picture};
 use crate::api::error::whole_seconds;
 use crate::api::{Encoding, ExecuteResponse, FileOut, Languages, Order, Problem, attachments, fit};
 use crate::app::App;
@@ -90,7 +91,8 @@ pub(super) async fn run_code(
         answer.warn_first(vec![format!("the run waited {waited:.1} s for a place")]);
     }
     let has_address = app.config.public_url.is_some();
-    result(answer, has_address)
+    let is_shown = view::is_shown(context.client_capabilities().as_ref());
+    result(answer, has_address, is_shown)
 }
 
 /// Reads a call's arguments; files of the chat are fetched as an Action's are.
@@ -223,8 +225,10 @@ impl<'a> Progress<'a> {
 }
 
 /// Makes a tool's result of an answer: texts first, then pictures, then links
-/// to the files. Links for people are given where there is a public address.
-fn result(mut answer: ExecuteResponse, has_address: bool) -> CallToolResult {
+/// to the files. Links for people are given where there is a public address. The
+/// page that shows a run gets the pictures once more, where the client has it:
+/// hosts need not hand it those of the content, nor say which file each is.
+fn result(mut answer: ExecuteResponse, has_address: bool, is_shown: bool) -> CallToolResult {
     let pictures = take_pictures(&mut answer.files);
     for file in &mut answer.files {
         // The resource gives them; here they would be read by a model.
@@ -235,10 +239,11 @@ fn result(mut answer: ExecuteResponse, has_address: bool) -> CallToolResult {
     }
     let answer = fit(answer, TEXT_CHARS);
     let mut content = vec![ContentBlock::text(text(&answer))];
+    let meta = is_shown.then(|| view::pictures(&pictures)).flatten();
     content.extend(
         pictures
             .into_iter()
-            .map(|(data, kind)| ContentBlock::image(data, kind)),
+            .map(|one| ContentBlock::image(one.data, one.media_type)),
     );
     for file in &answer.files {
         if let Some(id) = &file.id {
@@ -249,11 +254,12 @@ fn result(mut answer: ExecuteResponse, has_address: bool) -> CallToolResult {
     }
     let mut result = CallToolResult::success(content);
     result.structured_content = Some(structured(&answer));
+    result.meta = meta;
     result
 }
 
-/// Takes the contents of the pictures that are shown, as Base64 with their type.
-fn take_pictures(files: &mut [FileOut]) -> Vec<(String, String)> {
+/// Takes the contents of the pictures that are shown.
+fn take_pictures(files: &mut [FileOut]) -> Vec<Picture> {
     let mut room = PICTURE_BYTES;
     let mut pictures = Vec::new();
     for file in files {
@@ -263,7 +269,11 @@ fn take_pictures(files: &mut [FileOut]) -> Vec<(String, String)> {
             continue;
         }
         if let (Some(content), Some(Encoding::Base64)) = (&file.content, file.encoding) {
-            pictures.push((content.clone(), file.media_type.clone()));
+            pictures.push(Picture {
+                name: file.path.clone(),
+                media_type: file.media_type.clone(),
+                data: content.clone(),
+            });
             room -= size;
         }
     }

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use rmcp::model::{JsonObject, MetaObject, Tool, ToolAnnotations};
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 
+use super::view;
 use crate::app::App;
 use crate::provision;
 
@@ -129,11 +130,18 @@ fn run_code(app: &App) -> Tool {
             Some(false),
         ),
     );
-    if fetches {
-        let marks = json!({ FILE_PARAMS: [ATTACHMENTS] });
-        tool.meta = marks.as_object().cloned().map(MetaObject);
-    }
+    tool.meta = Some(view::meta(marks(fetches)));
     tool
+}
+
+/// Returns what hosts read in the `_meta` of `run_code`: the page that shows its
+/// results, and where files may be fetched, the argument that takes the chat's.
+fn marks(fetches: bool) -> Value {
+    let mut marks = json!({ "ui": view::mark() });
+    if fetches {
+        marks[FILE_PARAMS] = json!([ATTACHMENTS]);
+    }
+    marks
 }
 
 /// Returns the schema of the files of a chat, in the shape that ChatGPT wants.
@@ -249,5 +257,18 @@ fn object(schema: Value) -> Arc<JsonObject> {
     match schema {
         Value::Object(members) => Arc::new(members),
         _ => Arc::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_code_names_its_page_beside_the_files_of_a_chat() {
+        let page = json!({ "resourceUri": "ui://codex/run.html" });
+        assert_eq!(marks(false), json!({ "ui": page }));
+        let both = json!({ "ui": page, "openai/fileParams": ["attachments"] });
+        assert_eq!(marks(true), both);
     }
 }

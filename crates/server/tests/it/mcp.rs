@@ -50,12 +50,23 @@ pub(crate) fn stateless(
     server: &TestServer,
     method: &str,
     name: Option<&str>,
+    params: Value,
+) -> Value {
+    stateless_as(server, &json!({}), method, name, params)
+}
+
+/// Sends such a request as a client that has `capabilities`.
+fn stateless_as(
+    server: &TestServer,
+    capabilities: &Value,
+    method: &str,
+    name: Option<&str>,
     mut params: Value,
 ) -> Value {
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": STATELESS,
         "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientCapabilities": capabilities,
     });
     let message = json!({"jsonrpc": "2.0", "id": 9, "method": method, "params": params});
     let mut headers = vec![
@@ -77,9 +88,14 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn open(server: &'a TestServer, bearer: &str) -> Self {
+        Self::open_as(server, bearer, &json!({}))
+    }
+
+    /// Opens a session of a client that has `capabilities`.
+    fn open_as(server: &'a TestServer, bearer: &str, capabilities: &Value) -> Self {
         let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
             "protocolVersion": SESSIONS,
-            "capabilities": {},
+            "capabilities": capabilities,
             "clientInfo": {"name": "test", "version": "1"},
         }});
         let reply = send(server, bearer, &[], &initialize);
@@ -89,6 +105,8 @@ impl<'a> Session<'a> {
             .to_owned();
         let told = answer(&reply);
         assert_eq!(told["result"]["protocolVersion"], SESSIONS, "{told}");
+        let offered = &told["result"]["capabilities"]["extensions"];
+        assert_eq!(*offered, json!({"io.modelcontextprotocol/ui": {}}));
         let instructions = told["result"]["instructions"].as_str().expect("some");
         let essential: String = instructions.chars().take(512).collect();
         for words in ["No network", "files", "MiB"] {
@@ -235,6 +253,56 @@ fn files_go_in_and_come_out_to_their_owner_alone() {
     ] {
         let read = other.call(7, "resources/read", json!({"uri": uri}));
         assert_eq!(read["error"]["code"], -32002, "{uri}: {read}");
+    }
+}
+
+#[test]
+fn a_chat_that_shows_pages_gets_the_page_of_a_run_and_its_pictures() {
+    let server = TestServer::start();
+    let shows = json!({"extensions": {"io.modelcontextprotocol/ui": {
+        "mimeTypes": ["text/html;profile=mcp-app"],
+    }}});
+    let plain = Session::open(&server, &server.bearer());
+    let chat = Session::open_as(&server, &server.bearer(), &shows);
+    let tools = chat.call(1, "tools/list", json!({}))["result"]["tools"].clone();
+    let uri = &tools[1]["_meta"]["ui"]["resourceUri"];
+    assert_eq!(uri, "ui://codex/run.html", "{tools}");
+    let listed = chat.call(2, "resources/list", json!({}));
+    assert_eq!(listed["result"]["resources"][0]["uri"], *uri, "{listed}");
+    let read = chat.call(3, "resources/read", json!({"uri": uri}));
+    let page = &read["result"]["contents"][0];
+    assert_eq!(page["mimeType"], "text/html;profile=mcp-app", "{read}");
+    let csp = page["_meta"]["ui"]["csp"].as_object().expect("a policy");
+    assert!(csp.values().all(|domains| *domains == json!([])), "{csp:?}");
+    let html = page["text"].as_str().expect("a text");
+    assert!(html.starts_with("<!doctype html>"), "{html:.200}");
+
+    let code = "open('p.png', 'wb').write(bytes.fromhex('89504e470d0a1a0a00ff'))";
+    let arguments = json!({"code": code});
+    let pictures = json!([
+        {"name": "p.png", "media_type": "image/png", "data": "iVBORw0KGgoA/w=="},
+    ]);
+    let call = json!({"name": "run_code", "arguments": arguments});
+    let stateless = |capabilities: &Value| {
+        let name = Some("run_code");
+        stateless_as(&server, capabilities, "tools/call", name, call.clone())["result"].clone()
+    };
+    for (result, expected) in [
+        (chat.run(arguments.clone()), &pictures),
+        (plain.run(arguments.clone()), &Value::Null),
+        (stateless(&shows), &pictures),
+        (stateless(&json!({})), &Value::Null),
+    ] {
+        assert_eq!(result["_meta"]["codex/pictures"], *expected, "{result}");
+        // It is whole without the page, and a model reads no picture as text.
+        let content = result["content"].as_array().expect("blocks");
+        let images: Vec<&Value> = content
+            .iter()
+            .filter(|one| one["type"] == "image")
+            .collect();
+        assert_eq!(images.len(), 1, "{result}");
+        assert_eq!(images[0]["data"], pictures[0]["data"]);
+        assert!(!result["structuredContent"].to_string().contains("iVBOR"));
     }
 }
 
