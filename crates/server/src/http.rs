@@ -16,7 +16,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::api::Problem;
 use crate::app::App;
@@ -66,7 +66,7 @@ pub use connection::Connection;
 #[cfg(test)]
 pub(crate) use failures::REFUSALS;
 #[cfg(test)]
-pub(crate) use oauth::GIVEN as TOKENS_GIVEN;
+pub(crate) use oauth::{ALL as CLIENTS_ALL, EACH as CLIENTS_EACH};
 use openapi::Description;
 #[cfg(test)]
 pub(crate) use serve::FIRST_HEADER;
@@ -138,7 +138,11 @@ fn framed(router: Router, around: frame::Around) -> Router {
 fn cors(origins: &[String]) -> CorsLayer {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("mcp-protocol-version"),
+        ])
         .expose_headers(
             [
                 "ratelimit",
@@ -149,12 +153,13 @@ fn cors(origins: &[String]) -> CorsLayer {
             .map(HeaderName::from_static),
         )
         .max_age(CORS_AGE);
-    if origins.iter().any(|origin| origin == "*") {
-        return layer.allow_origin(AnyOrigin);
-    }
+    let any = origins.iter().any(|origin| origin == "*");
     let listed = origins.iter();
     let listed: Vec<HeaderValue> = listed.filter_map(|origin| origin.parse().ok()).collect();
-    layer.allow_origin(AllowOrigin::list(listed))
+    layer.allow_origin(AllowOrigin::predicate(move |origin, request| {
+        // OAuth has rules of its own, whatever is listed.
+        oauth::may_be_called(request.uri.path()).unwrap_or_else(|| any || listed.contains(origin))
+    }))
 }
 
 /// A handler panicked: one request is lost, not the server.

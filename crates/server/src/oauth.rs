@@ -35,8 +35,15 @@ pub(crate) const ACCESS_TIME: i64 = 3600 * 1000;
 /// How long a grant is good, in milliseconds.
 pub(crate) const GRANT_TIME: i64 = 90 * 24 * 3600 * 1000;
 
-/// Hosts of which people know whose they are.
-const KNOWN_HOSTS: [&str; 3] = ["chatgpt.com", "claude.ai", "claude.com"];
+/// Hosts of which people know whose they are, each with the path at which it takes
+/// answers; all below it, where it ends with a slash. Of OpenAI's and Anthropic's
+/// pages for developers, 2026-11-28.
+const KNOWN: [(&str, &str); 4] = [
+    ("chatgpt.com", "/connector_platform_oauth_redirect"),
+    ("chatgpt.com", "/connector/oauth/"),
+    ("claude.ai", "/api/mcp/auth_callback"),
+    ("claude.com", "/api/mcp/auth_callback"),
+];
 
 /// The server's address, as OAuth names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +53,8 @@ pub(crate) struct Site {
 
 impl Site {
     /// Returns the address of the server for a request; `None` where there is no
-    /// OAuth: in open mode, and at a name that nobody vouches for.
+    /// OAuth: in open mode, at a name that nobody vouches for, and by plain http
+    /// from elsewhere.
     pub(crate) fn of(config: &Config, peer: IpAddr, headers: &HeaderMap) -> Option<Self> {
         if config.access == Access::Open {
             return None;
@@ -58,7 +66,9 @@ impl Site {
                 .parse()
                 .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
         let vouched = config.public_url.is_some() || config.trusts(peer);
-        (is_local || vouched).then_some(Self { base })
+        // Elsewhere a token would be typed into a page that anybody on the way reads.
+        let is_secure = base.starts_with("https://");
+        (is_local || (vouched && is_secure)).then_some(Self { base })
     }
 
     #[cfg(test)]
@@ -79,9 +89,17 @@ impl Site {
     }
 }
 
-/// Says whether people know whose a host is, or the operator listed it.
-pub(crate) fn is_known(host: &str, listed: &[String]) -> bool {
-    KNOWN_HOSTS.contains(&host) || listed.iter().any(|one| one == host)
+/// Says whether people know whose a host is.
+pub(crate) fn is_known(host: &str) -> bool {
+    KNOWN.iter().any(|(known, _)| *known == host)
+}
+
+/// Says whether a known host takes answers at a path.
+fn known_path(host: &str, path: &str) -> bool {
+    KNOWN.iter().any(|(known, prefix)| {
+        let below = prefix.ends_with('/') && path.len() > prefix.len() && path.starts_with(prefix);
+        *known == host && (path == *prefix || below)
+    })
 }
 
 /// Now, in milliseconds since 1970.
@@ -135,15 +153,14 @@ mod tests {
 
     #[test]
     fn hosts_are_known_by_their_whole_name() {
-        let listed = ["auth.corp.example".to_owned()];
         for (host, known) in [
             ("chatgpt.com", true),
-            ("auth.corp.example", true),
+            ("claude.ai", true),
             ("chatgpt.com.evil.example", false),
             ("x.chatgpt.com", false),
             ("xn--chatgt-xyz.com", false),
         ] {
-            assert_eq!(is_known(host, &listed), known, "{host}");
+            assert_eq!(is_known(host), known, "{host}");
         }
     }
 }

@@ -54,7 +54,19 @@ fn the_figures_are_those_of_the_code() {
             tunnel::AT_ONCE,
             tunnel::HELD
         ),
-        format!("| {} a minute to an address |", http::TOKENS_GIVEN),
+        format!(
+            "| {} a minute for a grant |",
+            crate::store::oauth::EACH_MINUTE
+        ),
+        format!(
+            "| {} a day from a token |",
+            crate::store::oauth::GRANTS_EACH
+        ),
+        format!(
+            "| {} a minute from an address, {} in all |",
+            http::CLIENTS_EACH,
+            http::CLIENTS_ALL
+        ),
     ];
     for figure in figures {
         assert!(table.contains(&figure), "{figure:?} is not in SECURITY.md");

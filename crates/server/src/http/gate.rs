@@ -146,12 +146,15 @@ async fn admit(
                 let site = Site::of(&shared.app.config, connection.peer.ip(), headers);
                 let hash = secret::hash(token);
                 match shared.app.store.access(&hash, oauth::now()).await {
-                    Ok(access) => access
-                        .filter(|access| {
-                            site.is_some_and(|site| site.resource() == access.resource)
-                        })
-                        .map(|access| access.principal)
-                        .ok_or(Denied::Unknown),
+                    Ok(access) => {
+                        let here = site.map(|site| site.resource());
+                        match access.filter(|access| here.as_ref() == Some(&access.resource)) {
+                            Some(access) => Ok(access.principal),
+                            // They run out all the time: only by a 401 does the client
+                            // learn to refresh, whatever its neighbours do.
+                            None => return Err(invalid_token()),
+                        }
+                    }
                     Err(error) => {
                         tracing::error!(error = %chain(&error), "failed to check an access token");
                         return Err(Problem::internal().into_response());
@@ -213,14 +216,18 @@ fn refuse(shared: &Shared, client: IpAddr, now: Instant, denied: Denied) -> Resp
                 return too_many_refusals(wait).into_response();
             }
             shared.failures.note(client, now);
-            let mut response = Problem::unauthorized().into_response();
-            response.headers_mut().insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer error=\"invalid_token\""),
-            );
-            response
+            invalid_token()
         }
     }
+}
+
+fn invalid_token() -> Response {
+    let mut response = Problem::unauthorized().into_response();
+    response.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Bearer error=\"invalid_token\""),
+    );
+    response
 }
 
 fn too_many_refusals(wait: std::time::Duration) -> Problem {

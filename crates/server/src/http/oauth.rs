@@ -24,7 +24,7 @@ use crate::oauth::clients::{Clients, NoClient};
 use crate::oauth::params::Params;
 use crate::oauth::secret::{self, Kind, Secret};
 use crate::oauth::token::{self, Credentials, Refusal, Wanted};
-use crate::oauth::{ACCESS_TIME, OFFERED, Site, metadata, now, words};
+use crate::oauth::{ACCESS_TIME, OFFERED, Site, is_known, metadata, now, words};
 use crate::outbound::Guard;
 use crate::store::oauth::{Exchange, Given, NewTokens, Refresh, Withheld};
 use crate::telemetry::chain;
@@ -38,27 +38,26 @@ const BODY_BYTES: usize = 16 * 1024;
 
 /// Registrations, and documents to fetch, in a minute: from one address, and in
 /// all.
-const EACH: u32 = 20;
-const ALL: u32 = 300;
+pub(crate) const EACH: u32 = 20;
+pub(crate) const ALL: u32 = 300;
 
 /// Wrong credentials of clients in a minute from one address.
 const WRONG: u32 = 30;
 
-/// Requests for tokens in a minute from one address: what is given is kept until
-/// its grant is long over.
-pub(crate) const GIVEN: u32 = 120;
+/// How long a client waits that asked for too many tokens.
+const OFTEN_WAIT: Duration = Duration::from_secs(60);
 
 /// What OAuth keeps in memory.
 #[derive(Debug)]
 pub(super) struct OAuth {
     clients: Clients,
-    /// What strangers made the server do, by address and in all.
+    /// What strangers made the server keep or fetch, by address and in all.
     strangers: Failures,
     everybody: Failures,
+    /// Documents fetched from hosts that people know, by address.
+    known: Failures,
     /// Wrong credentials of clients.
     wrong: Failures,
-    /// Requests for tokens of clients that are the ones.
-    given: Failures,
 }
 
 impl Default for OAuth {
@@ -67,14 +66,33 @@ impl Default for OAuth {
             clients: Clients::new(Guard::public()),
             strangers: Failures::of(EACH),
             everybody: Failures::of(ALL),
+            known: Failures::of(EACH),
             wrong: Failures::of(WRONG),
-            given: Failures::of(GIVEN),
         }
     }
 }
 
 impl OAuth {
-    /// Notes that a stranger made the server do something.
+    /// Notes that a document is fetched from a host. What strangers do must keep
+    /// nobody from the hosts that people know.
+    ///
+    /// # Errors
+    /// With the time to wait, when it was too often.
+    fn count_fetch(&self, ip: IpAddr, host: &str) -> Result<(), Duration> {
+        if !is_known(host) {
+            return self.count(ip);
+        }
+        let now = Instant::now();
+        match self.known.over(ip, now) {
+            Some(wait) => Err(wait),
+            None => {
+                self.known.note(ip, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes that a stranger made the server keep or fetch something.
     ///
     /// # Errors
     /// With the time to wait, when it was too often.
@@ -117,11 +135,21 @@ impl FromRequestParts<Arc<Shared>> for Visit {
         let site = site.ok_or_else(|| {
             Problem::new(
                 Code::NotFound,
-                "There is no OAuth here: the server runs without tokens, or is called by a name that is not its own.",
+                "There is no OAuth here: the server runs without tokens, or is called by plain http or by a name that is not its own.",
             )
         })?;
         let ip = client_ip(config, peer, &parts.headers);
         Ok(Self { site, ip })
+    }
+}
+
+/// Says whether any page may call what is at a path; `None` for what is not OAuth's.
+pub(super) fn may_be_called(path: &str) -> Option<bool> {
+    match path {
+        "/oauth/authorize" => Some(false),
+        path if path.starts_with("/oauth/") => Some(true),
+        path if path.starts_with("/.well-known/oauth-") => Some(true),
+        _ => None,
     }
 }
 
@@ -176,7 +204,7 @@ fn later(status: StatusCode, words: &str, wait: Duration) -> Response {
 }
 
 fn too_many(wait: Duration) -> Response {
-    let words = "too many requests came from this address; wait";
+    let words = "too many requests came; wait";
     later(StatusCode::TOO_MANY_REQUESTS, words, wait)
 }
 
@@ -200,36 +228,56 @@ pub(super) async fn server(visit: Visit) -> Response {
     shared_with_pages(StatusCode::OK, &metadata::server(&visit.site))
 }
 
-/// Reads a body of at most [`BODY_BYTES`].
-async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
+/// Reads a body of so many bytes at most.
+async fn read(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Vec<u8>, Problem> {
     let nobody = engine::Owner::default();
     let patience = shared.app.config.client_timeout;
-    let (bytes, _room) = body::read(
-        headers,
-        body,
-        (&shared.requests, &nobody),
-        BODY_BYTES,
-        patience,
-    )
-    .await?;
+    let (bytes, _room) =
+        body::read(headers, body, (&shared.requests, &nobody), limit, patience).await?;
     Ok(bytes.to_vec())
 }
 
+/// Why a form cannot be read.
+enum BadForm {
+    /// It did not come whole.
+    Problem(Problem),
+    /// It is none that is good.
+    Words(&'static str),
+}
+
+impl IntoResponse for BadForm {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Problem(problem) => problem.into_response(),
+            Self::Words(words) => failed(StatusCode::BAD_REQUEST, "invalid_request", words),
+        }
+    }
+}
+
 /// Reads the parameters of a form.
-async fn form(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Params, Response> {
+async fn form(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Params, BadForm> {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let kind = kind.unwrap_or_default().split(|byte| *byte == b';').next();
     let is_form = kind.is_some_and(|kind| {
         kind.trim_ascii()
             .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
     });
-    let bad = |words| failed(StatusCode::BAD_REQUEST, "invalid_request", words);
     if !is_form {
-        return Err(bad("send application/x-www-form-urlencoded"));
+        return Err(BadForm::Words("send application/x-www-form-urlencoded"));
     }
-    let bytes = read(shared, headers, body).await;
-    let bytes = bytes.map_err(IntoResponse::into_response)?;
-    Params::parse(&bytes).map_err(|why| bad(why.words()))
+    let bytes = read(shared, headers, body, limit).await;
+    let bytes = bytes.map_err(BadForm::Problem)?;
+    Params::parse(&bytes).map_err(|why| BadForm::Words(why.words()))
 }
 
 /// `POST /oauth/register` (RFC 7591).
@@ -239,10 +287,7 @@ pub(super) async fn register(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if let Err(wait) = shared.oauth.count(visit.ip) {
-        return too_many(wait);
-    }
-    let bytes = match read(&shared, &headers, body).await {
+    let bytes = match read(&shared, &headers, body, BODY_BYTES).await {
         Ok(bytes) => bytes,
         Err(problem) => return problem.into_response(),
     };
@@ -260,6 +305,9 @@ pub(super) async fn register(
         Ok(client) => client,
         Err((code, words)) => return failed(StatusCode::BAD_REQUEST, code, &words),
     };
+    if let Err(wait) = shared.oauth.count(visit.ip) {
+        return too_many(wait);
+    }
     match keep(&shared, client).await {
         Ok(answer) => shared_with_pages(StatusCode::CREATED, &answer),
         Err(response) => response,
@@ -308,7 +356,8 @@ async fn client(
     headers: &HeaderMap,
     form: &Params,
 ) -> Result<Credentials, Response> {
-    let authorization = headers.get(header::AUTHORIZATION);
+    let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
+    let authorization = authorizations.next();
     let has_header = authorization.is_some();
     let refuse = |refusal: Refusal| {
         let now = Instant::now();
@@ -318,6 +367,9 @@ async fn client(
         shared.oauth.wrong.note(visit.ip, now);
         refused(refusal, has_header)
     };
+    if authorizations.next().is_some() {
+        return Err(refuse(Refusal::Client));
+    }
     let text = authorization.map(|value| value.to_str().unwrap_or_default());
     let credentials = token::credentials(text, form).map_err(refuse)?;
     let known = shared
@@ -356,19 +408,14 @@ pub(super) async fn token(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let form = match form(&shared, &headers, body).await {
+    let form = match form(&shared, &headers, body, BODY_BYTES).await {
         Ok(form) => form,
-        Err(response) => return response,
+        Err(bad) => return bad.into_response(),
     };
     let credentials = match client(&shared, &visit, &headers, &form).await {
         Ok(credentials) => credentials,
         Err(response) => return response,
     };
-    let now = Instant::now();
-    if let Some(wait) = shared.oauth.given.over(visit.ip, now) {
-        return too_many(wait);
-    }
-    shared.oauth.given.note(visit.ip, now);
     let giving = tokio::spawn(async move { give(&shared, &credentials, &form).await });
     giving
         .await
@@ -450,10 +497,17 @@ async fn give(shared: &Shared, credentials: &Credentials, form: &Params) -> Resp
                 "scope": words(&scopes),
             }),
         ),
-        Ok(Err(Withheld::Grant)) => refused(Refusal::Grant, false),
-        Ok(Err(Withheld::Resource)) => refused(Refusal::Target, false),
-        Ok(Err(Withheld::Scope)) => refused(Refusal::Scope, false),
+        Ok(Err(why)) => withheld(why),
         Err(error) => broken("give tokens", &error),
+    }
+}
+
+fn withheld(why: Withheld) -> Response {
+    match why {
+        Withheld::Often => too_many(OFTEN_WAIT),
+        Withheld::Grant => refused(Refusal::Grant, false),
+        Withheld::Resource => refused(Refusal::Target, false),
+        Withheld::Scope => refused(Refusal::Scope, false),
     }
 }
 
@@ -465,9 +519,9 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let form = match form(&shared, &headers, body).await {
+    let form = match form(&shared, &headers, body, BODY_BYTES).await {
         Ok(form) => form,
-        Err(response) => return response,
+        Err(bad) => return bad.into_response(),
     };
     let credentials = match client(&shared, &visit, &headers, &form).await {
         Ok(credentials) => credentials,
@@ -489,19 +543,17 @@ pub(super) async fn revoke(
 /// Finds the client that asks a person for a grant.
 async fn asking(shared: &Shared, visit: &Visit, id: &str) -> Result<Client, (StatusCode, String)> {
     let later = |words: &str| (StatusCode::SERVICE_UNAVAILABLE, words.to_owned());
-    // Only what is not known yet costs anything.
-    let known = shared.oauth.clients.known(&shared.app.store, id).await;
-    let is_new = known.is_ok_and(|known| known.is_none());
-    if is_new && shared.oauth.count(visit.ip).is_err() {
-        return Err((
-            StatusCode::TOO_MANY_REQUESTS,
-            "Too many clients were asked for from this address. Wait a minute.".to_owned(),
-        ));
-    }
-    let found = shared.oauth.clients.asking(&shared.app.store, id).await;
+    let oauth = &shared.oauth;
+    let may_fetch = |host: &str| oauth.count_fetch(visit.ip, host);
+    let found = oauth.clients.asking(&shared.app.store, id, may_fetch).await;
     found.map_err(|none| match none {
         NoClient::Unknown(words) => (StatusCode::BAD_REQUEST, words),
+        NoClient::Often => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many clients were asked for. Wait a minute.".to_owned(),
+        ),
         NoClient::Busy => later("Too many clients are being looked up. Try again in a moment."),
+        NoClient::Outage(words) => (StatusCode::BAD_GATEWAY, words),
         NoClient::Store(error) => {
             tracing::error!(error = %chain(&error), "failed to look up a client");
             later("The server cannot look up the client now. Try again.")

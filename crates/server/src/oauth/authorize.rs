@@ -4,8 +4,8 @@
 
 use super::client::Client;
 use super::params::Params;
-use super::redirect::{self, Receiver};
-use super::{Site, scopes, secret};
+use super::redirect::{self, Receiver, ReceiverKind};
+use super::{Site, known_path, scopes, secret};
 use crate::auth::Scope;
 
 /// Bytes of a state, which is given back as it came.
@@ -33,6 +33,8 @@ pub(crate) struct Answer {
     pub(crate) state: Option<String>,
     /// Who gets it.
     pub(crate) receiver: Receiver,
+    /// What is known of that.
+    pub(crate) trust: Trust,
 }
 
 impl Answer {
@@ -47,20 +49,74 @@ impl Answer {
     }
 }
 
-impl Receiver {
-    /// Says whether an answer may go there without a person's doing.
-    pub(crate) fn is_known(&self, listed: &[String]) -> bool {
-        self.is_local || super::is_known(&self.shown, listed)
-    }
+/// What is known of who gets an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It is a program on the person's own device.
+    Local,
+    /// People know whose it is: a place where ChatGPT or Claude takes answers, or
+    /// one at the host of the client's own document there.
+    Known,
+    /// The operator listed its host.
+    Listed,
+    /// Nobody knows.
+    Stranger,
+}
 
+impl Receiver {
     /// Returns what people are shown.
     pub(crate) fn shown(&self) -> &str {
         &self.shown
     }
 
-    /// Returns what a page's policy has to name.
-    pub(crate) fn source(&self) -> &str {
-        &self.source
+    /// Returns what people type to show that they know it.
+    pub(crate) fn typed(&self) -> &str {
+        &self.typed
+    }
+
+    /// Says whether it is an app, which a link would start.
+    pub(crate) fn is_app(&self) -> bool {
+        self.kind == ReceiverKind::App
+    }
+
+    /// Returns what is known of it, for a client of this id.
+    fn trust(&self, client: &str, listed: &[String]) -> Trust {
+        let (host, path) = match &self.kind {
+            ReceiverKind::Local { .. } => return Trust::Local,
+            ReceiverKind::Site { host, path } => (host, path),
+            ReceiverKind::Port | ReceiverKind::App => return Trust::Stranger,
+        };
+        if known_path(host, path) || (super::is_known(host) && document_host(client) == Some(host))
+        {
+            Trust::Known
+        } else if listed.contains(host) {
+            Trust::Listed
+        } else {
+            Trust::Stranger
+        }
+    }
+}
+
+/// Returns the host of a client's document, where its id is the address of one.
+pub(crate) fn document_host(client: &str) -> Option<&str> {
+    client.strip_prefix("https://")?.split('/').next()
+}
+
+impl Answer {
+    /// Says whether it may go there without a person's doing.
+    pub(crate) fn is_expected(&self) -> bool {
+        self.trust != Trust::Stranger
+    }
+
+    /// Returns the origin that a form may end at by a redirect; `None` where it
+    /// goes by a page of its own: browsers hold every hop after a form against the
+    /// policy of the page with the form, and no policy can name an IPv6 address.
+    pub(crate) fn form_source(&self) -> Option<String> {
+        match (&self.receiver.kind, self.trust) {
+            (ReceiverKind::Local { origin }, _) if !origin.contains('[') => Some(origin.clone()),
+            (ReceiverKind::Site { host, .. }, Trust::Known) => Some(format!("https://{host}")),
+            _ => None,
+        }
     }
 }
 
@@ -73,11 +129,16 @@ pub(crate) enum Stop {
     Back(Box<Answer>, &'static str, &'static str),
 }
 
-/// Checks a request of a client that is known.
+/// Checks a request of a client that is known, for an operator who listed hosts.
 ///
 /// # Errors
 /// See [`Stop`].
-pub(crate) fn check(site: &Site, client: &Client, params: &Params) -> Result<Asked, Stop> {
+pub(crate) fn check(
+    site: &Site,
+    client: &Client,
+    params: &Params,
+    listed: &[String],
+) -> Result<Asked, Stop> {
     let asked = params.get("redirect_uri");
     let redirect = match (asked, client.redirects.as_slice()) {
         (Some(uri), _) if client.may_redirect(uri) && redirect::check(uri).is_ok() => uri,
@@ -99,10 +160,13 @@ pub(crate) fn check(site: &Site, client: &Client, params: &Params) -> Result<Ask
             "The client sent a state of more than 4096 bytes.",
         ));
     }
+    let receiver = redirect::receiver(redirect);
+    let id = params.get("client_id").unwrap_or_default();
     let answer = Answer {
         redirect: redirect.to_owned(),
         state: state.map(str::to_owned),
-        receiver: redirect::receiver(redirect),
+        trust: receiver.trust(id, listed),
+        receiver,
     };
     let back = |code, words| Err(Stop::Back(Box::new(answer.clone()), code, words));
     if params.get("request").is_some() {
@@ -179,7 +243,7 @@ mod tests {
         let client = client(&["https://x.example/cb", "http://127.0.0.1/cb"]);
         let read = |query: &str| {
             let params = Params::parse(query.as_bytes()).expect("parameters");
-            check(&site, &client, &params)
+            check(&site, &client, &params, &[])
         };
         let asked = read(GOOD).expect("a request");
         assert_eq!(asked.scopes, [Scope::Execute]);
@@ -187,16 +251,7 @@ mod tests {
             asked.answer.url(&site, &[("code", "1")]),
             "https://x.example/cb?code=1&state=a%26b&iss=https%3A%2F%2Fs.example"
         );
-        let local = GOOD.replace("https://x.example/cb", "http://127.0.0.1:5555/cb");
-        assert!(
-            read(&local)
-                .expect("a request")
-                .answer
-                .receiver
-                .is_known(&[])
-        );
-        assert!(!asked.answer.receiver.is_known(&[]));
-        assert!(asked.answer.receiver.is_known(&["x.example".to_owned()]));
+        assert_eq!(asked.answer.trust, Trust::Stranger);
         for (from, to, code) in [
             (
                 "response_type=code",
@@ -250,8 +305,119 @@ mod tests {
         let query = GOOD.replace("redirect_uri=https://x.example/cb&", "");
         let query = query.replace("&resource=https://s.example/mcp&scope=execute", "");
         let params = Params::parse(query.as_bytes()).expect("parameters");
-        let asked = check(&site, &client(&["https://x.example/cb"]), &params).expect("a request");
+        let client = client(&["https://x.example/cb"]);
+        let asked = check(&site, &client, &params, &[]).expect("a request");
         assert!(!asked.redirect_sent);
         assert_eq!(asked.scopes, super::super::OFFERED);
+    }
+
+    const CHATGPT: &str = "https://chatgpt.com/oauth/client.json";
+
+    /// A redirect URI, a client's id, what is known of it, and where a form may end.
+    const PLACES: &[(&str, &str, Trust, Option<&str>)] = &[
+        (
+            "https://chatgpt.com/connector_platform_oauth_redirect",
+            "x",
+            Trust::Known,
+            Some("https://chatgpt.com"),
+        ),
+        (
+            "https://chatgpt.com/connector/oauth/abc",
+            "x",
+            Trust::Known,
+            Some("https://chatgpt.com"),
+        ),
+        (
+            "https://claude.ai/api/mcp/auth_callback",
+            "x",
+            Trust::Known,
+            Some("https://claude.ai"),
+        ),
+        (
+            "https://claude.com/api/mcp/auth_callback",
+            "x",
+            Trust::Known,
+            Some("https://claude.com"),
+        ),
+        // Another place there may lead anywhere, but for the host's own client.
+        (
+            "https://claude.ai/login?returnTo=/x",
+            "x",
+            Trust::Stranger,
+            None,
+        ),
+        (
+            "https://chatgpt.com/new",
+            CHATGPT,
+            Trust::Known,
+            Some("https://chatgpt.com"),
+        ),
+        ("https://claude.ai/new", CHATGPT, Trust::Stranger, None),
+        (
+            "https://chatgpt.com/connector/oauth/../../x",
+            "x",
+            Trust::Stranger,
+            None,
+        ),
+        (
+            "https://chatgpt.com/connector_platform_oauth_redirect/x",
+            "x",
+            Trust::Stranger,
+            None,
+        ),
+        (
+            "https://chatgpt.com:8443/connector/oauth/a",
+            CHATGPT,
+            Trust::Stranger,
+            None,
+        ),
+        (
+            "https://evil.example/cb",
+            "https://evil.example/c",
+            Trust::Stranger,
+            None,
+        ),
+        ("https://auth.corp.example/cb", "x", Trust::Listed, None),
+        (
+            "https://auth.corp.example:8443/cb",
+            "x",
+            Trust::Stranger,
+            None,
+        ),
+        (
+            "http://127.0.0.1:5555/cb",
+            "x",
+            Trust::Local,
+            Some("http://127.0.0.1:5555"),
+        ),
+        (
+            "http://localhost/cb",
+            "x",
+            Trust::Local,
+            Some("http://localhost"),
+        ),
+        ("http://[::1]:5/cb", "x", Trust::Local, None),
+        ("cursor://a/b", "x", Trust::Stranger, None),
+    ];
+
+    #[test]
+    fn only_known_places_are_trusted() {
+        let listed = ["auth.corp.example".to_owned()];
+        for (uri, id, trust, form_source) in PLACES {
+            let receiver = redirect::receiver(uri);
+            let answer = Answer {
+                redirect: (*uri).to_owned(),
+                state: None,
+                trust: receiver.trust(id, &listed),
+                receiver,
+            };
+            let source = answer.form_source();
+            assert_eq!(
+                (answer.trust, source.as_deref()),
+                (*trust, *form_source),
+                "{uri}"
+            );
+            assert_eq!(answer.is_expected(), *trust != Trust::Stranger);
+        }
     }
 }

@@ -153,10 +153,12 @@ fn metadata(words: &str) -> BadClient {
 }
 
 /// Returns a name without what could make it look like something else: control,
-/// direction and invisible characters.
+/// direction and invisible characters, and the quotes that it is shown in.
 fn tidy(name: &str) -> String {
     let visible = |c: &char| {
         !c.is_control()
+            && !matches!(*c, '"' | '\u{ab}' | '\u{bb}' | '\u{201c}'..='\u{201f}' | '\u{2039}' | '\u{203a}'
+                | '\u{275d}'..='\u{275e}' | '\u{301d}'..='\u{301f}' | '\u{ff02}')
             && !matches!(*c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
                 | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'

@@ -3,15 +3,16 @@
 //! so the guard of [`outbound`](crate::outbound) decides where, and everything is
 //! bounded. Documents of granted clients are kept: an outage of theirs ends nothing.
 
-use std::sync::OnceLock;
+use std::collections::HashSet;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client as Http, StatusCode, Url, header};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::client::Client;
-use super::now;
+use super::{is_known, now};
 use crate::outbound::{Guard, chain};
 use crate::store::oauth::ClientRow;
 use crate::store::{Store, StoreError};
@@ -22,14 +23,21 @@ const DOCUMENT_BYTES: usize = 16 * 1024;
 /// How long a document may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Documents that are fetched at once.
+/// Documents that are fetched at once, one from each host: from hosts that people
+/// know, and from all others. Slow strangers keep nobody from the former.
 const AT_ONCE: usize = 4;
+
+/// How long a document is good whose server is out of order, in milliseconds.
+const OUTAGE_FRESH: i64 = 60 * 1000;
 
 /// How long a document is good at most, at least, and where its server does not
 /// say, in milliseconds. Anybody can ask for one again and again.
 const LONGEST_FRESH: i64 = 24 * 3600 * 1000;
 const LEAST_FRESH: i64 = 60 * 1000;
 const USUALLY_FRESH: i64 = 3600 * 1000;
+
+/// Characters of a client's id that a person is shown.
+const SHOWN_CHARS: usize = 80;
 
 /// Characters of a client's id.
 const ID_CHARS: usize = 512;
@@ -39,6 +47,10 @@ const ID_CHARS: usize = 512;
 pub(crate) enum NoClient {
     /// Nobody of this name is known; words for the person.
     Unknown(String),
+    /// Its document could not be had just now; words for the person.
+    Outage(String),
+    /// Too many documents were asked for.
+    Often,
     /// Too many documents are being fetched.
     Busy,
     /// The database failed.
@@ -56,7 +68,56 @@ impl From<StoreError> for NoClient {
 pub(crate) struct Clients {
     guard: Guard,
     http: OnceLock<Option<Http>>,
-    places: Semaphore,
+    places: Places,
+}
+
+/// Places of documents that are being fetched.
+#[derive(Debug)]
+struct Places {
+    known: Semaphore,
+    others: Semaphore,
+    hosts: Mutex<HashSet<String>>,
+}
+
+/// A place, which is free again when dropped.
+struct HeldPlace<'a> {
+    host: String,
+    places: &'a Places,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Places {
+    fn of(each: usize) -> Self {
+        Self {
+            known: Semaphore::new(each),
+            others: Semaphore::new(each),
+            hosts: Mutex::default(),
+        }
+    }
+
+    /// Takes a place for a host, if there is one.
+    fn take(&self, host: &str) -> Option<HeldPlace<'_>> {
+        let places = if is_known(host) {
+            &self.known
+        } else {
+            &self.others
+        };
+        let permit = places.try_acquire().ok()?;
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.insert(host.to_owned()).then(|| HeldPlace {
+            host: host.to_owned(),
+            places: self,
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for HeldPlace<'_> {
+    fn drop(&mut self) {
+        let hosts = &self.places.hosts;
+        let mut hosts = hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.remove(&self.host);
+    }
 }
 
 impl Clients {
@@ -65,26 +126,46 @@ impl Clients {
         Self {
             guard,
             http: OnceLock::new(),
-            places: Semaphore::new(AT_ONCE),
+            places: Places::of(AT_ONCE),
         }
     }
 
     /// Finds a client that asks a person for a grant; fetches its document where
-    /// that is not kept, or was for too long.
+    /// that is not kept, or was for too long, and `may_fetch` from its host lets it.
+    /// What is kept serves on while the document's server is out of order.
     ///
     /// # Errors
     /// See [`NoClient`].
-    pub(crate) async fn asking(&self, store: &Store, id: &str) -> Result<Client, NoClient> {
+    pub(crate) async fn asking(
+        &self,
+        store: &Store,
+        id: &str,
+        may_fetch: impl FnOnce(&str) -> Result<(), Duration>,
+    ) -> Result<Client, NoClient> {
         let kept = self.kept(store, id).await?;
         if !id.starts_with("https://") {
             return kept.map(|(_, client)| client).ok_or_else(unknown);
         }
-        if let Some((row, client)) = kept
-            && now() < row.fresh_until
-        {
-            return Ok(client);
-        }
-        let (client, fresh) = self.fetch(id).await?;
+        let old = match kept {
+            Some((row, client)) if now() < row.fresh_until => return Ok(client),
+            kept => kept.map(|(_, client)| client),
+        };
+        let url = self.url(id)?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let place = self.places.take(&host).ok_or(NoClient::Busy);
+        let fetched = match place.and_then(|place| match may_fetch(&host) {
+            Ok(()) => Ok(place),
+            Err(_) => Err(NoClient::Often),
+        }) {
+            Ok(_place) => self.fetch(id, url).await,
+            Err(none) => Err(none),
+        };
+        let (client, fresh) = match (fetched, old) {
+            (Ok(fetched), _) => fetched,
+            (Err(NoClient::Outage(_)), Some(old)) => (old, OUTAGE_FRESH),
+            (Err(NoClient::Busy | NoClient::Often), Some(old)) => return Ok(old),
+            (Err(none), _) => return Err(none),
+        };
         let document = serde_json::to_string(&client).map_err(|_| unknown())?;
         store
             .keep_document(id, &document, now(), now() + fresh)
@@ -113,29 +194,43 @@ impl Clients {
             return Ok(None);
         }
         let row = store.client(id).await?;
-        Ok(row.and_then(|row| {
-            let client = serde_json::from_str(&row.document).ok()?;
-            Some((row, client))
-        }))
+        // One that cannot be read is our trouble, and no reason for the client to
+        // throw away what it has.
+        let read = row.map(|row| match serde_json::from_str(&row.document) {
+            Ok(client) => Ok((row, client)),
+            Err(error) => Err(StoreError {
+                step: "read a client",
+                source: sqlx::Error::Decode(Box::new(error)),
+            }),
+        });
+        read.transpose()
+    }
+
+    /// Reads an id as the address of a document that may be fetched.
+    fn url(&self, id: &str) -> Result<Url, NoClient> {
+        let url = address(id).map_err(|why| bad(id, why))?;
+        let checked = self.guard.check_parsed(&url);
+        checked.map_err(|forbidden| bad(id, &forbidden.to_string()))?;
+        Ok(url)
     }
 
     /// Fetches a document; returns the client, and for how long it is good.
-    async fn fetch(&self, id: &str) -> Result<(Client, i64), NoClient> {
-        let bad = |why: &str| NoClient::Unknown(format!("The client's document at {id} {why}."));
-        let url = address(id).map_err(bad)?;
-        self.guard
-            .check_parsed(&url)
-            .map_err(|forbidden| bad(&forbidden.to_string()))?;
-        let _place = self.places.try_acquire().map_err(|_| NoClient::Busy)?;
+    async fn fetch(&self, id: &str, url: Url) -> Result<(Client, i64), NoClient> {
+        let bad = |why: &str| bad(id, why);
+        let outage = |why: &str| NoClient::Outage(told(id, why));
         let http = self.http.get_or_init(|| self.guard.client());
         let http = http.as_ref().ok_or_else(|| bad("could not be fetched"))?;
         let fetching = async {
             let request = http.get(url).header(header::ACCEPT, "application/json");
             let mut response = request.send().await.map_err(|error| {
                 tracing::debug!(error = %chain(&error), "failed to fetch a client's document");
-                bad("could not be fetched")
+                outage("could not be fetched")
             })?;
-            if response.status() != StatusCode::OK {
+            let status = response.status();
+            if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+                return Err(outage("could not be fetched: its server is out of order"));
+            }
+            if status != StatusCode::OK {
                 return Err(bad(
                     "was not given: its server answered something else than 200",
                 ));
@@ -153,7 +248,7 @@ impl Clients {
             }
             let fresh = freshness(header_text(header::CACHE_CONTROL));
             let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|_| bad("broke off"))? {
+            while let Some(chunk) = response.chunk().await.map_err(|_| outage("broke off"))? {
                 if body.len() + chunk.len() > DOCUMENT_BYTES {
                     return Err(bad("is larger than 16 KiB"));
                 }
@@ -162,7 +257,7 @@ impl Clients {
             Ok((body, fresh))
         };
         let fetched = tokio::time::timeout(PATIENCE, fetching).await;
-        let (body, fresh) = fetched.map_err(|_| bad("did not come within 5 s"))??;
+        let (body, fresh) = fetched.map_err(|_| outage("did not come within 5 s"))??;
         let Ok(Value::Object(members)) = serde_json::from_slice(&body) else {
             return Err(bad("is no JSON object"));
         };
@@ -176,6 +271,16 @@ fn unknown() -> NoClient {
     NoClient::Unknown("This server does not know the client. Remove the connection in the client, and add it again.".to_owned())
 }
 
+/// Says what is wrong with a document. Its address is anybody's words.
+fn told(id: &str, why: &str) -> String {
+    let short: String = id.chars().take(SHOWN_CHARS).collect();
+    format!("The client's document at {} {why}.", engine::quote(&short))
+}
+
+fn bad(id: &str, why: &str) -> NoClient {
+    NoClient::Unknown(told(id, why))
+}
+
 /// Reads an id as the address of a document: one spelling, and nothing in it but
 /// host and path.
 fn address(id: &str) -> Result<Url, &'static str> {
@@ -183,12 +288,9 @@ fn address(id: &str) -> Result<Url, &'static str> {
     let plain = url.as_str() == id && id.len() <= ID_CHARS;
     let bare = url.query().is_none() && url.fragment().is_none() && url.port().is_none();
     let named = url.domain().is_some_and(|host| host.contains('.'));
-    let dots = url.path().split('/').any(|part| {
-        matches!(
-            part.to_ascii_lowercase().as_str(),
-            "." | ".." | "%2e" | "%2e%2e" | ".%2e" | "%2e."
-        )
-    });
+    let path = url.path().to_ascii_lowercase();
+    let hidden = ["%2e", "%2f", "%5c"].iter().any(|part| path.contains(part));
+    let dots = hidden || path.split('/').any(|part| matches!(part, "." | ".."));
     if !plain || !bare || !named || dots || url.path().len() < 2 {
         return Err("must be https, at a host name, with a path and nothing else");
     }

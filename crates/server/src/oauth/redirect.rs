@@ -3,22 +3,48 @@
 
 use reqwest::Url;
 
+use crate::public_url::split_authority;
+
 /// Bytes of a redirect URI, and how many a client may have.
 const LONGEST: usize = 512;
 pub(super) const MOST: usize = 16;
 
-/// Schemes that no answer may go to: a browser would run, read or send it.
-const REFUSED: [&str; 9] = [
-    "javascript",
-    "data",
-    "file",
-    "blob",
+/// Schemes that no answer may go to: a browser or the system would run, read or
+/// send it.
+const REFUSED: [&str; 29] = [
     "about",
+    "blob",
+    "chrome",
+    "chrome-extension",
+    "data",
+    "edge",
+    "facetime",
+    "feed",
+    "file",
+    "filesystem",
+    "ftp",
+    "intent",
+    "jar",
+    "javascript",
+    "ldap",
+    "mailto",
+    "moz-extension",
+    "res",
+    "resource",
+    "search-ms",
+    "sftp",
+    "smb",
+    "sms",
+    "ssh",
+    "tel",
     "vbscript",
+    "view-source",
     "ws",
     "wss",
-    "ftp",
 ];
+
+/// What the schemes of Windows' own handlers begin with.
+const WINDOWS: &str = "ms-";
 
 /// Parameters that the answer itself has.
 const OURS: [&str; 4] = ["code", "state", "iss", "error"];
@@ -62,28 +88,33 @@ pub(super) fn check(uri: &str) -> Result<(), &'static str> {
             if uri.starts_with("https://")
                 && parsed
                     .host_str()
-                    .is_some_and(|host| host_written(uri) == host) =>
+                    .is_some_and(|host| is_authority(uri, host, parsed.port())) =>
         {
             Ok(())
         }
         "http" if loopback(uri).is_some() => Ok(()),
         "https" | "http" => Err("is neither https with a plain host nor http of this machine"),
-        scheme if scheme.len() < 3 || REFUSED.contains(&scheme) || scheme == "view-source" => {
+        scheme if scheme.len() < 3 || REFUSED.contains(&scheme) || scheme.starts_with(WINDOWS) => {
             Err("has a scheme that no answer may go to")
         }
         _ => Ok(()),
     }
 }
 
-/// Returns the host of an `https` or `http` URI as it is written.
-fn host_written(uri: &str) -> &str {
+/// Says whether a URI names a host as a parser reads it, in letters that mean
+/// nothing in a header or a page, with or without a port in its one spelling.
+fn is_authority(uri: &str, host: &str, port: Option<u16>) -> bool {
     let rest = uri.split_once("://").map_or("", |(_, rest)| rest);
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let authority = rest.get(..end).unwrap_or_default();
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    }
+    let Ok((written, _)) = split_authority(authority) else {
+        return false;
+    };
+    let spelt = match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    written == host && authority == spelt
 }
 
 /// Says whether a URI that is asked for is one that is registered: byte for byte,
@@ -116,12 +147,33 @@ fn loopback(uri: &str) -> Option<(&str, &str)> {
 /// The receiver of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Receiver {
-    /// What people are shown: the host, or the scheme of an app.
+    /// What people are shown: the host, with its port where that is not https's own,
+    /// or the scheme of an app.
     pub(super) shown: String,
-    /// What a page's policy has to name for a form to end there.
-    pub(super) source: String,
-    /// Whether it is this very machine, as seen from the browser.
-    pub(super) is_local: bool,
+    /// What people type where nobody knows whose it is: the part of it that counts.
+    pub(super) typed: String,
+    pub(super) kind: ReceiverKind,
+}
+
+/// What kind of thing gets an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ReceiverKind {
+    /// This very machine, as seen from the browser, by this origin.
+    Local {
+        /// Such as `http://127.0.0.1:33418`.
+        origin: String,
+    },
+    /// A site at the port of https.
+    Site {
+        /// Its host.
+        host: String,
+        /// Where there, without dot segments.
+        path: String,
+    },
+    /// A site at another port.
+    Port,
+    /// An app on the person's device.
+    App,
 }
 
 /// Returns who gets an answer that goes to a URI, which was checked before.
@@ -131,17 +183,34 @@ pub(super) fn receiver(uri: &str) -> Receiver {
         .as_ref()
         .and_then(|url| url.host_str().map(str::to_owned));
     match (parsed, host) {
-        (Some(url), Some(host)) if matches!(url.scheme(), "http" | "https") => Receiver {
-            is_local: loopback(uri).is_some(),
-            source: url.origin().ascii_serialization(),
-            shown: host,
+        (Some(url), Some(host)) if loopback(uri).is_some() => Receiver {
+            shown: host.clone(),
+            typed: host,
+            kind: ReceiverKind::Local {
+                origin: url.origin().ascii_serialization(),
+            },
+        },
+        (Some(url), Some(host)) if matches!(url.scheme(), "http" | "https") => match url.port() {
+            None => Receiver {
+                shown: host.clone(),
+                typed: host.clone(),
+                kind: ReceiverKind::Site {
+                    host,
+                    path: url.path().to_owned(),
+                },
+            },
+            Some(port) => Receiver {
+                shown: format!("{host}:{port}"),
+                typed: format!("{host}:{port}"),
+                kind: ReceiverKind::Port,
+            },
         },
         _ => {
             let scheme = uri.split(':').next().unwrap_or_default();
             Receiver {
                 shown: format!("an app on this device ({scheme}:)"),
-                source: format!("{scheme}:"),
-                is_local: false,
+                typed: format!("{scheme}:"),
+                kind: ReceiverKind::App,
             }
         }
     }
@@ -200,7 +269,24 @@ mod tests {
             ("https://x.example/?a=b&iss=1", false),
             ("https://x.example/ y", false),
             ("https://ä.example/", false),
+            ("https://a;sandbox/cb", false),
+            ("https://a,b.example/", false),
+            ("https://(x)/", false),
+            ("https://x&amp;.example/", false),
+            ("https://x$y.example/", false),
+            ("https://x.example:443/", false),
+            ("https://x.example:/", false),
+            ("https://x.example:0443/", false),
+            ("https://x.example:08443/", false),
+            ("https://[2606:4700::1111]/cb", true),
+            ("https://[2606:4700:0::1111]/cb", false),
             ("javascript:alert(1)", false),
+            ("filesystem:https://x.example/", false),
+            ("mailto:a@x.example", false),
+            ("intent://x#Intent;end", false),
+            ("ms-msdt:/id", false),
+            ("search-ms:query=x", false),
+            ("chrome-extension://abc/cb", false),
             ("data:text/html,x", false),
             ("file:///etc/passwd", false),
             ("view-source:https://x.example", false),
@@ -251,36 +337,59 @@ mod tests {
 
     #[test]
     fn answers_name_their_receiver() {
-        for (uri, shown, source, is_local) in [
+        let site = |host: &str, path: &str| ReceiverKind::Site {
+            host: host.to_owned(),
+            path: path.to_owned(),
+        };
+        let local = |origin: &str| ReceiverKind::Local {
+            origin: origin.to_owned(),
+        };
+        for (uri, shown, kind) in [
+            (
+                "https://x.example/cb?a",
+                "x.example",
+                site("x.example", "/cb"),
+            ),
+            (
+                "https://x.example/a/../b",
+                "x.example",
+                site("x.example", "/b"),
+            ),
+            (
+                "https://x.example/a/%2e%2E/b",
+                "x.example",
+                site("x.example", "/b"),
+            ),
             (
                 "https://x.example:8443/cb",
-                "x.example",
-                "https://x.example:8443",
-                false,
+                "x.example:8443",
+                ReceiverKind::Port,
             ),
             (
                 "http://localhost:5/cb",
                 "localhost",
-                "http://localhost:5",
-                true,
+                local("http://localhost:5"),
             ),
+            ("http://[::1]:5/cb", "[::1]", local("http://[::1]:5")),
             (
                 "https://xn--e1awd7f.example/",
                 "xn--e1awd7f.example",
-                "https://xn--e1awd7f.example",
-                false,
+                site("xn--e1awd7f.example", "/"),
             ),
             (
                 "cursor://a/b",
                 "an app on this device (cursor:)",
-                "cursor:",
-                false,
+                ReceiverKind::App,
             ),
         ] {
+            let typed = match kind {
+                ReceiverKind::App => "cursor:",
+                _ => shown,
+            };
             let expected = Receiver {
                 shown: shown.to_owned(),
-                source: source.to_owned(),
-                is_local,
+                typed: typed.to_owned(),
+                kind,
             };
             assert_eq!(receiver(uri), expected);
         }

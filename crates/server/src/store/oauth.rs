@@ -1,6 +1,7 @@
-//! OAuth's tables: clients and grants here, codes and tokens in [`tokens`]. Each request of a client is one transaction, so that two at
-//! once cannot both win; ending a grant is one row that every use looks at.
-//! Holds hashes alone: no secret, code or token.
+//! OAuth's tables: clients and grants here, codes and tokens in [`tokens`]. Each
+//! request of a client is one transaction, so that two at once cannot both win;
+//! ending a grant is one row that every use looks at. Holds hashes alone: no
+//! secret, code or token.
 
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Row as _, Transaction};
@@ -10,6 +11,8 @@ use crate::auth::Scope;
 
 mod tokens;
 
+#[cfg(test)]
+pub(crate) use tokens::EACH_MINUTE;
 pub use tokens::{Access, Exchange, Given, NewTokens, Refresh, Withheld};
 
 /// Clients that were never granted anything, at most.
@@ -20,6 +23,12 @@ const UNUSED_KEPT: i64 = 24 * 3600 * 1000;
 
 /// How long a grant that ended is kept, for the list and against replays.
 const ENDED_KEPT: i64 = 30 * 24 * 3600 * 1000;
+
+/// Grants that a key gives in a day.
+pub(crate) const GRANTS_EACH: i64 = 200;
+
+/// A day, in milliseconds.
+const DAY: i64 = 24 * 3600 * 1000;
 
 /// A client as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,13 +142,23 @@ impl Store {
         row.map(read).transpose().map_err(StoreError::at(STEP))
     }
 
-    /// Notes a grant with its code.
+    /// Notes a grant with its code; `false` when its key gave too many today.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn grant(&self, grant: &NewGrant<'_>, now: i64) -> Result<(), StoreError> {
+    pub async fn grant(&self, grant: &NewGrant<'_>, now: i64) -> Result<bool, StoreError> {
         const STEP: &str = "note a grant";
         let mut writing = self.write(STEP).await?;
+        let today = "SELECT count(*) FROM oauth_grants WHERE key_id = $1 AND made_at > $2";
+        let today: i64 = sqlx::query_scalar(today)
+            .bind(grant.key)
+            .bind(now - DAY)
+            .fetch_one(&mut *writing)
+            .await
+            .map_err(StoreError::at(STEP))?;
+        if today >= GRANTS_EACH {
+            return Ok(false);
+        }
         let id = uuid::Uuid::now_v7().simple().to_string();
         let insert = sqlx::query(
             "INSERT INTO oauth_grants (id, client, key_id, host, scopes, resource, made_at, ends_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -179,9 +198,12 @@ impl Store {
             .await
             .map_err(StoreError::at(STEP))?;
         // What is long over goes when something new comes.
-        let prune = sqlx::query("DELETE FROM oauth_grants WHERE ends_at < $1 OR ended_at < $1");
+        let prune = sqlx::query(
+            "DELETE FROM oauth_grants WHERE ends_at < $1 OR ended_at < $1 OR id IN (SELECT grant_id FROM oauth_codes WHERE used_at IS NULL AND ends_at < $2)",
+        );
         prune
             .bind(now - ENDED_KEPT)
+            .bind(now - DAY)
             .execute(&mut *writing)
             .await
             .map_err(StoreError::at(STEP))?;
@@ -191,7 +213,8 @@ impl Store {
             .execute(&mut *writing)
             .await
             .map_err(StoreError::at(STEP))?;
-        writing.commit().await.map_err(StoreError::at(STEP))
+        writing.commit().await.map_err(StoreError::at(STEP))?;
+        Ok(true)
     }
 
     /// Ends the grant of a client's token; nothing where it has no such token.

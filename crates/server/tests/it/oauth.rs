@@ -94,6 +94,7 @@ impl<'a> Client<'a> {
         assert_eq!(page.status, 200, "{}", page.text());
         let form = [
             ("query", query.as_str()),
+            ("answer", self.redirect.as_str()),
             ("token", token),
             ("host", host),
             ("decision", "allow"),
@@ -237,7 +238,9 @@ fn a_client_goes_from_the_challenge_to_a_call_and_back() {
         assert!(!found, "a secret is in the database");
     }
     let log = server.log();
-    assert!(!log.contains(&code) && !log.contains(&access), "{log}");
+    for secret in [&server.token, &code, &access, &refresh, &next, &second] {
+        assert!(!log.contains(secret), "{log}");
+    }
 }
 
 #[test]
@@ -304,17 +307,14 @@ fn people_are_shown_the_host_and_asked_for_their_token() {
     let text = page.text();
     for words in [
         "<h1>auth.evil.example</h1>",
-        "It calls itself &ldquo;Tester&rdquo;",
+        "It calls itself &ldquo;<bdi>Tester</bdi>&rdquo;",
         "name=\"host\"",
         "type=\"password\"",
     ] {
         assert!(text.contains(words), "lacks {words}: {text}");
     }
     let policy = page.header("content-security-policy").expect("a policy");
-    assert!(
-        policy.contains("form-action 'self' https://auth.evil.example;"),
-        "{policy}"
-    );
+    assert!(policy.contains("form-action 'self';"), "{policy}");
     assert!(policy.contains("frame-ancestors 'none'") && policy.contains("default-src 'none'"));
     for (name, value) in [
         ("cache-control", "no-store"),
@@ -330,9 +330,50 @@ fn people_are_shown_the_host_and_asked_for_their_token() {
     let wrong = stranger.agree("codex_wrong", "auth.evil.example");
     assert!(wrong.status == 200 && wrong.text().contains("This token is not good"));
     assert!(!wrong.text().contains("codex_wrong"));
+    // By a page: what its own server answers with may lead to yet another place.
     let good = stranger.agree(&server.token, "auth.evil.example");
-    assert_eq!(good.status, 303);
-    // One who says no sends nobody to a place that is not known.
+    let text = good.text();
+    assert_eq!(
+        (good.status, good.header("location")),
+        (200, None),
+        "{text}"
+    );
+    assert_eq!(good.header("referrer-policy"), Some("no-referrer"));
+    let onward = "content=\"0;url=https://auth.evil.example/cb?code=codex_";
+    assert!(
+        text.contains(onward) && text.contains("<a href=\"https://auth.evil"),
+        "{text}"
+    );
+    // Of an app its scheme.
+    let app = Client::of(&server, "cursor://anysphere.cursor-mcp/callback");
+    let untyped = app.agree(&server.token, "cursor.com");
+    assert!(untyped.status == 200 && untyped.text().contains("does not know cursor:."));
+    assert!(
+        app.agree(&server.token, "cursor:")
+            .text()
+            .contains("0;url=cursor://")
+    );
+    // What was shown is what is agreed to.
+    let query = stranger.query(&[]);
+    let form = [
+        ("query", query.as_str()),
+        ("answer", "https://other.example/cb"),
+        ("token", &server.token),
+        ("host", "auth.evil.example"),
+        ("decision", "allow"),
+    ];
+    let changed = post(&server, "/oauth/authorize", &form);
+    assert!(
+        changed.status == 200 && changed.text().contains("has changed"),
+        "{}",
+        changed.text()
+    );
+}
+
+#[test]
+fn who_says_no_sends_nobody_to_unknown_places() {
+    let server = TestServer::start();
+    let stranger = Client::of(&server, "https://auth.evil.example/cb");
     let query = stranger.query(&[]);
     let form = [("query", query.as_str()), ("decision", "deny")];
     let denied = post(&server, "/oauth/authorize", &form);
@@ -342,7 +383,31 @@ fn people_are_shown_the_host_and_asked_for_their_token() {
         "{}",
         denied.text()
     );
+    let app = Client::of(&server, "evil.app:/cb");
+    let query = app.query(&[("prompt", "none")]);
+    let reply = server.get(&format!("/oauth/authorize?{query}"));
+    let text = reply.text();
+    assert!(
+        reply.status == 400 && !text.contains("href"),
+        "no link starts an app: {text}"
+    );
     let known = Client::of(&server, REDIRECT);
+    let page = server.get(&format!("/oauth/authorize?{}", known.query(&[])));
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(
+        policy.contains("form-action 'self' http://127.0.0.1:33418;"),
+        "{policy}"
+    );
+    assert!(
+        page.text().contains("a program on the device"),
+        "{}",
+        page.text()
+    );
+    assert_eq!(
+        page.header("cross-origin-opener-policy"),
+        None,
+        "clients wait for their window"
+    );
     let query = known.query(&[]);
     let form = [("query", query.as_str()), ("decision", "deny")];
     let denied = post(&server, "/oauth/authorize", &form);
@@ -351,10 +416,9 @@ fn people_are_shown_the_host_and_asked_for_their_token() {
         denied.status == 303 && location.contains("error=access_denied"),
         "{location}"
     );
-    // Nothing on the page takes that back, or browsers would send `Origin: null`.
+    // Nothing on the page makes browsers send `Origin: null`, which is refused.
     let text = page.text();
     assert!(text.contains("content=\"same-origin\"") && !text.contains("no-referrer"));
-    // A foreign page may not post the form, nor one that hides where it is.
     let hidden = ["Origin: null", FORM];
     let reply = server.request("POST", "/oauth/authorize", &hidden, b"decision=allow");
     assert_eq!(reply.status, 403);
@@ -430,7 +494,7 @@ fn bad_requests_go_nowhere() {
     );
     // Tokens are given so often, and no more.
     let (mut refresh, mut told) = (tokens(&client.exchange(&client.code(&server.token))).1, 200);
-    for _ in 0..130 {
+    for _ in 0..70 {
         let reply = client.refresh(&refresh);
         told = reply.status;
         if told != 200 {
@@ -452,6 +516,13 @@ fn bad_requests_go_nowhere() {
 
 #[test]
 fn open_servers_and_foreign_names_have_no_oauth() {
+    let server = TestServer::start();
+    let path = "/.well-known/oauth-authorization-server";
+    let named = |host: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        server.raw(request.as_bytes()).status
+    };
+    assert_eq!((named("evil.example"), named("localhost")), (404, 200));
     let server = TestServer::open(&[]);
     for path in [
         "/.well-known/oauth-protected-resource",
@@ -460,7 +531,191 @@ fn open_servers_and_foreign_names_have_no_oauth() {
     ] {
         assert_eq!(server.get(path).status, 404, "{path}");
     }
+    // A token would travel in the clear.
+    let plain = TestServer::with(&[("CODEX_PUBLIC_URL", "http://code.example.com")]);
+    assert_eq!(plain.get(path).status, 404);
     let public = TestServer::with(&[("CODEX_PUBLIC_URL", "https://code.example.com")]);
     let metadata: Value = public.get("/.well-known/oauth-authorization-server").json();
     assert_eq!(metadata["issuer"], "https://code.example.com");
+}
+
+/// Asks for a form as a browser sends it.
+fn browse(server: &TestServer, site: &str, form: &str) -> Reply {
+    let origin = format!("Origin: {site}");
+    let headers = [
+        origin.as_str(),
+        "Sec-Fetch-Site: same-origin",
+        "Sec-Fetch-Mode: navigate",
+        FORM,
+    ];
+    server.request("POST", "/oauth/authorize", &headers, form.as_bytes())
+}
+
+#[test]
+fn a_browser_sends_the_form_from_the_servers_own_page() {
+    let server = TestServer::start();
+    let client = Client::of(&server, REDIRECT);
+    // A state of the longest, which is encoded once for each form that it stands in.
+    let state = "\u{e9}".repeat(2048);
+    let query = client.query(&[("state", &state)]);
+    assert_eq!(server.get(&format!("/oauth/authorize?{query}")).status, 200);
+    let form = encoded(&[
+        ("query", &query),
+        ("answer", REDIRECT),
+        ("token", &server.token),
+        ("decision", "allow"),
+    ]);
+    let site = format!("http://{}", server.address);
+    let reply = browse(&server, &site, &form);
+    assert_eq!(reply.status, 303, "{}", reply.text());
+    assert_eq!(browse(&server, "https://evil.example", &form).status, 403);
+    let long = client.query(&[("scope", &"x".repeat(30_000))]);
+    let reply = server.get(&format!("/oauth/authorize?{long}"));
+    assert!(matches!(reply.status, 414 | 431), "{}", reply.status);
+    // What is not a form is told on a page, and to nobody else's.
+    let json = ["Content-Type: application/json"];
+    let reply = server.request("POST", "/oauth/authorize", &json, b"{}");
+    assert_eq!(reply.status, 400);
+    assert!(
+        reply.text().starts_with("<!DOCTYPE html>"),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+}
+
+#[test]
+fn what_one_does_keeps_no_other_out() {
+    let server = TestServer::start();
+    // Ids that nobody has cost nothing.
+    for at in 0..40 {
+        let reply = server.get(&format!("/oauth/authorize?client_id=x{at}"));
+        assert_eq!(reply.status, 400, "{}", reply.text());
+    }
+    // Nor do registrations that are refused.
+    for _ in 0..30 {
+        assert_eq!(register(&server, "javascript:x").status, 400);
+    }
+    let client = Client::of(&server, REDIRECT);
+    let (access, refresh) = tokens(&client.exchange(&client.code(&server.token)));
+    // Codes that are made up, by a client that is the one.
+    for _ in 0..150 {
+        let reply = client.exchange("codex_ac_garbage");
+        assert_eq!(reply.json()["error"], "invalid_grant");
+    }
+    let (next, _) = tokens(&client.refresh(&refresh));
+    // Wrong tokens of a neighbour: one that has run out is told so all the same.
+    for _ in 0..30 {
+        list(&server, "codex_wrong");
+    }
+    assert_eq!(list(&server, "codex_wrong").status, 429);
+    assert_eq!(list(&server, &next).status, 200);
+    let (kind, _) = access.rsplit_once('_').expect("a kind");
+    let expired = format!("{kind}_{}", "A".repeat(access.len() - kind.len() - 1));
+    let reply = list(&server, &expired);
+    assert_eq!(reply.status, 401, "{}", reply.text());
+    let challenge = reply.header("www-authenticate").expect("a challenge");
+    assert!(challenge.contains("resource_metadata"), "{challenge}");
+    // Wrong credentials of clients are slowed, and others are not.
+    let unknown = Client {
+        id: "codex_cl_none".to_owned(),
+        redirect: REDIRECT.to_owned(),
+        server: &server,
+    };
+    let statuses: Vec<u16> = (0..40).map(|_| unknown.exchange("x").status).collect();
+    assert!(
+        statuses.starts_with(&[401; 20]) && statuses.ends_with(&[429]),
+        "{statuses:?}"
+    );
+    tokens(&client.exchange(&client.code(&server.token)));
+    let two = [
+        "Authorization: Basic eDp5",
+        "Authorization: Basic eDp6",
+        FORM,
+    ];
+    let reply = server.request(
+        "POST",
+        "/oauth/token",
+        &two,
+        b"grant_type=refresh_token&refresh_token=x",
+    );
+    assert!(matches!(reply.status, 401 | 429), "{}", reply.status);
+}
+
+#[test]
+fn a_token_without_the_scope_is_told_where_to_ask() {
+    let server = TestServer::start();
+    let (_, said) = server.beside(&["token", "create", "watcher", "--scope", "files"]);
+    let token = said
+        .split_whitespace()
+        .find(|word| word.starts_with("codex_"));
+    let reply = list(&server, token.expect("a token"));
+    assert_eq!(reply.status, 403);
+    let challenge = reply.header("www-authenticate").expect("a challenge");
+    for words in ["insufficient_scope", "resource_metadata", "scope=\"execute"] {
+        assert!(challenge.contains(words), "{challenge}");
+    }
+}
+
+#[test]
+fn oauth_keeps_its_rules_where_pages_are_listed() {
+    let listed = "https://a.example";
+    for setting in [listed, "*"] {
+        let server = TestServer::with(&[("CODEX_CORS_ORIGIN", setting)]);
+        let ask = |method: &str, path: &str, origin: &str| {
+            let origin = format!("Origin: {origin}");
+            let headers = [
+                origin.as_str(),
+                "Access-Control-Request-Method: POST",
+                "Access-Control-Request-Headers: mcp-protocol-version",
+            ];
+            let reply = server.request(method, path, &headers, b"");
+            let header = |name: &str| reply.header(name).unwrap_or_default().to_owned();
+            (
+                header("access-control-allow-origin"),
+                header("access-control-allow-headers"),
+            )
+        };
+        for origin in [listed, "https://other.example"] {
+            for path in [
+                "/oauth/token",
+                "/oauth/register",
+                "/oauth/revoke",
+                "/.well-known/oauth-protected-resource/mcp",
+            ] {
+                let (allowed, headers) = ask("OPTIONS", path, origin);
+                assert!(allowed == "*" || allowed == origin, "{path}: {allowed}");
+                assert!(
+                    headers.contains("mcp-protocol-version"),
+                    "{path}: {headers}"
+                );
+            }
+            let (allowed, _) = ask("GET", "/oauth/authorize?x", origin);
+            assert_eq!(allowed, "", "{setting} {origin}");
+        }
+        let (allowed, _) = ask("OPTIONS", "/execute", "https://other.example");
+        let expected = if setting == "*" {
+            "https://other.example"
+        } else {
+            ""
+        };
+        assert_eq!(allowed, expected);
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_forgotten() {
+    let server = TestServer::on_small_disk("3m", &[]);
+    // Fails where the room ends, and the rest of the last page is filled by bytes.
+    server.inside("cat /dev/zero > filler; while echo >> filler; do :; done");
+    let refused = (0..8).map(|_| register(&server, REDIRECT)).filter(|reply| {
+        let waits = reply.header("retry-after").is_some();
+        reply.status == 503 && waits && reply.json()["error"] == "temporarily_unavailable"
+    });
+    assert!(refused.count() > 4, "a full disk is our trouble");
+    assert_eq!(server.inside("rm filler").0, Some(0));
+    for _ in 0..6 {
+        let reply = register(&server, REDIRECT);
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    }
 }

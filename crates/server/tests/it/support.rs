@@ -107,18 +107,28 @@ impl TestServer {
 
     /// Runs the binary where the server's own mounts are seen: exit code and
     /// all that it said.
+    pub(crate) fn beside(&self, args: &[&str]) -> (Option<i32>, String) {
+        self.within(env!("CARGO_BIN_EXE_codex-server"), args)
+    }
+
+    /// Runs lines of a shell there, in the data directory.
+    pub(crate) fn inside(&self, script: &str) -> (Option<i32>, String) {
+        let script = format!("cd \"$CODEX_HOME\" && {script}");
+        self.within("/bin/sh", &["-c", &script])
+    }
+
     #[expect(
         clippy::disallowed_methods,
-        reason = "the binary under test is a process of its own"
+        reason = "the process that looks in is one of its own"
     )]
-    pub(crate) fn beside(&self, args: &[&str]) -> (Option<i32>, String) {
+    fn within(&self, program: &str, args: &[&str]) -> (Option<i32>, String) {
         let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.process.id().to_string(), "-m"]);
         if !root {
             command.args(["-U", "--preserve-credentials"]);
         }
-        command.arg(env!("CARGO_BIN_EXE_codex-server")).args(args);
+        command.arg(program).args(args);
         surround(&mut command, self.home(), &[]);
         let done = command.output().expect("nsenter runs");
         let said = [done.stdout, done.stderr].concat();

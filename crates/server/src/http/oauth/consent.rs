@@ -1,7 +1,8 @@
 //! The page on which a person lets a client in. Anybody may register under any
 //! name, so the host that gets the answer is what is shown; where nobody knows
 //! whose that is, it has to be typed. The token comes in the body of a form and is
-//! kept nowhere.
+//! kept nowhere. The page keeps its opener, which some clients wait for: it holds
+//! nothing that one could take.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-use super::{Visit, asking, form};
+use super::{BadForm, Visit, asking, form};
 use crate::auth::{Principal, Scope};
 use crate::http::pages;
 use crate::http::state::Shared;
-use crate::oauth::authorize::{self, Answer, Asked, Stop};
+use crate::oauth::authorize::{self, Answer, Asked, Stop, Trust, document_host};
 use crate::oauth::client::Client;
 use crate::oauth::params::Params;
 use crate::oauth::secret::{Kind, Secret};
@@ -26,6 +27,20 @@ use crate::telemetry::chain;
 
 const PAGE: &str = include_str!("../pages/consent.html");
 const STOPPED: &str = include_str!("../pages/stopped.html");
+const GRANTED: &str = include_str!("../pages/granted.html");
+
+/// Bytes of a request for a grant: its state alone may have three for each of 4096.
+const QUERY_BYTES: usize = 20 * 1024;
+
+/// Bytes of the form, in which the request stands encoded once more.
+const FORM_BYTES: usize = 4 * QUERY_BYTES;
+
+/// What browsers tell of a page with a form. By `no-referrer` they send it with
+/// `Origin: null`, which says nothing of whose page it was on, and is refused.
+const SAME_ORIGIN: &str = "same-origin";
+
+/// What browsers tell of all other pages and answers.
+const NOTHING: &str = "no-referrer";
 
 /// A request that is put before a person, with its client.
 struct Question {
@@ -42,7 +57,7 @@ pub(in crate::http) async fn ask(
     RawQuery(query): RawQuery,
 ) -> Response {
     match question(&shared, &visit, query.unwrap_or_default()).await {
-        Ok(question) => page(&shared, &visit, &question, ""),
+        Ok(question) => page(&visit, &question, ""),
         Err(response) => response,
     }
 }
@@ -55,9 +70,14 @@ pub(in crate::http) async fn agree(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let form = match form(&shared, &headers, body).await {
+    let form = match form(&shared, &headers, body, FORM_BYTES).await {
         Ok(form) => form,
-        Err(response) => return response,
+        Err(BadForm::Words(words)) => return stopped(StatusCode::BAD_REQUEST, words, None),
+        Err(BadForm::Problem(problem)) => {
+            let status = StatusCode::from_u16(problem.code.status());
+            let status = status.unwrap_or(StatusCode::BAD_REQUEST);
+            return stopped(status, &problem.detail, None);
+        }
     };
     let query = form.get("query").unwrap_or_default().to_owned();
     let question = match question(&shared, &visit, query).await {
@@ -70,33 +90,29 @@ pub(in crate::http) async fn agree(
             ("error", "access_denied"),
             ("error_description", "the person said no"),
         ];
-        return back(&shared, answer, &answer.url(&visit.site, &denied));
+        return back(answer, &answer.url(&visit.site, &denied));
     }
-    let is_known = answer.receiver.is_known(&shared.app.config.oauth_hosts);
+    // A client's document may say something else by now.
+    if form.get("answer") != Some(answer.redirect.as_str()) {
+        let words = "What the client asks has changed. Look at it once more.";
+        return page(&visit, &question, words);
+    }
     let typed = form.get("host").unwrap_or_default().trim();
-    if !is_known && !typed.eq_ignore_ascii_case(answer.receiver.shown()) {
-        return page(
-            &shared,
-            &visit,
-            &question,
-            "The host was not typed as it stands above.",
-        );
+    if !answer.is_expected() && !typed.eq_ignore_ascii_case(answer.receiver.typed()) {
+        let words = "What this server does not know was not typed as it stands below.";
+        return page(&visit, &question, words);
     }
     let token = form.get("token").unwrap_or_default().trim();
     let principal = match authenticate(&shared, &visit, token).await {
         Ok(Some(principal)) => principal,
-        Ok(None) => return page(&shared, &visit, &question, "This token is not good."),
+        Ok(None) => return page(&visit, &question, "This token is not good."),
         Err(response) => return response,
     };
     let may = |scope: &Scope| principal.scopes.contains(scope);
     let scopes: Vec<Scope> = question.asked.scopes.iter().copied().filter(may).collect();
     if scopes.is_empty() {
-        return page(
-            &shared,
-            &visit,
-            &question,
-            "This token may do nothing of it itself.",
-        );
+        let words = "This token may do nothing of it itself.";
+        return page(&visit, &question, words);
     }
     grant(&shared, &visit, &question, &principal, &scopes).await
 }
@@ -104,6 +120,10 @@ pub(in crate::http) async fn agree(
 /// Reads the request again, from the beginning.
 async fn question(shared: &Shared, visit: &Visit, query: String) -> Result<Question, Response> {
     let stop = |status, words: &str| stopped(status, words, None);
+    if query.len() > QUERY_BYTES {
+        let words = "The client's request is too long.";
+        return Err(stop(StatusCode::URI_TOO_LONG, words));
+    }
     let params = match Params::parse(query.as_bytes()) {
         Ok(params) => params,
         Err(why) => {
@@ -123,7 +143,12 @@ async fn question(shared: &Shared, visit: &Visit, query: String) -> Result<Quest
         Ok(client) => client,
         Err((status, words)) => return Err(stop(status, &words)),
     };
-    match authorize::check(&visit.site, &client, &params) {
+    match authorize::check(
+        &visit.site,
+        &client,
+        &params,
+        &shared.app.config.oauth_hosts,
+    ) {
         Ok(asked) => Ok(Question {
             query,
             id,
@@ -136,7 +161,7 @@ async fn question(shared: &Shared, visit: &Visit, query: String) -> Result<Quest
                 &visit.site,
                 &[("error", code), ("error_description", words)],
             );
-            Err(back(shared, &answer, &url))
+            Err(back(&answer, &url))
         }
     }
 }
@@ -197,8 +222,13 @@ async fn grant(
         redirect_sent: asked.redirect_sent,
         challenge: &asked.challenge,
     };
-    if let Err(error) = shared.app.store.grant(&grant, now).await {
-        return failed(&error);
+    match shared.app.store.grant(&grant, now).await {
+        Ok(true) => {}
+        Ok(false) => {
+            let words = "This token let in very many clients today. Take another, or revoke this one if that was not you.";
+            return stopped(StatusCode::TOO_MANY_REQUESTS, words, None);
+        }
+        Err(error) => return failed(&error),
     }
     tracing::info!(
         host = %engine::quote(grant.host),
@@ -206,14 +236,32 @@ async fn grant(
         scopes = words(scopes),
         "a client was granted access"
     );
-    see_other(&asked.answer.url(&visit.site, &[("code", code.reveal())]))
+    let url = asked.answer.url(&visit.site, &[("code", code.reveal())]);
+    match asked.answer.form_source() {
+        Some(_) => see_other(&url),
+        None => granted(&asked.answer, &url),
+    }
+}
+
+/// The page that leads to who was let in, where a redirect after a form would not.
+fn granted(answer: &Answer, url: &str) -> Response {
+    let words = [
+        ("host", &escaped(answer.receiver.shown())),
+        ("url", &escaped(url)),
+    ];
+    let words = words.map(|(name, word)| (name, word.as_str()));
+    let html = pages::filled(GRANTED, &words);
+    guarded(Html(html).into_response(), "'none'", NOTHING)
 }
 
 /// Sends an answer that gives nothing: by itself to who is known, else by a link,
 /// so that nobody makes this server lead people to any place (RFC 9700, 4.11.2).
-fn back(shared: &Shared, answer: &Answer, url: &str) -> Response {
-    if answer.receiver.is_known(&shared.app.config.oauth_hosts) {
+fn back(answer: &Answer, url: &str) -> Response {
+    if answer.is_expected() {
         return see_other(url);
+    }
+    if answer.receiver.is_app() {
+        return stopped(StatusCode::BAD_REQUEST, "Nothing was granted.", None);
     }
     let words = "Nothing was granted. The client can be told so:";
     stopped(
@@ -233,25 +281,28 @@ fn see_other(url: &str) -> Response {
     };
     let mut response = StatusCode::SEE_OTHER.into_response();
     response.headers_mut().insert(header::LOCATION, location);
-    guarded(response, "'none'")
+    guarded(response, "'none'", NOTHING)
 }
 
 /// The page that asks.
-fn page(shared: &Shared, visit: &Visit, question: &Question, problem: &str) -> Response {
-    let receiver = &question.asked.answer.receiver;
-    let host = escaped(receiver.shown());
-    let document = question
-        .id
-        .strip_prefix("https://")
-        .and_then(|rest| rest.split('/').next());
-    let document = document.map_or_else(String::new, |host| {
+fn page(visit: &Visit, question: &Question, problem: &str) -> Response {
+    let answer = &question.asked.answer;
+    let host = escaped(answer.receiver.shown());
+    let document = document_host(&question.id).map_or_else(String::new, |host| {
         format!("Its description is at {}.", escaped(host))
     });
-    let typed = if receiver.is_known(&shared.app.config.oauth_hosts) {
+    let local = match answer.trust {
+        Trust::Local => {
+            "<p>That is a program on the device that you sit at. Whoever asks you to copy the address that your browser shows next wants to run code in your name.</p>"
+        }
+        _ => "",
+    };
+    let typed = if answer.is_expected() {
         String::new()
     } else {
         format!(
-            "<p><label>This server does not know whose {host} is. If you do, type it here once more<br><input name=\"host\" size=\"56\" autocomplete=\"off\"></label></p>"
+            "<p><label>This server does not know {}. If you do, type it here once more<br><input name=\"host\" autocomplete=\"off\"></label></p>",
+            escaped(answer.receiver.typed())
         )
     };
     let name = if question.client.name.is_empty() {
@@ -270,15 +321,20 @@ fn page(shared: &Shared, visit: &Visit, question: &Question, problem: &str) -> R
             ("host", &host),
             ("name", &escaped(name)),
             ("document", &document),
+            ("local", local),
+            ("answer", &escaped(&answer.redirect)),
             ("scopes", &deeds(&question.asked.scopes)),
             ("problem", &problem),
             ("query", &escaped(&question.query)),
             ("typed", &typed),
         ],
     );
-    // Chromium holds the redirect after a form against the form's policy.
-    let source = format!("'self' {}", receiver.source());
-    guarded(Html(html).into_response(), &source)
+    // Browsers hold the redirect after a form against the form's policy.
+    let source = match answer.form_source() {
+        Some(origin) => format!("'self' {origin}"),
+        None => "'self'".to_owned(),
+    };
+    guarded(Html(html).into_response(), &source, SAME_ORIGIN)
 }
 
 /// What scopes mean, for a person.
@@ -307,11 +363,11 @@ fn stopped(status: StatusCode, words: &str, link: Option<(&str, &str)>) -> Respo
         )
     });
     let html = pages::filled(STOPPED, &[("words", &escaped(words)), ("link", &link)]);
-    guarded((status, Html(html)).into_response(), "'none'")
+    guarded((status, Html(html)).into_response(), "'none'", NOTHING)
 }
 
 /// Adds what keeps a page from being framed, kept, or told on.
-fn guarded(mut response: Response, form_action: &str) -> Response {
+fn guarded(mut response: Response, form_action: &str, referrer: &'static str) -> Response {
     let headers = response.headers_mut();
     match pages::policy(form_action) {
         Some(policy) => headers.insert(header::CONTENT_SECURITY_POLICY, policy),
@@ -320,14 +376,8 @@ fn guarded(mut response: Response, form_action: &str) -> Response {
     };
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
-        // By `no-referrer` browsers send the form with `Origin: null`, which says
-        // nothing of whose page it was on, and is refused.
-        (header::REFERRER_POLICY, "same-origin"),
+        (header::REFERRER_POLICY, referrer),
         (header::X_FRAME_OPTIONS, "DENY"),
-        (
-            HeaderName::from_static("cross-origin-opener-policy"),
-            "same-origin",
-        ),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }

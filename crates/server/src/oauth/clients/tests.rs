@@ -111,12 +111,35 @@ fn clients(to: SocketAddr, networks: &[&str]) -> Clients {
     Clients::new(Guard::plain(None, networks.collect(), names))
 }
 
+async fn fetch(clients: &Clients, id: &str) -> Result<(Client, i64), NoClient> {
+    let url = clients.url(id)?;
+    clients.fetch(id, url).await
+}
+
+fn always(_: &str) -> Result<(), Duration> {
+    Ok(())
+}
+
+#[test]
+fn strangers_take_no_place_of_those_that_people_know() {
+    let places = Places::of(2);
+    let one = places.take("a.example");
+    assert!(one.is_some());
+    assert!(places.take("a.example").is_none(), "one from each host");
+    let two = places.take("b.example");
+    assert!(two.is_some());
+    assert!(places.take("c.example").is_none(), "two in all");
+    assert!(places.take("chatgpt.com").is_some());
+    drop(one);
+    assert!(places.take("a.example").is_some());
+    drop(two);
+}
+
 #[tokio::test]
 async fn documents_are_fetched_within_bounds() {
     let (to, calls) = serve().await;
     let clients = clients(to, &["127.0.0.1/32"]);
-    let (client, fresh) = clients
-        .fetch("http://docs.example/good")
+    let (client, fresh) = fetch(&clients, "http://docs.example/good")
         .await
         .expect("a client");
     assert_eq!((client.redirects.len(), fresh), (1, 60_000));
@@ -127,7 +150,7 @@ async fn documents_are_fetched_within_bounds() {
         ("moved", "something else than 200"),
         ("gone", "something else than 200"),
     ] {
-        let refused = clients.fetch(&format!("http://docs.example/{path}")).await;
+        let refused = fetch(&clients, &format!("http://docs.example/{path}")).await;
         let Err(NoClient::Unknown(told)) = refused else {
             panic!("{path}: {refused:?}");
         };
@@ -135,7 +158,7 @@ async fn documents_are_fetched_within_bounds() {
     }
     let before = calls.load(Ordering::Relaxed);
     let inward = self::clients(to, &[]);
-    assert!(inward.fetch("http://docs.example/good").await.is_err());
+    assert!(fetch(&inward, "http://docs.example/good").await.is_err());
     assert_eq!(calls.load(Ordering::Relaxed), before, "nobody was called");
 }
 
@@ -154,22 +177,42 @@ async fn what_is_kept_outlives_its_server() {
         .keep_document(id, document, now(), now() + 60_000)
         .await
         .expect("kept");
-    assert!(clients.asking(&store, id).await.is_ok());
+    let none = |_: &str| -> Result<(), Duration> { panic!("nothing is fetched") };
+    assert!(clients.asking(&store, id, none).await.is_ok());
     assert_eq!(calls.load(Ordering::Relaxed), 0, "it is fresh");
     store
         .keep_document(id, document, now(), 0)
         .await
         .expect("kept");
-    assert!(
-        clients.asking(&store, id).await.is_err(),
-        "its server speaks no TLS"
-    );
+    // Its server speaks no TLS: out of order, so what is kept serves on, and its
+    // server is left alone for a while.
+    let asked = clients.asking(&store, id, always).await;
+    assert!(asked.is_ok(), "{asked:?}");
+    assert!(clients.asking(&store, id, none).await.is_ok());
+    store
+        .keep_document(id, document, now(), 0)
+        .await
+        .expect("kept");
+    let often = |_: &str| Err(Duration::from_secs(1));
+    assert!(clients.asking(&store, id, often).await.is_ok());
+    let other = "https://docs.example/other";
+    let refused = clients.asking(&store, other, often).await;
+    assert!(matches!(refused, Err(NoClient::Often)), "{refused:?}");
+    let refused = clients.asking(&store, other, always).await;
+    assert!(matches!(refused, Err(NoClient::Outage(_))), "{refused:?}");
     assert!(clients.known(&store, id).await.expect("read").is_some());
     let long = "c".repeat(600);
-    for unknown in ["codex_cl_x", "", &long] {
+    for unknown in ["codex_cl_x", "", &long, "https://x.example/%2e%2e%2fx"] {
         assert!(matches!(
-            clients.asking(&store, unknown).await,
+            clients.asking(&store, unknown, none).await,
             Err(NoClient::Unknown(_))
         ));
     }
+    // A row that cannot be read is our trouble, not the client's.
+    store
+        .register_client("codex_cl_odd", "{\"name\": 1}", now())
+        .await
+        .expect("kept");
+    let refused = clients.known(&store, "codex_cl_odd").await;
+    assert!(refused.is_err(), "{refused:?}");
 }

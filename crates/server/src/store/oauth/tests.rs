@@ -40,7 +40,7 @@ impl Home {
             redirect_sent: true,
             challenge: "good",
         };
-        self.store.grant(&grant, 1).await.unwrap();
+        assert!(self.store.grant(&grant, 1).await.unwrap());
     }
 
     async fn refresh(
@@ -323,4 +323,80 @@ async fn a_flood_of_clients_locks_nobody_out() {
         .unwrap();
     let kept = home.store.client("https://d").await.unwrap().unwrap();
     assert_eq!((kept.document.as_str(), kept.fresh_until), ("2", 20));
+}
+
+#[tokio::test]
+async fn of_ten_thousand_unused_clients_the_oldest_goes() {
+    let home = home().await;
+    home.grant("code").await;
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10100) INSERT INTO oauth_clients (id, kind, document, made_at, fresh_until) SELECT 'many' || i, 'registered', '{}', i, 0 FROM n";
+    sqlx::query(many).execute(&home.store.pool).await.unwrap();
+    home.store
+        .register_client("new", "{}", 20_000)
+        .await
+        .unwrap();
+    let count = "SELECT count(*) FROM oauth_clients WHERE granted_at IS NULL";
+    let count: i64 = sqlx::query_scalar(count)
+        .fetch_one(&home.store.pool)
+        .await
+        .unwrap();
+    assert_eq!(count, UNUSED);
+    for (id, is_there) in [
+        ("many1", false),
+        ("many10100", true),
+        ("new", true),
+        ("c", true),
+    ] {
+        let found = home.store.client(id).await.unwrap();
+        assert_eq!(found.is_some(), is_there, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn one_grant_gives_so_many_tokens_and_one_key_so_many_grants() {
+    let home = home().await;
+    home.grant("code").await;
+    home.store
+        .exchange(&exchange("code", "a", "r0"), 10)
+        .await
+        .unwrap()
+        .unwrap();
+    let mut given = 1;
+    loop {
+        let (from, to) = (format!("r{}", given - 1), format!("r{given}"));
+        match home.refresh(&from, &to, &format!("a{given}"), 11).await {
+            Ok(_) => given += 1,
+            Err(withheld) => break assert_eq!(withheld, Withheld::Often),
+        }
+    }
+    assert_eq!(given, EACH_MINUTE);
+    // A minute later it goes on where it was.
+    let (from, to) = (format!("r{}", given - 1), format!("r{given}"));
+    home.refresh(&from, &to, "later", 60_012).await.unwrap();
+
+    for at in 1..GRANTS_EACH {
+        home.grant(&format!("code{at}")).await;
+    }
+    let grant = |now: i64, code: &'static str| NewGrant {
+        client: "c",
+        key: &home.key,
+        host: "x",
+        scopes: &[Scope::Execute],
+        resource: "https://s/mcp",
+        ends_at: now + HOUR,
+        code_hash: code,
+        code_ends_at: now + 60_000,
+        redirect: "https://x/cb",
+        redirect_sent: true,
+        challenge: "good",
+    };
+    assert!(!home.store.grant(&grant(2, "more"), 2).await.unwrap());
+    // What nobody exchanged is gone two days later; what was used stays.
+    let now = 48 * HOUR;
+    assert!(home.store.grant(&grant(now, "new"), now).await.unwrap());
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM oauth_grants")
+        .fetch_one(&home.store.pool)
+        .await
+        .unwrap();
+    assert_eq!(left, 2);
 }

@@ -12,6 +12,10 @@ use crate::store::{Store, StoreError};
 /// How long a refresh token that was just spent gives the same successor.
 const GRACE: i64 = 30 * 1000;
 
+/// Access tokens that a grant gives in a minute: what is given is kept until the
+/// grant is long over.
+pub(crate) const EACH_MINUTE: i64 = 60;
+
 /// How often a use of a grant is written down.
 const USED_STEP: i64 = 60 * 1000;
 
@@ -76,6 +80,8 @@ pub enum Withheld {
     Resource,
     /// It asked for more than it was granted.
     Scope,
+    /// It got very many in the last minute.
+    Often,
 }
 
 /// Who an access token stands for.
@@ -152,7 +158,7 @@ impl Store {
             &grant,
             "refresh",
             &scopes,
-            ends_at,
+            (now, ends_at),
         )
         .await?;
         put_token(
@@ -161,7 +167,7 @@ impl Store {
             &grant,
             "access",
             &scopes,
-            access_ends_at,
+            (now, access_ends_at),
         )
         .await?;
         writing.commit().await.map_err(at(STEP))?;
@@ -219,6 +225,9 @@ impl Store {
         {
             return Ok(Err(Withheld::Resource));
         }
+        if given_lately(&mut writing, &grant, now).await? >= EACH_MINUTE {
+            return Ok(Err(Withheld::Often));
+        }
         let granted = scopes(&text("scopes")?);
         let wanted = shown.scopes.unwrap_or(&granted).to_vec();
         if wanted.is_empty() || !wanted.iter().all(|scope| granted.contains(scope)) {
@@ -237,7 +246,7 @@ impl Store {
                 &grant,
                 "refresh",
                 &granted,
-                ends_at,
+                (now, ends_at),
             )
             .await?;
         }
@@ -248,7 +257,7 @@ impl Store {
             &grant,
             "access",
             &wanted,
-            access_ends_at,
+            (now, access_ends_at),
         )
         .await?;
         prune(&mut writing, &grant, now).await?;
@@ -307,21 +316,36 @@ async fn put_token(
     grant: &str,
     kind: &str,
     scopes: &[Scope],
-    ends_at: i64,
+    (now, ends_at): (i64, i64),
 ) -> Result<(), StoreError> {
     let put = sqlx::query(
-        "INSERT INTO oauth_tokens (hash, grant_id, kind, scopes, ends_at) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO oauth_tokens (hash, grant_id, kind, scopes, made_at, ends_at) VALUES ($1, $2, $3, $4, $5, $6)",
     );
     let put = put
         .bind(hash)
         .bind(grant)
         .bind(kind)
         .bind(words(scopes))
+        .bind(now)
         .bind(ends_at);
     put.execute(&mut **writing)
         .await
         .map(drop)
         .map_err(StoreError::at("keep a token"))
+}
+
+/// Returns how many access tokens a grant gave in the last minute.
+async fn given_lately(
+    writing: &mut Transaction<'static, Sqlite>,
+    grant: &str,
+    now: i64,
+) -> Result<i64, StoreError> {
+    let young = sqlx::query_scalar(
+        "SELECT count(*) FROM oauth_tokens WHERE grant_id = $1 AND kind = 'access' AND made_at > $2",
+    );
+    let young = young.bind(grant).bind(now - 60 * 1000);
+    let counted = young.fetch_one(&mut **writing).await;
+    counted.map_err(StoreError::at("count a grant's tokens"))
 }
 
 /// Lets the access tokens of a grant go that are over.
