@@ -1,7 +1,7 @@
 //! The server's pages and its files in a real browser without a window: the
 //! documentation is tried out, and hostile files are looked at.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -23,10 +23,18 @@ pub(crate) const BROWSER: Need = Need {
 /// What the browser is told to do, and what must come of it.
 const SCRIPT: &str = "lab/browser/docs.mjs";
 
+/// Returns the browser's program.
+///
+/// # Errors
+/// With the cure, when there is none.
+pub(crate) fn find() -> Result<PathBuf> {
+    let browser = NAMES.iter().find_map(|name| process::find(name));
+    browser.context("there is no chromium; `cargo xtask test` installs it")
+}
+
 /// Starts a server and lets a browser at it.
 pub(crate) fn browser(binary: &Path) -> Result<()> {
-    let browser = NAMES.iter().find_map(|name| process::find(name));
-    let browser = browser.context("there is no chromium; `cargo xtask test` installs it")?;
+    let browser = find()?;
     let home = Home::new()?;
     let server = Server::start(binary, &home, &[])?;
     let mut node = process::command("/usr/bin/node");

@@ -26,6 +26,7 @@ mod live;
 mod load;
 mod mcp;
 mod npm;
+mod oauth;
 mod ordinary;
 mod prepare;
 mod promtool;
@@ -112,6 +113,18 @@ enum Command {
         #[arg(long)]
         binary: Option<PathBuf>,
     },
+    /// Go through OAuth as ChatGPT, Claude and others do, with a browser, in network namespaces.
+    Oauth {
+        /// Binary to check; built in the dev profile when left out.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+        /// In the namespaces, which are made already.
+        #[arg(long, hide = true)]
+        inside: bool,
+        /// Acts to play; all when none is named.
+        #[arg(value_parser = oauth::ACTS)]
+        acts: Vec<String>,
+    },
     /// Install what these commands need.
     #[command(hide = true)]
     Prepare,
@@ -152,6 +165,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             conformance::conformance(&build::or_debug(binary)?, full)?;
         }
         Command::Mcp { binary } => mcp::mcp(&build::or_debug(binary)?)?,
+        Command::Oauth {
+            binary,
+            inside,
+            acts,
+        } => {
+            let binary = build::or_debug(binary)?;
+            if !inside {
+                return oauth::oauth(&binary, &acts);
+            }
+            return Ok(told(oauth::inside(&binary, &acts)?));
+        }
         Command::Prepare => prepare::prepare()?,
         Command::TryTarball { tarball, name } => roots::all(&tarball, &name)?,
     }

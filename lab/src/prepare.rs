@@ -6,7 +6,7 @@ use xtask::apt::{self, Need, Probe};
 use xtask::python;
 
 use crate::npm::Packages;
-use crate::{browser, fuzz, promtool, venv};
+use crate::{browser, fuzz, oauth, promtool, venv};
 
 /// Besides what single checks name.
 const NEEDS: [Need; 3] = [
@@ -34,6 +34,7 @@ const NEEDS: [Need; 3] = [
 pub(crate) fn prepare() -> Result<()> {
     let mut needs = NEEDS.to_vec();
     needs.extend([browser::BROWSER, fuzz::COMPILER]);
+    needs.extend(oauth::NEEDS);
     needs.extend(python::NEEDS);
     apt::ensure(&needs)?;
     promtool::find()?;

@@ -20,7 +20,7 @@ const FULL_FUZZING: [&str; 2] = ["--seconds", "60"];
 
 /// Steps that let the lab at one server's binary: the command, and its arguments
 /// in a run of every commit and in the full one.
-const ATTACKS: [Attack; 7] = [
+const ATTACKS: [Attack; 8] = [
     (
         "ordinary user, plain container, cured container",
         "container",
@@ -35,6 +35,7 @@ const ATTACKS: [Attack; 7] = [
     ),
     ("stock MCP clients", "mcp", &[], &[]),
     ("pages and files in a browser", "browser", &[], &[]),
+    ("OAuth in namespaces, with a browser", OAUTH, &[], &[]),
     (
         "the hostile corpus at every rung",
         "escape",
@@ -58,7 +59,8 @@ type Attack = (
     &'static [&'static str],
 );
 
-/// The one of [`ATTACKS`] that counts its own checks.
+/// Those of [`ATTACKS`] that count their own checks.
+const OAUTH: &str = "oauth";
 const REGRESS: &str = "regress";
 
 /// Swaps of files under a collection in the full run; a few thousand else.
@@ -112,7 +114,7 @@ fn attacked(tally: &mut Tally, binary: &Path, full: bool) {
         let mut words: Vec<&OsStr> = vec![command.as_ref(), "--binary".as_ref(), binary.as_ref()];
         let more = if full { long } else { brief };
         words.extend(more.iter().map(|word| OsStr::new(*word)));
-        if command == REGRESS {
+        if [OAUTH, REGRESS].contains(&command) {
             tally.counted(name, || lab::counted(&words));
         } else {
             tally.step(name, || lab::check(&words));
