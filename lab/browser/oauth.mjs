@@ -52,7 +52,9 @@ export class Consent {
 
   // Fills it in and presses a button, with the keys and the mouse of the browser.
   async decide(decision, { token, host } = {}) {
-    const { tab, evaluate } = this.page;
+    const { tab, evaluate, until } = this.page;
+    // The page's own focus first, or the browser says that it came too late.
+    await until("the focus", "document.activeElement?.name === 'token'");
     for (const [name, text] of Object.entries({ token, host })) {
       if (text === undefined) continue;
       await evaluate(`document.querySelector("[name=${name}]").focus()`);

@@ -157,13 +157,20 @@ export class Client {
   }
 }
 
+// Where an answer leads: by a redirect, or by a page that goes on by itself.
+export function leadsTo(reply) {
+  const onward = /http-equiv="refresh" content="0;url=([^"]*)"/.exec(reply.text)?.[1];
+  return new URL(reply.headers.location ?? plain(onward ?? ""));
+}
+
+const plain = (text) => text.replace(/&#(\d+);/g, (_, code) => String.fromCodePoint(code));
+
 // Agrees, or not, as a person does but without a browser; gives the reply.
 export async function decide(url, form, options = {}) {
   const page = await ask(url, options);
   const query = /name="query" value="([^"]*)"/.exec(page.text)?.[1];
   if (page.status !== 200 || query === undefined) throw new Error(`no page to agree on: ${page.status} ${page.text}`);
-  const plain = query.replace(/&#(\d+);/g, (_, code) => String.fromCodePoint(code));
-  const body = new URLSearchParams({ query: plain, ...form });
+  const body = new URLSearchParams({ query: plain(query), ...form });
   const at = url.split("?")[0];
   return ask(at, { ...options, method: "POST", body, headers: { Origin: new URL(at).origin, ...options.headers } });
 }

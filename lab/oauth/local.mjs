@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 
 import { Consent, start } from "../browser/oauth.mjs";
-import { Client, decide } from "./client.mjs";
+import { Client, decide, leadsTo } from "./client.mjs";
 import { listen, next } from "./hosts.mjs";
 import { ask, check, part, secret, setting } from "./play.mjs";
 
@@ -46,10 +46,10 @@ async function cursor() {
   await client.register({ client_name: "Cursor", token_endpoint_auth_method: "none" });
   const asked = client.request();
   const untyped = await decide(asked, { decision: "allow", token });
-  client.check("what it is has to be typed", untyped.status === 200 && untyped.text.includes("was not typed"), untyped.text);
+  client.check("what it is has to be typed", untyped.status === 200 && untyped.text.includes("was not typed as it stands"), untyped.text);
   const agreed = await decide(asked, { decision: "allow", token, host: "cursor:" });
-  client.check("the answer goes to the app", agreed.status === 303, agreed);
-  await client.take(new URL(agreed.headers.location));
+  client.check("the answer goes to the app", leadsTo(agreed).protocol === "cursor:", agreed);
+  await client.take(leadsTo(agreed));
   await client.live();
 }
 

@@ -9,7 +9,7 @@
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-import { decide } from "./client.mjs";
+import { decide, leadsTo } from "./client.mjs";
 import { open } from "./hosts.mjs";
 import { check, end, part, secret, setting } from "./play.mjs";
 
@@ -51,7 +51,7 @@ class Provider {
     this.sent = url;
     const { host } = new URL(this.redirectUrl);
     const agreed = await decide(url.href, { decision: "allow", token, host });
-    this.answer = new URL(agreed.headers.location).searchParams;
+    this.answer = leadsTo(agreed).searchParams;
     secret(this.answer.get("code"));
   };
   saveCodeVerifier = (verifier) => (this.verifier = verifier);

@@ -12,7 +12,9 @@
 
 mod bench;
 mod browser;
+mod bundle;
 mod census;
+mod clients;
 mod conformance;
 mod container;
 mod crash;
@@ -113,6 +115,12 @@ enum Command {
         #[arg(long)]
         binary: Option<PathBuf>,
     },
+    /// Have clients of npm list what `connect --write` wrote, and use the bundle.
+    Clients {
+        /// Binary to check; built in the dev profile when left out.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+    },
     /// Go through OAuth as ChatGPT, Claude and others do, with a browser, in network namespaces.
     Oauth {
         /// Binary to check; built in the dev profile when left out.
@@ -128,6 +136,14 @@ enum Command {
     /// Install what these commands need.
     #[command(hide = true)]
     Prepare,
+    /// Pack a binary into a bundle for desktop clients.
+    #[command(hide = true)]
+    PackBundle {
+        /// The binary.
+        binary: PathBuf,
+        /// The bundle.
+        output: PathBuf,
+    },
     /// Try the tarball of `cargo xtask dist` in fresh systems.
     #[command(hide = true)]
     TryTarball {
@@ -176,6 +192,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             return Ok(told(oauth::inside(&binary, &acts)?));
         }
+        Command::Clients { binary } => clients::clients(&build::or_debug(binary)?)?,
+        Command::PackBundle { binary, output } => bundle::pack(&binary, &output)?,
         Command::Prepare => prepare::prepare()?,
         Command::TryTarball { tarball, name } => roots::all(&tarball, &name)?,
     }

@@ -16,53 +16,75 @@ const MANIFESTS: [&str; 2] = ["package.json", "package-lock.json"];
 #[derive(Debug)]
 pub(crate) struct Packages {
     directory: PathBuf,
+    /// Where the Node is that came with the MCP clients.
+    node: PathBuf,
 }
 
 impl Packages {
-    /// Installs the packages, or brings them up to date, where that is needed.
+    /// Returns the MCP clients of `lab/mcp`, with their Node.
     ///
     /// # Errors
-    /// With the cure, when npm can't.
+    /// With the cure, when npm can't install them.
     pub(crate) fn ready() -> Result<Self> {
-        let packages = Self {
-            directory: build::target_directory().join("xtask/npm"),
-        };
-        let lock = process::root().join("lab/mcp/package-lock.json");
-        let wanted = fs::read_to_string(&lock).context("failed to read package-lock.json")?;
-        // Written last, so that an installation that was cut off is made again.
-        let stamp = packages.directory.join("installed-lock.json");
-        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-            return Ok(packages);
-        }
-        let shown = packages.directory.display();
-        println!("installing the MCP clients into {shown}");
-        install(&packages.directory)?;
-        fs::write(&stamp, wanted).with_context(|| format!("failed to write {shown}"))?;
-        Ok(packages)
-    }
-
-    /// A command of the packages' own Node in their folder.
-    pub(crate) fn node(&self) -> Command {
+        let directory = installed("lab/mcp", "xtask/npm")?;
         let kind = match std::env::consts::ARCH {
             "aarch64" => "arm64",
             _ => "x64",
         };
-        let program = format!("node_modules/node-linux-{kind}/bin/node");
-        let mut node = process::command(self.directory.join(program));
+        let node = directory.join(format!("node_modules/node-linux-{kind}/bin/node"));
+        Ok(Self { directory, node })
+    }
+
+    /// Returns the clients of `lab/clients`, which are large.
+    ///
+    /// # Errors
+    /// With the cure, when npm can't install them.
+    pub(crate) fn of_clients() -> Result<Self> {
+        let node = Self::ready()?.node;
+        let directory = installed("lab/clients", "xtask/npm-clients")?;
+        Ok(Self { directory, node })
+    }
+
+    /// Returns the path of a package's file.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join("node_modules").join(name)
+    }
+
+    /// Returns a command of the Node in the packages' folder.
+    pub(crate) fn node(&self) -> Command {
+        let mut node = process::command(&self.node);
         node.current_dir(&self.directory);
         node
     }
 }
 
-fn install(directory: &Path) -> Result<()> {
+/// Installs the packages that a folder of the repository names, or brings them up to
+/// date, where that is needed; returns where they are.
+fn installed(manifests: &str, name: &str) -> Result<PathBuf> {
+    let directory = build::target_directory().join(name);
+    let manifests = process::root().join(manifests);
+    let lock = manifests.join("package-lock.json");
+    let wanted = fs::read_to_string(&lock).context("failed to read package-lock.json")?;
+    // Written last, so that an installation that was cut off is made again.
+    let stamp = directory.join("installed-lock.json");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(directory);
+    }
+    let shown = directory.display();
+    println!("installing clients from npm into {shown}");
+    install(&manifests, &directory)?;
+    fs::write(&stamp, wanted).with_context(|| format!("failed to write {shown}"))?;
+    Ok(directory)
+}
+
+fn install(manifests: &Path, directory: &Path) -> Result<()> {
     let failed = || format!("failed to fill {}", directory.display());
     if directory.exists() {
         fs::remove_dir_all(directory).with_context(failed)?;
     }
     fs::create_dir_all(directory).with_context(failed)?;
     for name in MANIFESTS {
-        let from = process::root().join("lab/mcp").join(name);
-        fs::copy(from, directory.join(name)).with_context(failed)?;
+        fs::copy(manifests.join(name), directory.join(name)).with_context(failed)?;
     }
     let mut npm = process::command("npm");
     npm.current_dir(directory);
@@ -70,9 +92,10 @@ fn install(directory: &Path) -> Result<()> {
     npm.args(["install", "--no-save", "--ignore-scripts"]);
     // The system's Node is too old for some; the one that comes with them is not.
     npm.args(["--no-audit", "--no-fund", "--loglevel", "error"]);
-    if process::run("install the MCP clients", &mut npm).is_err() {
+    if process::run("install clients from npm", &mut npm).is_err() {
         bail!(
-            "npm could not install lab/mcp/package-lock.json (see above); check the network, then try again"
+            "npm could not install {}/package-lock.json (see above); check the network, then try again",
+            manifests.display()
         );
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! `cargo xtask dist`: the server as one static file in a tarball, so that
-//! nobody needs Rust to use it.
+//! nobody needs Rust to use it, and in a bundle that desktop clients of MCP install.
 //!
 //! Linked with musl, it needs no C library of the machine it runs on. The same
 //! commit gives the same bytes: paths of this machine, times and owners stay
@@ -36,7 +36,7 @@ pub struct Arguments {
     /// compiler for it in `CC_<arch>_unknown_linux_musl`.
     #[arg(long, default_value = std::env::consts::ARCH, value_parser = ARCHITECTURES)]
     arch: String,
-    /// Where the tarball and SHA256SUMS go; `target/dist` when left out.
+    /// Where the tarball, the bundle and SHA256SUMS go; `target/dist` when left out.
     #[arg(long)]
     output: Option<PathBuf>,
     /// Then unpack it in fresh Debian systems, and run and serve there.
@@ -67,6 +67,13 @@ pub fn dist(arguments: &Arguments) -> Result<()> {
     let tree = scratch.path().join(&name);
     gather(&binary, &target, &tree, native)?;
     let tarball = tarball::pack(&tree, &output)?;
+    let bundle = output.join(format!("{name}.mcpb"));
+    let packed = [
+        "pack-bundle".as_ref(),
+        binary.as_os_str(),
+        bundle.as_os_str(),
+    ];
+    lab::check(&packed)?;
     tarball::sums(&output)?;
     println!("{}", tarball.display());
     if arguments.tried {

@@ -101,10 +101,11 @@ pub(crate) fn test(full: bool) -> bool {
 }
 
 /// Steps of the full run alone, each a command of the lab.
-const FULL: [(&str, &str); 4] = [
+const FULL: [(&str, &str); 5] = [
     ("sandbox tests in an emulated machine", "guest"),
     ("the systemd unit in an emulated machine", "unit"),
     ("the image with each set of flags", "image"),
+    ("clients that read what was written for them", "clients"),
     ("speed against the naive server", "bench"),
 ];
 

@@ -65,13 +65,13 @@ fn time() -> Result<u64> {
         .unwrap_or(0))
 }
 
-/// Writes `SHA256SUMS` over every tarball in `output`, for `sha256sum -c`.
+/// Writes `SHA256SUMS` over every tarball and bundle in `output`, for `sha256sum -c`.
 pub(super) fn sums(output: &Path) -> Result<()> {
     let list = fs::read_dir(output).context("failed to list the tarballs")?;
     let mut names: Vec<String> = list
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| name.ends_with(".tar.gz"))
+        .filter(|name| name.ends_with(".tar.gz") || name.ends_with(".mcpb"))
         .collect();
     names.sort();
     let mut sum = process::command("sha256sum");

@@ -42,7 +42,7 @@ variable CODEX_TOKEN, as in:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct McpArgs {
-    /// Let the server at this address answer: https, or http on this machine
+    /// Let the server at this address answer: https, or http on this machine; empty is as if left out
     #[arg(long, value_name = "URL", help_heading = "Server", value_hint = ValueHint::Url)]
     url: Option<String>,
     #[command(flatten)]
@@ -50,7 +50,8 @@ pub(super) struct McpArgs {
 }
 
 pub(super) fn mcp(args: &McpArgs, env: &Env) -> Result<Exit, Failure> {
-    if let Some(url) = &args.url {
+    // Bundles pass on a field that people may leave empty.
+    if let Some(url) = args.url.as_ref().filter(|url| !url.is_empty()) {
         return forward::forward(forward::named(url, &args.flags.0, env)?);
     }
     let mut settings = settings(&args.flags, env)?;

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::client::Client;
 use super::{is_known, now};
-use crate::outbound::{Guard, chain};
+use crate::outbound::{Guard, chain, led_astray};
 use crate::store::oauth::ClientRow;
 use crate::store::{Store, StoreError};
 
@@ -224,6 +224,9 @@ impl Clients {
             let request = http.get(url).header(header::ACCEPT, "application/json");
             let mut response = request.send().await.map_err(|error| {
                 tracing::debug!(error = %chain(&error), "failed to fetch a client's document");
+                if led_astray(&error) {
+                    return bad("is at an address that is not on the public internet");
+                }
                 outage("could not be fetched")
             })?;
             let status = response.status();

@@ -93,7 +93,8 @@ pub(in crate::http) async fn agree(
         return back(answer, &answer.url(&visit.site, &denied));
     }
     // A client's document may say something else by now.
-    if form.get("answer") != Some(answer.redirect.as_str()) {
+    let shown = form.get("answer").unwrap_or(&answer.redirect);
+    if shown != answer.redirect {
         let words = "What the client asks has changed. Look at it once more.";
         return page(&visit, &question, words);
     }
