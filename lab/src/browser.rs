@@ -1,5 +1,5 @@
 //! The server's pages and its files in a real browser without a window: the
-//! documentation is tried out, and hostile files are looked at.
+//! documentation is tried out, hostile files are looked at, and chats show runs.
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,17 @@ pub(crate) const BROWSER: Need = Need {
     required: true,
 };
 
-/// What the browser is told to do, and what must come of it.
-const SCRIPT: &str = "lab/browser/docs.mjs";
+/// What the browser does with the documentation and files, and what must come of it.
+const DOCS: &str = "lab/browser/docs.mjs";
+
+/// What it does with the view of a run as chats show it.
+const WIDGET: &str = "lab/browser/widget.mjs";
+
+/// Where the pictures of that view are put, for people to look at.
+const PICTURES: &str = "target/xtask/widget";
+
+/// The address by which the second server knows itself, so that its files have links.
+const PUBLIC_URL: (&str, &str) = ("CODEX_PUBLIC_URL", "https://code.example.com");
 
 /// Returns the browser's program.
 ///
@@ -32,17 +41,33 @@ pub(crate) fn find() -> Result<PathBuf> {
     browser.context("there is no chromium; `cargo xtask test` installs it")
 }
 
-/// Starts a server and lets a browser at it.
+/// Starts servers and lets a browser at them.
 pub(crate) fn browser(binary: &Path) -> Result<()> {
     let browser = find()?;
     let home = Home::new()?;
     let server = Server::start(binary, &home, &[])?;
+    script(DOCS, &browser, &server, &home, None)?;
+    drop(server);
+    let server = Server::start(binary, &home, &[PUBLIC_URL])?;
+    let pictures = process::root().join(PICTURES);
+    script(WIDGET, &browser, &server, &home, Some(&pictures))
+}
+
+/// Runs a script with the browser, the server's address and token, and `last`.
+fn script(
+    name: &str,
+    browser: &Path,
+    server: &Server,
+    home: &Home,
+    last: Option<&Path>,
+) -> Result<()> {
     let mut node = process::command("/usr/bin/node");
-    node.arg(process::root().join(SCRIPT))
+    node.arg(process::root().join(name))
         .arg(browser)
         .arg(format!("http://{}", server.address))
         .arg(server.token().unwrap_or_default())
+        .args(last)
         .env("PATH", CLEAN_PATH)
         .env("TMPDIR", home.tmp());
-    process::run("pass the checks in a browser", &mut node)
+    process::run(&format!("pass the checks of {name}"), &mut node)
 }
