@@ -86,7 +86,7 @@ const at = (server) => `http://127.0.0.1:${server.address().port}`;
 
 // A chat with one card. `chat(state)` makes the view, `tell(method, params)` sends it a notification.
 class Chat {
-  static async open(hosts, size, { theme = "light", variables = {}, abilities = ALL, insets = undefined } = {}) {
+  static async open(hosts, size, { theme = "light", variables = {}, abilities = ALL, insets = undefined, isSilent = false } = {}) {
     const chat = new Chat();
     chat.page = await browser.page("about:blank");
     // The frame may be a process, and so a session, of its own.
@@ -105,8 +105,8 @@ class Chat {
     await chat.page.tab("Page.navigate", { url: `${at(hosts.chat)}/` });
     await chat.page.until("the host", "typeof host === 'object'");
     const context = { theme, styles: { variables }, displayMode: "inline", platform: "web", locale: "en", safeAreaInsets: insets };
-    await chat.page.evaluate(`host.begin(${JSON.stringify({ context, abilities })})`);
-    await chat.page.until("the handshake", "host.isReady");
+    await chat.page.evaluate(`host.isSilent = ${isSilent}; host.begin(${JSON.stringify({ context, abilities })})`);
+    await chat.page.until("the handshake", isSilent ? "host.heard.length > 0" : "host.isReady");
     return chat;
   }
 
@@ -350,6 +350,16 @@ async function files(hosts) {
   await chat.insideUntil("the refusal", "document.getElementById('told').textContent.includes('was not downloaded: denied by the user')");
   await chat.close("files-light-phone");
 
+  const large = { code: "open('large.bin', 'wb').write(bytes(6 << 20))" };
+  const linked = await Chat.open(hosts, "phone", { theme: "dark" });
+  const big = await run(large);
+  await linked.show(large, big);
+  await linked.press("Download large.bin");
+  const { params } = await linked.until("ui/download-file");
+  const link = { type: "resource_link", uri: big.structuredContent.files[0].url, name: "large.bin" };
+  check(Object.entries(link).every(([key, value]) => params.contents[0][key] === value), "a file that is too large to be read is handed over as a link");
+  await linked.close("large-file-dark-phone");
+
   const links = await Chat.open(hosts, "desktop", { theme: "dark", abilities: { openLinks: {} } });
   await links.show(given, result);
   await links.press("Download sales.csv");
@@ -436,6 +446,14 @@ async function crooked(hosts) {
 
 async function themes(hosts) {
   const colours = "(() => { const s = getComputedStyle(document.body); return [s.backgroundColor, s.color].join(); })()";
+  const silent = await Chat.open(hosts, "phone", { isSilent: true });
+  const schemes = [];
+  for (const value of ["light", "dark"]) {
+    await browser.call("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value }] }, await silent.frame);
+    schemes.push(await silent.inside(colours));
+  }
+  check(schemes[0] !== schemes[1], `before the host says its theme it is the browser's: ${schemes.join(" ")}`);
+  await silent.page.tab("Page.close");
   const chat = await Chat.open(hosts, "desktop", { theme: "light" });
   const given = { code: "print('hello')" };
   await chat.show(given, await run(given));
