@@ -165,7 +165,7 @@ impl Desk<'_> {
             .env("CODEX_TOKEN", token)
             // Gemini lists nothing as connected in a folder that nobody vouched for.
             .env("GEMINI_CLI_TRUST_WORKSPACE", "true")
-            .current_dir(desk);
+            .current_dir(command.get_current_dir().unwrap_or(desk));
         let output = bounded.output().with_context(|| {
             let program = command.get_program().to_string_lossy();
             format!("failed to start {program} with `timeout`")
