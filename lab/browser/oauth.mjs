@@ -7,8 +7,12 @@
 import { createHash, X509Certificate } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import { Chromium } from "./chromium.mjs";
+
+// Milliseconds for a browser to come to where an answer goes.
+const PATIENCE = 8_000;
 
 // Sizes of windows that pictures are taken in.
 const SIZES = {
@@ -63,10 +67,14 @@ export class Consent {
     await evaluate(`document.querySelector("[name=decision][value=${decision}]").click()`);
   }
 
-  // The host of the page that it came to in the end.
+  // The host of the client that it came to in the end, or the page where it stopped.
   async landed() {
-    await this.page.until("the page where the answer lands", "document.querySelector('#landed')");
-    return this.page.evaluate("location.host");
+    const { evaluate } = this.page;
+    for (const end = Date.now() + PATIENCE; Date.now() < end; await sleep(50)) {
+      const host = await evaluate("document.querySelector('#landed') && location.host").catch(() => null);
+      if (host) return host;
+    }
+    return evaluate("location.href + document.body.innerText");
   }
 
   // Takes pictures at each size; gives whether the page fits each.

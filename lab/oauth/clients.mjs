@@ -40,7 +40,7 @@ async function go(browser, { name, id, redirect, says, known, members }, nth) {
   const answer = next(to);
   await consent.decide("allow", { token, host: known ? undefined : hostname });
   const landed = await consent.landed();
-  client.check("the browser lands at the client", landed === new URL(to).host, landed);
+  if (!client.check("the browser lands at the client", landed === new URL(to).host, landed)) return;
   await client.take(await answer);
   await client.live();
 }
@@ -50,7 +50,8 @@ async function refuse(browser) {
   let consent = await Consent.open(browser, known.request());
   const answer = next(known.redirect);
   await consent.decide("deny");
-  await consent.landed();
+  const landed = await consent.landed();
+  known.check("the browser lands at the client", landed === new URL(known.redirect).host, landed);
   const query = known.judge(await answer, "the client is told, by whom and about what");
   known.check("it is told access_denied and gets no code", query.get("error") === "access_denied" && !query.has("code"), query.toString());
   const strange = new Client({ name: "no to a stranger", base, id: STRANGER, redirect: "https://app.stranger.example/callback" });
@@ -83,6 +84,7 @@ async function frame(browser) {
     said.push(...browser.complaints.splice(0));
     await new Promise((done) => setTimeout(done, 50));
   }
+  client.check("a foreign page that frames the question is refused", refused(), said);
   // The browser's own page about the refusal stands there.
   const { targetInfos } = await browser.call("Target.getTargets");
   const { targetId } = targetInfos.find((one) => one.type === "iframe");

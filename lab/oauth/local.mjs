@@ -33,7 +33,7 @@ async function vscode(browser, host) {
   const answer = next(redirect);
   await consent.decide("allow", { token });
   const landed = await consent.landed();
-  client.check("the browser lands at the editor's port", landed === `127.0.0.1:${back}`, landed);
+  if (!client.check("the browser lands at the editor's port", landed === `127.0.0.1:${back}`, landed)) return;
   await client.take(await answer);
   await client.live();
 }
@@ -69,6 +69,6 @@ export async function play() {
   const browser = start(setting);
   for (const host of ["127.0.0.1", "localhost"]) await part(host, () => vscode(browser, host));
   await part("an app with its own scheme", cursor);
-  check("the browser had nothing to say of the pages", browser.complaints.length === 0, browser.complaints);
+  check("the browser had nothing to say of the pages here", browser.complaints.length === 0, browser.complaints);
   await browser.close();
 }
