@@ -3,7 +3,7 @@
 
 import { Consent, start } from "../browser/oauth.mjs";
 import { Client } from "./client.mjs";
-import { CHATGPT, CLAUDE, CLAUDE_CODE, STRANGER, came, listen, next, open } from "./hosts.mjs";
+import { CHATGPT, CLAUDE, CLAUDE_CODE, STRANGER, came, leadOn, listen, next, open } from "./hosts.mjs";
 import { address, check, part, secret, setting } from "./play.mjs";
 
 const { url: base, token } = setting.named;
@@ -43,6 +43,32 @@ async function go(browser, { name, id, redirect, says, known, members }, nth) {
   if (!client.check("the browser lands at the client", landed === new URL(to).host, landed)) return;
   await client.take(await answer);
   await client.live();
+}
+
+// Clients whose address leads on, to another host than the one that was agreed to:
+// browsers hold every step after a form against the policy of the form's page.
+async function lead(browser) {
+  const own = `http://localhost:${await port()}/callback`;
+  const ipv6 = `http://[::1]:${await port()}/callback`;
+  const ways = [
+    ["ChatGPT", CHATGPT, clients[0].redirect, "https://app.stranger.example/connected"],
+    ["Claude", CLAUDE, "https://claude.ai/api/mcp/auth_callback", "https://claude.com/connected"],
+    ["Claude Code", CLAUDE_CODE, own, "https://claude.ai/connected"],
+    ["a stranger", STRANGER, "https://app.stranger.example/callback", "https://other.stranger.example/connected"],
+    ["a program at IPv6", undefined, ipv6, undefined],
+  ];
+  for (const [who, id, redirect, to] of ways) {
+    const client = new Client({ name: to ? `${who} leads on` : who, base, id, redirect });
+    if (!id) await (await client.discover()).register({ client_name: who, token_endpoint_auth_method: "none" });
+    if (to) leadOn(redirect, to);
+    const consent = await Consent.open(browser, client.request());
+    const { typed } = await consent.read();
+    const answer = next(redirect);
+    await consent.decide("allow", { token, host: typed ? new URL(redirect).hostname : undefined });
+    const landed = await consent.landed();
+    client.check("the browser gets to its end", landed === new URL(to ?? redirect).host, landed);
+    secret(client.judge(await answer, "the answer came on the way").get("code"));
+  }
 }
 
 async function refuse(browser) {
@@ -99,11 +125,12 @@ export async function play() {
   const browser = start(setting);
   for (const [nth, client] of clients.entries()) await part(client.name, () => go(browser, client, nth));
   await part("no", () => refuse(browser));
+  await part("on", () => lead(browser));
   // Who says no, or asks badly, gets a page with the status of a bad request.
   const said = browser.complaints.splice(0).filter((one) => !one.includes("the server responded with a status of 400"));
   check("the browser had nothing to say of the pages", said.length === 0, said);
   await part("framed", () => frame(browser));
-  const hosts = [base, "https://chatgpt.com", "https://claude.ai", "https://claude.com", "https://app.stranger.example", "https://other.stranger.example", "http://localhost:"];
+  const hosts = [base, "https://chatgpt.com", "https://claude.ai", "https://claude.com", "https://app.stranger.example", "https://other.stranger.example", "http://localhost:", "http://[::1]:"];
   const others = browser.asked.filter((one) => !hosts.some((host) => one.startsWith(host)) && !/^(data|about|chrome)/.test(one));
   check("the browser asked nobody else", others.length === 0, others);
   await browser.close();

@@ -3,7 +3,7 @@
 // told it and at one that was not, through the proxy and past it, with honest headers
 // and with forged ones. No answer may name the forger's host.
 
-import { Client, decide } from "./client.mjs";
+import { Client, decide, leadsTo } from "./client.mjs";
 import { CHATGPT, open } from "./hosts.mjs";
 import { address, ask, callTools, check, part, secret, setting } from "./play.mjs";
 
@@ -57,8 +57,7 @@ async function consent(at, base, headers) {
   const asked = client.request().replace(base, at);
   const page = await ask(asked, { headers });
   const denied = await decide(asked, { decision: "deny" }, { headers: { ...headers, Origin: base } });
-  const to = denied.headers.location ?? denied.text;
-  return [["page that asks", page.text], ["issuer of an answer", decodeURIComponent(to)]];
+  return [["page that asks", page.text], ["issuer of an answer", leadsTo(denied).searchParams.get("iss")]];
 }
 
 function judge(what, found, base) {

@@ -127,8 +127,21 @@ function serve(request, answer) {
     answer.writeHead(200, { ...JSON_TYPE, "Cache-Control": "max-age=3600" });
     return answer.end(JSON.stringify(documents[url] ?? stranger(url)));
   }
+  land(request, answer, host);
+}
+
+// Where an answer comes to; where it leads on if a client's does, as `leadOn` says.
+const onward = new Map();
+
+export function leadOn(redirect, to) {
+  onward.set(redirect.replace(/^https?:\/\//, ""), to);
+}
+
+function land(request, answer, host) {
+  const to = onward.get(host + request.url.split("?")[0]);
+  if (to) return answer.writeHead(302, { Location: to }).end();
   answer.setHeader("Content-Type", "text/html");
-  return answer.end(`<link rel=icon href=data:,><p id=landed>${host}</p>`);
+  answer.end(`<link rel=icon href=data:,><p id=landed>${host}</p>`);
 }
 
 // Opens them all.
@@ -146,8 +159,7 @@ export async function open() {
 export async function listen() {
   const server = createPlain((request, answer) => {
     told(`http://${request.headers.host}${request.url}`);
-    answer.setHeader("Content-Type", "text/html");
-    answer.end("<link rel=icon href=data:,><p id=landed>this machine</p>");
+    land(request, answer, request.headers.host);
   });
   await new Promise((done) => server.listen(0, done));
   server.unref();

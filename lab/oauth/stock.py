@@ -13,7 +13,6 @@ import json
 import os
 import re
 import traceback
-import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -62,13 +61,6 @@ class Storage:
         self.client = client
 
 
-class Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: where it leads is the answer."""
-
-    def redirect_request(self, *_):
-        return None
-
-
 class Person:
     """Agrees on the page, and carries the answer back."""
 
@@ -79,11 +71,9 @@ class Person:
         query = html.unescape(re.search(r'name="query" value="([^"]*)"', page)[1])
         form = urllib.parse.urlencode({"query": query, "token": TOKEN, "decision": "allow"}).encode()
         request = urllib.request.Request(url.split("?")[0], form, {"Origin": BASE})
-        try:
-            urllib.request.build_opener(Stay).open(request)
-        except urllib.error.HTTPError as reply:
-            location = urllib.parse.urlparse(reply.headers["Location"])
-            self.answer = dict(urllib.parse.parse_qsl(location.query))
+        agreed = urllib.request.urlopen(request).read().decode()
+        onward = html.unescape(re.search(r'content="0;url=([^"]*)"', agreed)[1])
+        self.answer = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(onward).query))
         secret(self.answer["code"])
 
     async def redirect(self, url):
