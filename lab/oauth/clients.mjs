@@ -51,7 +51,7 @@ async function lead(browser) {
   const own = `http://localhost:${await port()}/callback`;
   const ipv6 = `http://[::1]:${await port()}/callback`;
   const ways = [
-    ["ChatGPT", CHATGPT, clients[0].redirect, "https://app.stranger.example/connected"],
+    ["ChatGPT", CHATGPT, clients[0].redirect, "https://chatgpt.com/connected"],
     ["Claude", CLAUDE, "https://claude.ai/api/mcp/auth_callback", "https://claude.com/connected"],
     ["Claude Code", CLAUDE_CODE, own, "https://claude.ai/connected"],
     ["a stranger", STRANGER, "https://app.stranger.example/callback", "https://other.stranger.example/connected"],

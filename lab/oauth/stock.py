@@ -13,6 +13,7 @@ import json
 import os
 import re
 import traceback
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -61,6 +62,13 @@ class Storage:
         self.client = client
 
 
+class Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: where it leads is the answer."""
+
+    def redirect_request(self, *_):
+        return None
+
+
 class Person:
     """Agrees on the page, and carries the answer back."""
 
@@ -71,9 +79,13 @@ class Person:
         query = html.unescape(re.search(r'name="query" value="([^"]*)"', page)[1])
         form = urllib.parse.urlencode({"query": query, "token": TOKEN, "decision": "allow"}).encode()
         request = urllib.request.Request(url.split("?")[0], form, {"Origin": BASE})
-        agreed = urllib.request.urlopen(request).read().decode()
-        onward = html.unescape(re.search(r'content="0;url=([^"]*)"', agreed)[1])
-        self.answer = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(onward).query))
+        try:
+            # By a page that goes on by itself, or by a redirect.
+            page = urllib.request.build_opener(Stay).open(request).read().decode()
+            leads = html.unescape(re.search(r'content="0;url=([^"]*)"', page)[1])
+        except urllib.error.HTTPError as reply:
+            leads = reply.headers["Location"]
+        self.answer = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(leads).query))
         secret(self.answer["code"])
 
     async def redirect(self, url):

@@ -94,6 +94,14 @@ pub(crate) fn is_known(host: &str) -> bool {
     KNOWN.iter().any(|(known, _)| *known == host)
 }
 
+/// Returns the origins that people know, as policies write them.
+fn known_origins() -> String {
+    let mut hosts: Vec<&str> = KNOWN.iter().map(|(host, _)| *host).collect();
+    hosts.dedup();
+    let origins: Vec<String> = hosts.iter().map(|host| format!("https://{host}")).collect();
+    origins.join(" ")
+}
+
 /// Says whether a known host takes answers at a path.
 fn known_path(host: &str, path: &str) -> bool {
     KNOWN.iter().any(|(known, prefix)| {

@@ -108,13 +108,17 @@ impl Answer {
         self.trust != Trust::Stranger
     }
 
-    /// Returns the origin that a form may end at by a redirect; `None` where it
-    /// goes by a page of its own: browsers hold every hop after a form against the
-    /// policy of the page with the form, and no policy can name an IPv6 address.
-    pub(crate) fn form_source(&self) -> Option<String> {
+    /// Returns the sources, as policies write them, that a form may end at by a
+    /// redirect; `None` where it goes by a page of its own. Browsers hold every hop
+    /// after a form against the policy of the page with the form: programs of this
+    /// machine lead on to a page of their makers, the sites that people know to each
+    /// other, strangers anywhere. No policy can name an IPv6 address.
+    pub(crate) fn form_sources(&self) -> Option<String> {
         match (&self.receiver.kind, self.trust) {
-            (ReceiverKind::Local { origin }, _) if !origin.contains('[') => Some(origin.clone()),
-            (ReceiverKind::Site { host, .. }, Trust::Known) => Some(format!("https://{host}")),
+            (ReceiverKind::Local { origin }, _) if !origin.contains('[') => {
+                Some(format!("{origin} https:"))
+            }
+            (ReceiverKind::Site { .. }, Trust::Known) => Some(super::known_origins()),
             _ => None,
         }
     }
@@ -311,6 +315,7 @@ mod tests {
         assert_eq!(asked.scopes, super::super::OFFERED);
     }
 
+    const KNOWN: Option<&str> = Some("https://chatgpt.com https://claude.ai https://claude.com");
     const CHATGPT: &str = "https://chatgpt.com/oauth/client.json";
 
     /// A redirect URI, a client's id, what is known of it, and where a form may end.
@@ -319,25 +324,25 @@ mod tests {
             "https://chatgpt.com/connector_platform_oauth_redirect",
             "x",
             Trust::Known,
-            Some("https://chatgpt.com"),
+            KNOWN,
         ),
         (
             "https://chatgpt.com/connector/oauth/abc",
             "x",
             Trust::Known,
-            Some("https://chatgpt.com"),
+            KNOWN,
         ),
         (
             "https://claude.ai/api/mcp/auth_callback",
             "x",
             Trust::Known,
-            Some("https://claude.ai"),
+            KNOWN,
         ),
         (
             "https://claude.com/api/mcp/auth_callback",
             "x",
             Trust::Known,
-            Some("https://claude.com"),
+            KNOWN,
         ),
         // Another place there may lead anywhere, but for the host's own client.
         (
@@ -346,12 +351,7 @@ mod tests {
             Trust::Stranger,
             None,
         ),
-        (
-            "https://chatgpt.com/new",
-            CHATGPT,
-            Trust::Known,
-            Some("https://chatgpt.com"),
-        ),
+        ("https://chatgpt.com/new", CHATGPT, Trust::Known, KNOWN),
         ("https://claude.ai/new", CHATGPT, Trust::Stranger, None),
         (
             "https://chatgpt.com/connector/oauth/../../x",
@@ -388,13 +388,13 @@ mod tests {
             "http://127.0.0.1:5555/cb",
             "x",
             Trust::Local,
-            Some("http://127.0.0.1:5555"),
+            Some("http://127.0.0.1:5555 https:"),
         ),
         (
             "http://localhost/cb",
             "x",
             Trust::Local,
-            Some("http://localhost"),
+            Some("http://localhost https:"),
         ),
         ("http://[::1]:5/cb", "x", Trust::Local, None),
         ("cursor://a/b", "x", Trust::Stranger, None),
@@ -411,7 +411,7 @@ mod tests {
                 trust: receiver.trust(id, &listed),
                 receiver,
             };
-            let source = answer.form_source();
+            let source = answer.form_sources();
             assert_eq!(
                 (answer.trust, source.as_deref()),
                 (*trust, *form_source),

@@ -395,7 +395,7 @@ fn who_says_no_sends_nobody_to_unknown_places() {
     let page = server.get(&format!("/oauth/authorize?{}", known.query(&[])));
     let policy = page.header("content-security-policy").expect("a policy");
     assert!(
-        policy.contains("form-action 'self' http://127.0.0.1:33418;"),
+        policy.contains("form-action 'self' http://127.0.0.1:33418 https:;"),
         "{policy}"
     );
     assert!(

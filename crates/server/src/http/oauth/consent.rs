@@ -238,7 +238,7 @@ async fn grant(
         "a client was granted access"
     );
     let url = asked.answer.url(&visit.site, &[("code", code.reveal())]);
-    match asked.answer.form_source() {
+    match asked.answer.form_sources() {
         Some(_) => see_other(&url),
         None => granted(&asked.answer, &url),
     }
@@ -331,8 +331,8 @@ fn page(visit: &Visit, question: &Question, problem: &str) -> Response {
         ],
     );
     // Browsers hold the redirect after a form against the form's policy.
-    let source = match answer.form_source() {
-        Some(origin) => format!("'self' {origin}"),
+    let source = match answer.form_sources() {
+        Some(sources) => format!("'self' {sources}"),
         None => "'self'".to_owned(),
     };
     guarded(Html(html).into_response(), &source, SAME_ORIGIN)
