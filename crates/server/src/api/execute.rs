@@ -4,6 +4,7 @@
 //! field, what was sent and the cure. Only shapes are checked here; whether a
 //! value is allowed (length, path, name) is the engine's to say.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -334,18 +335,31 @@ fn encoding(at: usize, value: &Value) -> Result<Encoding, Problem> {
 fn draft_file(at: usize, file: FileIn) -> Result<DraftFile, Problem> {
     let content = match file.encoding {
         Encoding::Utf8 => file.content.into_bytes(),
-        Encoding::Base64 => BASE64.decode(&file.content).map_err(|error| {
-            Problem::field(
-                format!("files[{at}].content"),
-                &format!("is not Base64: {}", base64_fault(&error)),
-                "Send standard Base64 with padding, or set `encoding` to \"utf8\".",
-            )
-        })?,
+        Encoding::Base64 => BASE64
+            .decode(without_breaks(&file.content))
+            .map_err(|error| {
+                Problem::field(
+                    format!("files[{at}].content"),
+                    &format!("is not Base64: {}", base64_fault(&error)),
+                    "Send standard Base64 with padding, or set `encoding` to \"utf8\".",
+                )
+            })?,
     };
     Ok(DraftFile {
         path: file.path,
         content,
     })
+}
+
+/// Returns Base64 without the white space by which `base64 FILE` and mails break it
+/// into lines.
+fn without_breaks(text: &str) -> Cow<'_, [u8]> {
+    let is_space = |byte: &u8| byte.is_ascii_whitespace();
+    if !text.as_bytes().iter().any(is_space) {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let letters = text.bytes().filter(|byte| !is_space(byte));
+    Cow::Owned(letters.collect())
 }
 
 fn base64_fault(error: &base64::DecodeError) -> String {

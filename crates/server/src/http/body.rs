@@ -1,9 +1,11 @@
-//! Request bodies: read within bounds, and read to the end when refused.
+//! Request bodies: read and unpacked within bounds, and read to the end when
+//! refused.
 //!
 //! A client that is still sending when its connection closes often loses the
 //! answer to a reset. So what a handler left unread is read and thrown away
 //! for a while before the refusal is sent.
 
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +14,8 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, header};
-use engine::Owner;
+use engine::{Owner, quote};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, SizeHint};
 
@@ -44,6 +47,7 @@ pub(super) async fn read(
     limit: usize,
     patience: Duration,
 ) -> Result<(Bytes, ByteShare), Problem> {
+    let coding = coding(headers)?;
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -62,7 +66,127 @@ pub(super) async fn read(
             ),
         )
     })??;
-    Ok((bytes, room))
+    match coding {
+        None => Ok((bytes, room)),
+        Some(coding) => unpack(bytes, coding, limit, room).await,
+    }
+}
+
+/// How a body is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    /// By name zlib's format; some send the bare stream.
+    Deflate,
+}
+
+/// The codings that bodies may have, for `Accept-Encoding`.
+pub(super) const CODINGS: &str = "gzip, deflate";
+
+/// Packed bytes that are unpacked where they arrive: deflate makes at most a
+/// thousand bytes of one, in a few milliseconds.
+const SMALL: usize = 4 * 1024;
+
+/// Bytes that are unpacked at once.
+const PIECE: usize = 64 * 1024;
+
+/// Reads how a body is packed.
+fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Problem> {
+    let mut found = None;
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+        for name in text.split(',').map(str::trim) {
+            let coding = match name {
+                "" | "identity" => continue,
+                "gzip" | "x-gzip" => Coding::Gzip,
+                "deflate" => Coding::Deflate,
+                other => return Err(unknown_coding(other)),
+            };
+            if found.replace(coding).is_some() {
+                return Err(unknown_coding(&text));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn unknown_coding(name: &str) -> Problem {
+    Problem::new(
+        Code::UnsupportedMediaType,
+        format!(
+            "The Content-Encoding \"{}\" is not taken. Send the body as it is, or packed once by gzip or deflate.",
+            quote(name)
+        ),
+    )
+}
+
+/// Unpacks a body, which has the same limit as one that comes unpacked, and is
+/// counted as it grows.
+async fn unpack(
+    packed: Bytes,
+    coding: Coding,
+    limit: usize,
+    room: ByteShare,
+) -> Result<(Bytes, ByteShare), Problem> {
+    if packed.len() <= SMALL {
+        return unpacked(&packed, coding, limit, room);
+    }
+    let unpacking = tokio::task::spawn_blocking(move || unpacked(&packed, coding, limit, room));
+    unpacking.await.map_err(|error| {
+        tracing::error!(%error, "unpacking a body panicked");
+        Problem::internal()
+    })?
+}
+
+fn unpacked(
+    packed: &[u8],
+    coding: Coding,
+    limit: usize,
+    mut room: ByteShare,
+) -> Result<(Bytes, ByteShare), Problem> {
+    let mut reader: Box<dyn Read + '_> = match coding {
+        Coding::Gzip => Box::new(MultiGzDecoder::new(packed)),
+        // Zlib's first two bytes are a multiple of 31 (RFC 1950, 2.2).
+        Coding::Deflate => match packed {
+            [first, second, ..]
+                if first & 0xf == 8 && u16::from_be_bytes([*first, *second]) % 31 == 0 =>
+            {
+                Box::new(ZlibDecoder::new(packed))
+            }
+            _ => Box::new(DeflateDecoder::new(packed)),
+        },
+    };
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = match reader.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(badly_packed(coding, &error)),
+        };
+        if bytes.len() + read > limit {
+            return Err(too_large(limit));
+        }
+        if !room.grow(read as u64) {
+            return Err(no_room());
+        }
+        bytes.extend_from_slice(&piece[..read]);
+    }
+    Ok((bytes.into(), room))
+}
+
+fn badly_packed(coding: Coding, error: &io::Error) -> Problem {
+    let name = match coding {
+        Coding::Gzip => "gzip",
+        Coding::Deflate => "deflate",
+    };
+    Problem::new(
+        Code::InvalidRequest,
+        format!(
+            "The body is not what its Content-Encoding \"{name}\" says: {error}. Pack it again, or send it as it is, without that header."
+        ),
+    )
 }
 
 fn no_room() -> Problem {
@@ -187,6 +311,65 @@ mod tests {
         });
         assert_eq!(shares.held(), 0);
         received.map_err(|problem| problem.code)
+    }
+
+    fn packed(bytes: &[u8], coding: &str) -> Vec<u8> {
+        use flate2::Compression;
+        use flate2::read::{DeflateEncoder, GzEncoder, ZlibEncoder};
+        let level = Compression::best();
+        let mut out = Vec::new();
+        let read = match coding {
+            "gzip" => GzEncoder::new(bytes, level).read_to_end(&mut out),
+            "zlib" => ZlibEncoder::new(bytes, level).read_to_end(&mut out),
+            _ => DeflateEncoder::new(bytes, level).read_to_end(&mut out),
+        };
+        read.expect("packed");
+        out
+    }
+
+    #[tokio::test]
+    async fn packed_bodies_have_the_same_limit() {
+        const LIMIT: usize = 1 << 20;
+        let check = async |coding: &str, body: Vec<u8>, expected: Result<&[u8], Code>| {
+            let mut headers = HeaderMap::new();
+            let value = header::HeaderValue::from_str(coding).expect("a value");
+            headers.insert(header::CONTENT_ENCODING, value);
+            let shares = ByteShares::new(4 * LIMIT as u64);
+            let owner = (&shares, &Owner::default());
+            let body = Body::from(body);
+            let received = read(&headers, body, owner, LIMIT, Duration::from_secs(9)).await;
+            let received = received.as_ref().map(|(bytes, _)| bytes.as_ref());
+            let received = received.map_err(|problem| problem.code);
+            assert!(
+                received == expected,
+                "{coding}: {:?}",
+                received.map(<[u8]>::len)
+            );
+        };
+        let text = b"{\"code\": \"print(1)\"}".as_slice();
+        check("gzip", packed(text, "gzip"), Ok(text)).await;
+        check("x-gzip", packed(text, "gzip"), Ok(text)).await;
+        check("GZIP, identity", packed(text, "gzip"), Ok(text)).await;
+        check("deflate", packed(text, "zlib"), Ok(text)).await;
+        check("deflate", packed(text, "raw"), Ok(text)).await;
+        check("identity", text.to_vec(), Ok(text)).await;
+        let large = vec![b'a'; LIMIT];
+        check("gzip", packed(&large, "gzip"), Ok(&large)).await;
+        // Much of nothing, in less than a KiB and in more than is unpacked in place.
+        for coding in ["gzip", "zlib", "raw"] {
+            let name = if coding == "gzip" { "gzip" } else { "deflate" };
+            for size in [LIMIT + 1, 64 * LIMIT] {
+                let bomb = packed(&vec![0; size], coding);
+                check(name, bomb, Err(Code::BodyTooLarge)).await;
+            }
+        }
+        check("gzip", text.to_vec(), Err(Code::InvalidRequest)).await;
+        let mut cut = packed(text, "gzip");
+        cut.truncate(cut.len() - 3);
+        check("gzip", cut, Err(Code::InvalidRequest)).await;
+        for coding in ["br", "zstd", "gzip, gzip", "compress", "x"] {
+            check(coding, text.to_vec(), Err(Code::UnsupportedMediaType)).await;
+        }
     }
 
     /// A body that never comes.

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument as _;
 
 use super::access_log::{Note, Record};
-use super::body::Lent;
+use super::body::{CODINGS, Lent};
 use super::metrics::Metrics;
 use crate::api::error::whole_seconds;
 use crate::api::{Code, Problem};
@@ -131,6 +131,9 @@ fn render(mut response: Response, id: &str) -> (Response, Option<Code>) {
         headers
             .entry(header::WWW_AUTHENTICATE)
             .or_insert(HeaderValue::from_static("Bearer"));
+    }
+    if problem.code == Code::UnsupportedMediaType {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(CODINGS));
     }
     if problem.code == Code::RequestTimeout {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

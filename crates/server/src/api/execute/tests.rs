@@ -17,7 +17,7 @@ fn a_full_request_becomes_a_draft() {
         r#"{"code": "x", "language": "js", "timeout": 2.5, "stdin": "in", "args": ["-v"],
             "env": {"A": "1"}, "memory_mb": 256.0, "explain": true, "files": [
             {"path": "a.txt", "content": "hi"},
-            {"path": "b.bin", "content": "/wA=", "encoding": "base64"}]}"#,
+            {"path": "b.bin", "content": "/w\n A=\r\n", "encoding": "base64"}]}"#,
     )
     .expect("valid");
     assert_eq!(draft.code, "x");
