@@ -62,17 +62,18 @@ pub enum BadLink {
 }
 
 impl Signature {
-    /// Reads `expires=SECONDS&signature=TEXT`, in either order and nothing
-    /// else; `None` for anything that this server would never write.
+    /// Reads `expires=SECONDS&signature=TEXT`, in either order, however it is
+    /// percent-encoded, and among whatever chats and mails add to links: that is not
+    /// signed, and says nothing. `None` for what this server would never write.
     #[must_use]
     pub fn parse(query: &str) -> Option<Self> {
         let (mut expires, mut signature) = (None, None);
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=')?;
-            let slot = match name {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            // Copied out of HTML, the second name keeps the end of `&amp;`.
+            let slot = match name.strip_prefix("amp;").unwrap_or(&name) {
                 "expires" => &mut expires,
                 "signature" => &mut signature,
-                _ => return None,
+                _ => continue,
             };
             if slot.replace(value).is_some() {
                 return None;
@@ -87,7 +88,7 @@ impl Signature {
         }
         Some(Self {
             expires: expires.parse().ok()?,
-            bytes: URL_SAFE_NO_PAD.decode(signature).ok()?,
+            bytes: URL_SAFE_NO_PAD.decode(signature.as_bytes()).ok()?,
         })
     }
 }
@@ -260,13 +261,42 @@ mod tests {
         };
         check(&format!("expires=2000&signature={text}"), true);
         check(&format!("signature={text}&expires=2000"), true);
-        check(&format!("expires=2000&signature={text}&x=1"), false);
+        for more in [
+            "&x=1",
+            "&",
+            "&&",
+            "&utm_source=chatgpt.com",
+            "&fbclid=IwAR0",
+            "&x",
+            "&=",
+            "#a",
+        ] {
+            let good = more != "#a";
+            check(&format!("expires=2000&signature={text}{more}"), good);
+            check(
+                &format!(
+                    "{}&expires=2000&signature={text}",
+                    more.trim_start_matches('&')
+                ),
+                true,
+            );
+        }
+        check(&format!("expires=2000&amp;signature={text}"), true);
+        check(
+            &format!("expires=2000&signature={}", text.replace('A', "%41")),
+            true,
+        );
+        check(&format!("%65xpires=2000&signature={text}"), true);
+        check(
+            &format!("expires=2000&signature={text}&amp;signature={text}"),
+            false,
+        );
         check(
             &format!("expires=2000&expires=2000&signature={text}"),
             false,
         );
         check(&format!("expires=02000&signature={text}"), false);
-        check(&format!("expires=%32000&signature={text}"), false);
+        check(&format!("expires=%32000&signature={text}"), true);
         check(&format!("expires=+2000&signature={text}"), false);
         check(&format!("expires=-1&signature={text}"), false);
         check(&format!("expires=&signature={text}"), false);

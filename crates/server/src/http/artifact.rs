@@ -37,8 +37,9 @@ const POLICY: &str = "sandbox; default-src 'none'; img-src 'self' data:; media-s
 /// Whether a request comes with a signed link, good or bad: then the
 /// signature alone decides, and no token is asked for.
 pub(super) fn is_signed(request: &Request) -> bool {
-    let query = request.uri().query();
-    query.is_some_and(|query| query.contains("signature="))
+    let query = request.uri().query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes())
+        .any(|(name, _)| matches!(&*name, "signature" | "amp;signature"))
 }
 
 /// Download a file

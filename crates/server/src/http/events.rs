@@ -117,13 +117,13 @@ fn last(
     let (name, mut content) = match answer {
         Ok(answer) => {
             context.note_run(&answer.status);
-            ("end", answer.to_json())
+            ("end", one_line(answer.to_json()))
         }
         Err(problem) => {
             context.note_run("failed");
             let document = serde_json::to_vec(&problem.document(&context.request_id));
             let document = document.expect("strings and numbers always serialise");
-            ("error", document)
+            ("error", one_line(document))
         }
     };
     content.extend_from_slice(b"\n\n");
@@ -141,7 +141,8 @@ fn response(receiver: mpsc::Receiver<Message>) -> Response {
     }));
     response.extensions_mut().insert(LogAtEnd);
     for (name, value) in [
-        (header::CONTENT_TYPE, "text/event-stream"),
+        // Without the charset HTTP clients take text for Latin-1.
+        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
         // What makes nginx and its kin pass each event on at once.
         (HeaderName::from_static("x-accel-buffering"), "no"),
@@ -328,13 +329,45 @@ impl Writer {
     }
 }
 
-/// An event as it is written. JSON has no line ends of its own, so the data is
-/// one line whatever it says.
+/// An event as it is written.
 fn frame(id: u64, name: &str, data: &impl Serialize) -> Bytes {
+    let data = serde_json::to_vec(data).expect("strings and numbers always serialise");
     let mut bytes = head(id, name).into_bytes();
-    serde_json::to_writer(&mut bytes, data).expect("strings and numbers always serialise");
+    bytes.extend(one_line(data));
     bytes.extend_from_slice(b"\n\n");
     bytes.into()
+}
+
+/// Returns the same JSON on one line, whatever it says, for whoever counts as line
+/// ends what Unicode does: the three of them that JSON lets stand are escaped.
+/// Else a program could print what such a client takes for an event.
+fn one_line(json: Vec<u8>) -> Vec<u8> {
+    const ENDS: [(&[u8], &[u8]); 3] = [
+        ("\u{85}".as_bytes(), b"\\u0085"),
+        ("\u{2028}".as_bytes(), b"\\u2028"),
+        ("\u{2029}".as_bytes(), b"\\u2029"),
+    ];
+    let end_at = |at: usize| ENDS.iter().find(|(end, _)| json[at..].starts_with(end));
+    let suspect = |byte: &u8| matches!(byte, 0xc2 | 0xe2);
+    let Some(first) = (0..json.len()).find(|at| suspect(&json[*at]) && end_at(*at).is_some())
+    else {
+        return json;
+    };
+    let mut line = json[..first].to_vec();
+    let mut at = first;
+    while let Some(byte) = json.get(at) {
+        match end_at(at).filter(|_| suspect(byte)) {
+            Some((end, escaped)) => {
+                line.extend_from_slice(escaped);
+                at += end.len();
+            }
+            None => {
+                line.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    line
 }
 
 /// What stands before an event's data.

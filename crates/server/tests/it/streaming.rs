@@ -55,7 +55,7 @@ fn events_come_in_order_while_the_program_runs() {
     let reply = &stream.reply;
     assert_eq!(reply.status, 200);
     for (name, value) in [
-        ("content-type", "text/event-stream"),
+        ("content-type", "text/event-stream; charset=utf-8"),
         ("cache-control", "no-store"),
         ("x-accel-buffering", "no"),
         ("x-content-type-options", "nosniff"),
@@ -197,8 +197,11 @@ fn the_form_is_negotiated() {
             "text/event-stream;q=0.1, application/*;q=0.2",
             "application/json",
         ),
-        ("text/html, text/event-stream;q=0.1", "text/event-stream"),
-        ("text/event-stream, */*", "text/event-stream"),
+        (
+            "text/html, text/event-stream;q=0.1",
+            "text/event-stream; charset=utf-8",
+        ),
+        ("text/event-stream, */*", "text/event-stream; charset=utf-8"),
     ] {
         let accept = format!("Accept: {accept}");
         let reply = server.execute_with(&[&accept], body);

@@ -80,3 +80,21 @@ proptest! {
         check(&parts.concat());
     }
 }
+
+#[test]
+fn no_reader_splits_an_event() {
+    // What Python's splitlines takes for line ends, each in an event of its own, and
+    // two that only look like them.
+    let ends = "\u{b}\u{c}\u{1c}\u{1d}\u{1e}\u{85}\u{2028}\u{2029}\r\n";
+    let alike = "\u{84}\u{86}\u{2027}\u{202a}\u{e2}\u{c2}";
+    let text = format!("a{ends}event: end{alike}");
+    let frame = frame(7, "stdout", &TextOut { text: text.clone() });
+    let written = String::from_utf8(frame.to_vec()).expect("UTF-8");
+    let json = written.split("data: ").nth(1).expect("data").trim_end();
+    let is_end = |c: char| "\u{b}\u{c}\u{1c}\u{1d}\u{1e}\u{85}\u{2028}\u{2029}\r\n".contains(c);
+    assert!(!json.contains(is_end), "{json:?}");
+    assert!(json.contains(alike), "{json:?}");
+    let read: serde_json::Value = serde_json::from_str(json).expect("JSON");
+    assert_eq!(read["text"], text);
+    assert_eq!(one_line(b"{}".to_vec()), b"{}");
+}
