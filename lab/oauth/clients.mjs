@@ -89,13 +89,14 @@ async function refuse(browser) {
   strange.check("the browser stays, and nobody is told", at === base && !followed, at);
   const wrong = await Consent.open(browser, strange.request());
   await wrong.decide("allow", { token: `${token.slice(0, -2)}xx`, host: "app.stranger.example" });
-  await wrong.page.until("the page again", "document.body.innerText.includes('This token is not good')");
+  await wrong.page.until("the page again", "document.body.innerText.includes('no valid token of this server')");
   const kept = await wrong.page.evaluate("document.documentElement.outerHTML + JSON.stringify([localStorage.length, document.cookie])");
   strange.check("a wrong token is not shown again and kept nowhere", !kept.includes(token.slice(0, -2)) && kept.endsWith('[0,""]'), kept);
   const untyped = await Consent.open(browser, strange.request());
   await untyped.decide("allow", { token, host: "chatgpt.com" });
-  await untyped.page.until("the page again", "document.body.innerText.includes('was not typed')");
-  strange.check("another host than shown is not enough", true);
+  await untyped.page.until("the page again", "document.body.innerText.includes('in the second field, exactly so')");
+  const still = await untyped.page.evaluate("document.querySelector('form') !== null && location.pathname");
+  strange.check("another host than shown is not enough", still === "/oauth/authorize", still);
 }
 
 // A foreign page puts the question into a frame.

@@ -46,7 +46,7 @@ async function cursor() {
   await client.register({ client_name: "Cursor", token_endpoint_auth_method: "none" });
   const asked = client.request();
   const untyped = await decide(asked, { decision: "allow", token });
-  client.check("what it is has to be typed", untyped.status === 200 && untyped.text.includes("was not typed as it stands"), untyped.text);
+  client.check("what it is has to be typed", untyped.status === 200 && untyped.text.includes("Type cursor: in the second field"), untyped.text);
   const agreed = await decide(asked, { decision: "allow", token, host: "cursor:" });
   client.check("the answer goes to the app", leadsTo(agreed).protocol === "cursor:", agreed);
   await client.take(leadsTo(agreed));

@@ -31,6 +31,14 @@ struct Lister {
     words: &'static [&'static str],
     /// What it says of a process, and of an address, besides its name.
     says: [&'static str; 2],
+    /// Its file, and another's entry in it.
+    others: (&'static str, &'static str),
+}
+
+/// What a program said until it ended.
+struct Said {
+    said: String,
+    succeeded: bool,
 }
 
 const LISTERS: [Lister; 3] = [
@@ -41,6 +49,10 @@ const LISTERS: [Lister; 3] = [
         words: &["mcp", "list"],
         // It starts the one and calls the other.
         says: ["Connected", "Connected"],
+        others: (
+            ".claude.json",
+            "{\"mcpServers\": {\"theirs\": {\"type\": \"stdio\", \"command\": \"false\", \"args\": []}}}",
+        ),
     },
     Lister {
         name: "codex",
@@ -48,6 +60,10 @@ const LISTERS: [Lister; 3] = [
         is_script: false,
         words: &["mcp", "list", "--json"],
         says: ["stdio", "streamable_http"],
+        others: (
+            ".codex/config.toml",
+            "# mine\n[mcp_servers.theirs]\ncommand = \"false\"\n",
+        ),
     },
     Lister {
         name: "gemini",
@@ -55,6 +71,10 @@ const LISTERS: [Lister; 3] = [
         is_script: true,
         words: &["mcp", "list"],
         says: ["Connected", "Connected"],
+        others: (
+            ".gemini/settings.json",
+            "{\n  // mine\n  \"mcpServers\": {\"theirs\": {\"command\": \"false\"}}\n}\n",
+        ),
     },
 ];
 
@@ -116,6 +136,11 @@ impl Desk<'_> {
         let desk = self.home.path().join("desks").join(lister.name);
         fs::create_dir_all(&desk).context("failed to make a client's home")?;
         let url = format!("http://{}/mcp", self.server.address);
+        let (file, others) = lister.others;
+        let file = desk.join(file);
+        let folder = file.parent().context("a file has a folder")?;
+        fs::create_dir_all(folder).context("failed to make a client's folder")?;
+        fs::write(&file, others).context("failed to write a client's file")?;
         let ways: [&[&str]; 2] = [&["--by", "process"], &["--by", "http", "--new-token"]];
         for (way, says) in ways.into_iter().zip(lister.says) {
             let mut connect = self.home.command(self.binary);
@@ -126,9 +151,10 @@ impl Desk<'_> {
             let token = written["token"].as_str().unwrap_or_default().to_owned();
             let mut command = self.client(lister);
             command.args(lister.words);
-            let listed = self.run(&command, &desk, &token)?;
+            let listed = self.run(&command, &desk, &token)?.said;
             let name = format!("{}: its listing, {}", lister.name, way.join(" "));
-            let is_there = listed.contains("codex") && listed.contains(says);
+            let both = listed.contains("codex") && listed.contains("theirs");
+            let is_there = both && listed.contains(says);
             let by_http = token.is_empty() != listed.contains(&url);
             self.tell(&name, is_there && by_http, &listed);
         }
@@ -151,8 +177,8 @@ impl Desk<'_> {
         process::command(program)
     }
 
-    /// Runs a command to its end, in a client's home: all that it said.
-    fn run(&self, command: &Command, desk: &Path, token: &str) -> Result<String> {
+    /// Runs a command to its end, in a client's home.
+    fn run(&self, command: &Command, desk: &Path, token: &str) -> Result<Said> {
         let mut bounded = process::command("timeout");
         bounded
             .arg(PATIENCE)
@@ -163,6 +189,9 @@ impl Desk<'_> {
             .env("HOME", desk)
             .env("TMPDIR", self.home.tmp())
             .env("CODEX_TOKEN", token)
+            .env("CODEX_TOKEN_CLAUDE_CODE", token)
+            .env("CODEX_TOKEN_CODEX", token)
+            .env("CODEX_TOKEN_GEMINI", token)
             // Gemini lists nothing as connected in a folder that nobody vouched for.
             .env("GEMINI_CLI_TRUST_WORKSPACE", "true")
             .current_dir(command.get_current_dir().unwrap_or(desk));
@@ -171,7 +200,10 @@ impl Desk<'_> {
             format!("failed to start {program} with `timeout`")
         })?;
         let said = [output.stdout, output.stderr].concat();
-        Ok(String::from_utf8_lossy(&said).into_owned())
+        Ok(Said {
+            said: String::from_utf8_lossy(&said).into_owned(),
+            succeeded: output.status.success(),
+        })
     }
 
     /// Packs the bundle, and does what a desktop client does with it.
@@ -181,7 +213,7 @@ impl Desk<'_> {
         let (file, unpacked) = (place.join("codex-server.mcpb"), place.join("unpacked"));
         bundle::pack(self.binary, &file)?;
         let packer = self.packages.path("@anthropic-ai/mcpb/dist/cli/cli.js");
-        let told = |words: &[&Path]| -> Result<String> {
+        let told = |words: &[&Path]| -> Result<Said> {
             let mut node = self.packages.node();
             node.arg(&packer).args(words);
             self.run(&node, &place, "")
@@ -189,20 +221,19 @@ impl Desk<'_> {
         told(&["unpack".as_ref(), &file, &unpacked])?;
         let manifest = unpacked.join("manifest.json");
         let judged = told(&["validate".as_ref(), &manifest])?;
-        let is_valid = judged.to_lowercase().contains("passes") || judged.contains("valid");
-        let is_valid = is_valid && !judged.to_lowercase().contains("invalid");
-        self.tell("bundle: its packer's own check", is_valid, &judged);
+        let is_valid = judged.succeeded && judged.said.contains("validation passes");
+        self.tell("bundle: its packer's own check", is_valid, &judged.said);
         let manifest = fs::read_to_string(&manifest).context("the bundle has no manifest")?;
         let manifest: Value = serde_json::from_str(&manifest).context("no JSON")?;
         let token = self.server.token().unwrap_or_default().to_owned();
         let here = format!("http://{}", self.server.address);
         for (name, url, token) in [("here", "", ""), ("a server", &*here, &*token)] {
-            let started = Started::of(&manifest, &unpacked, url, token);
+            let started = ClientCommand::of(&manifest, &unpacked, url, token);
             let mut node = Packages::ready()?.node();
             node.arg(process::root().join("lab/mcp/client.mjs"));
             node.args(["sdk", "legacy", "2025-11-25", "stdio"]);
             node.args(&started.words);
-            let printed = self.run(&node, &place, &started.token)?;
+            let printed = self.run(&node, &place, &started.token)?.said;
             let passed = printed.matches("\"passed\":true").count();
             let all = passed == CHECKS && !printed.contains("\"passed\":false");
             self.tell(&format!("bundle: used by the sdk, {name}"), all, &printed);
@@ -219,12 +250,12 @@ impl Desk<'_> {
 const CHECKS: usize = 10;
 
 /// What a desktop client starts.
-struct Started {
+struct ClientCommand {
     words: Vec<PathBuf>,
     token: String,
 }
 
-impl Started {
+impl ClientCommand {
     /// Fills in a manifest as desktop clients do.
     fn of(manifest: &Value, folder: &Path, url: &str, token: &str) -> Self {
         let filled = |text: &Value| {

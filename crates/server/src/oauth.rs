@@ -24,7 +24,7 @@ pub(crate) mod secret;
 pub(crate) mod token;
 
 /// What a client can be granted: what the tools of `/mcp` need.
-pub(crate) const OFFERED: [Scope; 4] = [Scope::Execute, Scope::Sessions, Scope::Files, Scope::Jobs];
+pub(crate) const OFFERED: [Scope; 1] = [Scope::Execute];
 
 /// How long a code is good, in milliseconds.
 pub(crate) const CODE_TIME: i64 = 60 * 1000;
@@ -37,7 +37,7 @@ pub(crate) const GRANT_TIME: i64 = 90 * 24 * 3600 * 1000;
 
 /// Hosts of which people know whose they are, each with the path at which it takes
 /// answers; all below it, where it ends with a slash. Of OpenAI's and Anthropic's
-/// pages for developers, 2026-11-28.
+/// pages for developers.
 const KNOWN: [(&str, &str); 4] = [
     ("chatgpt.com", "/connector_platform_oauth_redirect"),
     ("chatgpt.com", "/connector/oauth/"),
@@ -149,10 +149,7 @@ mod tests {
             (None, &OFFERED[..]),
             (Some("openid claudeai"), &OFFERED),
             (Some("admin history"), &OFFERED),
-            (
-                Some("files execute files x"),
-                &[Scope::Files, Scope::Execute],
-            ),
+            (Some("files execute execute x"), &[Scope::Execute]),
         ] {
             assert_eq!(scopes(text), expected, "{text:?}");
         }

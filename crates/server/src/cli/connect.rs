@@ -2,7 +2,7 @@
 //! addresses that hold right now, and whether the client gets through. Changes
 //! nothing but what it is asked for: a token, the tunnel's key, a client's file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -82,6 +82,13 @@ pub(super) struct ConnectArgs {
         reason = "clap's form of a flag whose value may be left out"
     )]
     write: Option<Option<PathBuf>>,
+    /// Take this server out of the client's own file, or of FILE, and keep a copy of what was there
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, requires = "target", conflicts_with_all = ["write", "new_token", "by", "json"])]
+    #[expect(
+        clippy::option_option,
+        reason = "clap's form of a flag whose value may be left out"
+    )]
+    remove: Option<Option<PathBuf>>,
     /// The way by which the client reaches the server; for ChatGPT asked on a terminal, else the tunnel
     #[arg(long, value_enum)]
     by: Option<By>,
@@ -138,9 +145,11 @@ pub(super) fn connect(args: &ConnectArgs, env: &Env) -> Result<Exit, Failure> {
         let problem = "--wait is for chatgpt: the other clients call this server themselves";
         return Err(Failure::text(Exit::Usage, problem));
     }
-    if args.write.is_some() && client.place().is_none() {
+    if (args.write.is_some() || args.remove.is_some()) && client.place().is_none() {
         let title = client.title();
-        let problem = format!("{title} is set up on its pages, not by a file; leave out --write");
+        let problem = format!(
+            "{title} is set up on its pages, not by a file; leave out --write and --remove"
+        );
         return Err(Failure::text(Exit::Usage, problem));
     }
     let known = known(&settings(&args.flags, env)?);
@@ -208,24 +217,43 @@ fn on_this_machine(
         (_, None) => local_url(&settings.config),
     };
     let answer = at.and_then(port::health);
+    let answers = answer.is_some_and(|health| our_version(&health).is_some());
+    if wanted.is_some() && args.by == Some(By::Address) && !answers {
+        let problem = format!(
+            "no codex-server runs here, and a token of this machine opens no other: make it where the server runs, codex-server token create {} --scope execute, and leave out --new-token",
+            client.word()
+        );
+        return Err(Failure::text(Exit::Usage, problem));
+    }
     let usual = client.word();
+    let program = whole_path(&settings.program, env);
+    let file = client.file(env);
     let mut guide = LocalGuide {
         client,
         transport,
         settings,
+        program: &program,
+        file: file.as_deref(),
         address: &here,
-        answers: answer.is_some_and(|health| our_version(&health).is_some()),
+        answers,
         is_open: settings.config.access == Access::Open,
         token: None,
         name: wanted.unwrap_or(&usual),
     };
-    let plan = match &args.write {
-        Some(path) => {
-            let path = path.clone().or_else(|| client.file(env)).ok_or_else(|| {
-                let problem = "HOME is not set; name the file: --write=FILE";
-                Failure::text(Exit::Usage, problem)
-            })?;
-            Some(Plan::of(&guide, &path, wanted.is_some())?)
+    let path = |named: &Option<PathBuf>| {
+        let named = named.as_ref().map(|path| below_home(path, env));
+        named.or_else(|| file.clone()).ok_or_else(|| {
+            let problem = "HOME is not set, or no whole path; name the file: --write=FILE";
+            Failure::text(Exit::Usage, problem)
+        })
+    };
+    if let Some((named, place)) = args.remove.as_ref().zip(client.place()) {
+        return write::remove(&guide, place, &path(named)?);
+    }
+    let plan = match args.write.as_ref().zip(client.place()) {
+        Some((named, place)) => {
+            let path = path(named)?;
+            Some(Plan::of(&guide, place, &path, wanted.is_some())?)
         }
         None => None,
     };
@@ -235,7 +263,11 @@ fn on_this_machine(
     };
     guide.token = token.as_ref();
     match plan {
-        Some(plan) => plan.carry_out(&guide, args.json),
+        Some(plan) => plan.carry_out(&guide, args.json).inspect_err(|_| {
+            if guide.token.is_some() {
+                end_token(settings, guide.name);
+            }
+        }),
         None => {
             output::text(&if args.json {
                 format!("{:#}", guide.to_json())
@@ -244,6 +276,52 @@ fn on_this_machine(
             })?;
             Ok(Exit::Success)
         }
+    }
+}
+
+/// Returns the whole path of this program, which `program` names for a shell: a
+/// client that was started from a menu has another `PATH`.
+fn whole_path(program: &str, env: &Env) -> String {
+    let found = if program.contains('/') {
+        std::path::absolute(program).ok()
+    } else {
+        let folders = env.raw("PATH").map(std::env::split_paths);
+        let mut paths = folders
+            .into_iter()
+            .flatten()
+            .map(|folder| folder.join(program));
+        paths.find(|path| path.is_absolute() && path.is_file())
+    };
+    let found = found.and_then(|path| path.to_str().map(str::to_owned));
+    found.unwrap_or_else(|| program.to_owned())
+}
+
+/// Returns a path with the home in place of `~`, which shells leave after an `=`.
+fn below_home(path: &Path, env: &Env) -> PathBuf {
+    match (path.strip_prefix("~"), env.raw("HOME")) {
+        (Ok(rest), Some(home)) => Path::new(home).join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+/// Revokes a token that nobody has.
+fn end_token(settings: &Settings, name: &str) {
+    let ended = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                let store = Store::open(&settings.config.home).await?;
+                let ended = store.revoke_key(name).await;
+                store.close().await;
+                ended.map_err(|error| Failure::new(Exit::State, error))
+            })
+        });
+    if ended.is_err() {
+        output::note(&format!(
+            "The token {name} was made, and nobody has it: codex-server token revoke {name}"
+        ));
     }
 }
 
@@ -260,7 +338,7 @@ fn new_token(settings: &Settings, name: &str, scopes: &[Scope]) -> Result<Token,
             CreateError::Taken(_) => Failure::text(
                 Exit::Failed,
                 format!(
-                    "there is a token named {name:?} already; use that one, or codex-server token revoke {name}, or give another name: --new-token NAME"
+                    "there is a token named {name:?} already; use that one, or codex-server token revoke {name}, or give another name: --new-token=NAME"
                 ),
             ),
             CreateError::Name(_) => Failure::new(Exit::Usage, error),

@@ -54,8 +54,9 @@ pub(super) struct OAuth {
     /// What strangers made the server keep or fetch, by address and in all.
     strangers: Failures,
     everybody: Failures,
-    /// Documents fetched from hosts that people know, by address.
+    /// Documents fetched from hosts that people know, by address and in all.
     known: Failures,
+    known_by_all: Failures,
     /// Wrong credentials of clients.
     wrong: Failures,
 }
@@ -67,29 +68,22 @@ impl Default for OAuth {
             strangers: Failures::of(EACH),
             everybody: Failures::of(ALL),
             known: Failures::of(EACH),
+            known_by_all: Failures::of(ALL),
             wrong: Failures::of(WRONG),
         }
     }
 }
 
 impl OAuth {
-    /// Notes that a document is fetched from a host. What strangers do must keep
-    /// nobody from the hosts that people know.
-    ///
-    /// # Errors
-    /// With the time to wait, when it was too often.
-    fn count_fetch(&self, ip: IpAddr, host: &str) -> Result<(), Duration> {
-        if !is_known(host) {
-            return self.count(ip);
-        }
-        let now = Instant::now();
-        match self.known.over(ip, now) {
-            Some(wait) => Err(wait),
-            None => {
-                self.known.note(ip, now);
-                Ok(())
-            }
-        }
+    /// Notes that a document is fetched from a host, unless that was too often. What
+    /// strangers do must keep nobody from the hosts that people know.
+    fn count_fetch(&self, ip: IpAddr, host: &str) -> bool {
+        let counted = if is_known(host) {
+            count(ip, &self.known, &self.known_by_all)
+        } else {
+            self.count(ip)
+        };
+        counted.is_ok()
     }
 
     /// Notes that a stranger made the server keep or fetch something.
@@ -97,19 +91,20 @@ impl OAuth {
     /// # Errors
     /// With the time to wait, when it was too often.
     fn count(&self, ip: IpAddr) -> Result<(), Duration> {
-        let now = Instant::now();
-        let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let over = self
-            .strangers
-            .over(ip, now)
-            .or(self.everybody.over(all, now));
-        if let Some(wait) = over {
-            return Err(wait);
-        }
-        self.strangers.note(ip, now);
-        self.everybody.note(all, now);
-        Ok(())
+        count(ip, &self.strangers, &self.everybody)
     }
+}
+
+/// Notes something by address and in all, or returns the time to wait.
+fn count(ip: IpAddr, each: &Failures, all: &Failures) -> Result<(), Duration> {
+    let now = Instant::now();
+    let anybody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    if let Some(wait) = each.over(ip, now).or(all.over(anybody, now)) {
+        return Err(wait);
+    }
+    each.note(ip, now);
+    all.note(anybody, now);
+    Ok(())
 }
 
 /// What each handler needs to know of its request.
@@ -246,7 +241,7 @@ async fn read(
 enum BadForm {
     /// It did not come whole.
     Problem(Problem),
-    /// It is none that is good.
+    /// It is no form, or not a well-formed one.
     Words(&'static str),
 }
 

@@ -23,8 +23,9 @@ const DOCUMENT_BYTES: usize = 16 * 1024;
 /// How long a document may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Documents that are fetched at once, one from each host: from hosts that people
-/// know, and from all others. Slow strangers keep nobody from the former.
+/// How many documents are fetched at once from hosts that people know, and as many
+/// from all others; never two from one host. Slow strangers keep nobody from the
+/// former.
 const AT_ONCE: usize = 4;
 
 /// How long a document is good whose server is out of order, in milliseconds.
@@ -140,7 +141,7 @@ impl Clients {
         &self,
         store: &Store,
         id: &str,
-        may_fetch: impl FnOnce(&str) -> Result<(), Duration>,
+        may_fetch: impl FnOnce(&str) -> bool,
     ) -> Result<Client, NoClient> {
         let kept = self.kept(store, id).await?;
         if !id.starts_with("https://") {
@@ -152,13 +153,10 @@ impl Clients {
         };
         let url = self.url(id)?;
         let host = url.host_str().unwrap_or_default().to_owned();
-        let place = self.places.take(&host).ok_or(NoClient::Busy);
-        let fetched = match place.and_then(|place| match may_fetch(&host) {
-            Ok(()) => Ok(place),
-            Err(_) => Err(NoClient::Often),
-        }) {
-            Ok(_place) => self.fetch(id, url).await,
-            Err(none) => Err(none),
+        let fetched = match self.places.take(&host) {
+            None => Err(NoClient::Busy),
+            Some(_) if !may_fetch(&host) => Err(NoClient::Often),
+            Some(_place) => self.fetch(id, url).await,
         };
         let (client, fresh) = match (fetched, old) {
             (Ok(fetched), _) => fetched,

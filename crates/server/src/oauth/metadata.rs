@@ -76,7 +76,7 @@ mod tests {
         }
         assert_eq!(
             challenge(&site, Some("invalid_token")),
-            "Bearer error=\"invalid_token\", resource_metadata=\"https://x.example/.well-known/oauth-protected-resource/mcp\", scope=\"execute sessions files jobs\""
+            "Bearer error=\"invalid_token\", resource_metadata=\"https://x.example/.well-known/oauth-protected-resource/mcp\", scope=\"execute\""
         );
     }
 }

@@ -129,8 +129,8 @@ impl Store {
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(BUSY)
-            // SQLite rolls back by itself when the disk is full, and sqlx counts on:
-            // such a connection could never begin anything again.
+            // SQLite rolls back by itself when the disk is full, but sqlx still believes
+            // the transaction open: such a connection refuses every later BEGIN.
             .before_acquire(|connection, _| {
                 Box::pin(async move { Ok(!connection.is_in_transaction()) })
             })

@@ -168,7 +168,27 @@ fn clients_of_this_machine_get_configurations() {
         .filter_map(|name| name.as_str())
         .filter(|name| !matches!(*name, "chatgpt" | "claude"))
         .collect();
-    assert_eq!(clients.len(), 11, "{clients:?}");
+    let all = [
+        "claude-code",
+        "codex",
+        "cursor",
+        "vscode",
+        "windsurf",
+        "zed",
+        "gemini",
+        "open-webui",
+        "librechat",
+        "lm-studio",
+        "goose",
+    ];
+    assert_eq!(clients, all);
+    let shown = home.run(&["connect"]);
+    for client in all {
+        assert!(
+            shown.out().contains(&format!("connect {client} ")),
+            "{shown:?}"
+        );
+    }
     // Nothing listens on port 1.
     let none = ["--json", "--port", "1"];
     for client in &clients {

@@ -195,6 +195,35 @@ fn each_client_gets_a_process_and_others_keep_what_they_have() {
 }
 
 #[test]
+fn what_was_put_in_is_taken_out_again() {
+    for client in CLIENTS {
+        let desk = Desk::of(client);
+        desk.put(&desk.others());
+        desk.connect(&["--by", "http", "--new-token"]).out();
+        assert_ne!(desk.entry(), Value::Null, "{client:?}");
+        let mut command = desk
+            .home
+            .command(&["connect", client.name, "--remove", "--port", "1"]);
+        command.env_remove("CODEX_HOME");
+        command.env("XDG_DATA_HOME", desk.home.path());
+        command.env("HOME", desk.home.working_directory());
+        let done = finish(&mut command);
+        let told = format!("token revoke {}", client.name);
+        assert!(
+            done.out().contains("took this server out") && done.out().contains(&told),
+            "{done:?}"
+        );
+        assert_eq!(desk.entry(), Value::Null, "{client:?}");
+        let text = fs::read_to_string(desk.file()).unwrap();
+        for word in ["mine", "why", "theirs", "npx"] {
+            assert!(text.contains(word), "{client:?} lacks {word}: {text}");
+        }
+        let again = finish(&mut command);
+        assert!(again.out().contains("is not in"), "{again:?}");
+    }
+}
+
+#[test]
 fn each_client_gets_an_address_and_a_token_of_its_own() {
     for client in CLIENTS {
         let desk = Desk::of(client);
@@ -260,7 +289,7 @@ fn a_file_that_is_not_understood_is_left_alone() {
         for text in ["{\"a\": ", "[1", "- a\n- b\n"] {
             desk.put(text);
             let done = desk.connect(&by);
-            done.refused(1, "it was not changed. Add this yourself");
+            done.refused(1, "it was not changed. To do it by hand, ");
             assert!(done.stderr.contains(client.key), "{done:?}");
             assert_eq!(fs::read_to_string(desk.file()).unwrap(), text);
         }
@@ -308,6 +337,19 @@ fn ways_and_files_that_there_are_not_are_refused() {
             "needs no token",
         ),
         (&["cursor", "--write"], "HOME is not set"),
+        (&["open-webui", "--remove"], "set up on its pages"),
+        (&["cursor", "--remove", "--write"], "cannot be used with"),
+        (
+            &[
+                "cursor",
+                "--by",
+                "address",
+                "--public-url",
+                "https://x.example",
+                "--new-token",
+            ],
+            "make it where the server runs",
+        ),
         (&["--write"], "<TARGET>"),
     ] {
         home.run(&[&["connect"], args].concat()).refused(2, words);

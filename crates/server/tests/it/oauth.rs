@@ -50,6 +50,27 @@ fn register(server: &TestServer, redirect: &str) -> Reply {
     )
 }
 
+/// Standard Base64, of which the crates under test have a library and this has none.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let mut bits = 0_usize;
+        for at in 0..3 {
+            bits = bits << 8 | usize::from(three.get(at).copied().unwrap_or(0));
+        }
+        for at in 0..4 {
+            let letter = LETTERS[bits >> (18 - 6 * at) & 63];
+            text.push(if at <= three.len() {
+                char::from(letter)
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
 /// The value of a parameter in the address of an answer.
 fn answered(location: &str, name: &str) -> Option<String> {
     let (_, query) = location.split_once('?')?;
@@ -326,9 +347,9 @@ fn people_are_shown_the_host_and_asked_for_their_token() {
     // The host has to be typed, and the token be good.
     let untyped = stranger.agree(&server.token, "");
     assert_eq!(untyped.status, 200);
-    assert!(untyped.text().contains("was not typed"));
+    assert!(untyped.text().contains("in the second field, exactly so"));
     let wrong = stranger.agree("codex_wrong", "auth.evil.example");
-    assert!(wrong.status == 200 && wrong.text().contains("This token is not good"));
+    assert!(wrong.status == 200 && wrong.text().contains("no valid token of this server"));
     assert!(!wrong.text().contains("codex_wrong"));
     // By a page: what its own server answers with may lead to yet another place.
     let good = stranger.agree(&server.token, "auth.evil.example");
@@ -628,18 +649,58 @@ fn what_one_does_keeps_no_other_out() {
         "{statuses:?}"
     );
     tokens(&client.exchange(&client.code(&server.token)));
-    let two = [
-        "Authorization: Basic eDp5",
-        "Authorization: Basic eDp6",
-        FORM,
-    ];
-    let reply = server.request(
+}
+
+#[test]
+fn two_credentials_are_none() {
+    let server = TestServer::start();
+    let body =
+        json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "client_secret_basic"});
+    let kind = ["Content-Type: application/json"];
+    let told = server.request(
         "POST",
-        "/oauth/token",
-        &two,
-        b"grant_type=refresh_token&refresh_token=x",
+        "/oauth/register",
+        &kind,
+        body.to_string().as_bytes(),
     );
-    assert!(matches!(reply.status, 401 | 429), "{}", reply.status);
+    let told = told.json();
+    let text = |name: &str| told[name].as_str().expect("a text").to_owned();
+    let pair = format!("{}:{}", text("client_id"), text("client_secret"));
+    let good = format!("Authorization: Basic {}", base64(pair.as_bytes()));
+    let form = b"grant_type=refresh_token&refresh_token=x";
+    let ask = |headers: &[&str]| server.request("POST", "/oauth/token", headers, form);
+    // The client is the one; its token is not.
+    let reply = ask(&[&good, FORM]);
+    assert_eq!(reply.json()["error"], "invalid_grant");
+    let reply = ask(&[&good, "Authorization: Basic eDp6", FORM]);
+    assert_eq!(
+        (reply.status, &reply.json()["error"]),
+        (401, &json!("invalid_client"))
+    );
+}
+
+#[test]
+fn listed_hosts_and_ipv6_are_led_on_by_a_page() {
+    let server = TestServer::with(&[("CODEX_OAUTH_HOST", "auth.corp.example")]);
+    for redirect in ["https://auth.corp.example/cb", "http://[::1]:33418/cb"] {
+        let client = Client::of(&server, redirect);
+        let agreed = client.agree(&server.token, "");
+        let query = client.query(&[]);
+        let deny = [("query", query.as_str()), ("decision", "deny")];
+        let denied = post(&server, "/oauth/authorize", &deny);
+        for (reply, words) in [(agreed, "code=codex_"), (denied, "error=access_denied")] {
+            let text = reply.text();
+            assert_eq!(
+                (reply.status, reply.header("location")),
+                (200, None),
+                "{text}"
+            );
+            assert!(
+                text.contains(&format!("0;url={redirect}?{words}")),
+                "{text}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -652,7 +713,11 @@ fn a_token_without_the_scope_is_told_where_to_ask() {
     let reply = list(&server, token.expect("a token"));
     assert_eq!(reply.status, 403);
     let challenge = reply.header("www-authenticate").expect("a challenge");
-    for words in ["insufficient_scope", "resource_metadata", "scope=\"execute"] {
+    for words in [
+        "insufficient_scope",
+        "resource_metadata",
+        "scope=\"execute\"",
+    ] {
         assert!(challenge.contains(words), "{challenge}");
     }
 }

@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 use super::ClientKind;
 use super::facts::{FACTS, Way};
 use super::step::{Step, shown};
-use crate::cli::Failure;
 use crate::cli::doctor::{Known, Report, examine_public};
+use crate::cli::{Failure, health, instance};
 use crate::config::{Access, Env};
 use crate::exit_code::Exit;
 use crate::output;
+
+/// The port that a server has where nothing else is said.
+const DEFAULT_PORT: u16 = 8000;
 
 /// Programs that give a machine a public address, the best first. The last is
 /// named whether it is there or not.
@@ -88,11 +91,11 @@ impl Guide<'_> {
         let Some(url) = &settings.config.public_url else {
             return self.tunnel_steps();
         };
-        let create = format!("token create {}", self.client.word());
+        let create = format!("token create {} --scope execute", self.client.word());
         let words = [
             ("mcp", format!("{url}/mcp")),
             ("create", settings.command(&create)),
-            ("test", FACTS.test.clone()),
+            ("test", self.test()),
         ];
         let words: Vec<(&str, &str)> = words
             .iter()
@@ -102,11 +105,26 @@ impl Guide<'_> {
         groups.flat_map(|group| group.steps(&[], &words)).collect()
     }
 
+    /// Returns what to ask in a chat, to see whether it works.
+    fn test(&self) -> String {
+        let title = self.client.title();
+        format!("Run this Python code: print('Hello from {title}!')")
+    }
+
     /// Returns the steps to a public address.
     fn tunnel_steps(&self) -> Vec<Step> {
         let settings = &self.known.settings;
-        let port = settings.config.port.to_string();
-        let start = settings.command("up");
+        // Where it listens, which need not be where the settings say.
+        let at = health::address(&self.known.here);
+        let port = at.map_or(settings.config.port, |at| at.port()).to_string();
+        let start = match settings.config.port {
+            DEFAULT_PORT => settings.command("up"),
+            port => settings.command(&format!("up --port {port}")),
+        };
+        let running = instance::running(&settings.config.home);
+        let stop = running
+            .as_ref()
+            .map(|running| format!("kill {}", running.pid));
         let again = match self.client {
             ClientKind::Chatgpt => "connect chatgpt --by address".to_owned(),
             client => format!("connect {}", client.word()),
@@ -116,9 +134,13 @@ impl Guide<'_> {
             ("port", port.as_str()),
             ("start", &start),
             ("again", &again),
+            ("stop", stop.as_deref().unwrap_or_default()),
         ];
         let groups = FACTS.byte_tunnel.parts.iter();
-        let cases = [self.opener];
+        let cases = [
+            self.opener,
+            if stop.is_some() { "running" } else { "stopped" },
+        ];
         groups
             .flat_map(|group| group.steps(&cases, &words))
             .collect()
@@ -171,7 +193,7 @@ impl Guide<'_> {
             "exit_code": self.exit().code(),
             "problems": problems,
             "url": url.map(|url| format!("{url}/mcp")),
-            "test": FACTS.test,
+            "test": self.test(),
             "steps": self.steps().iter().map(Step::to_json).collect::<Vec<_>>(),
         })
     }

@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 use crate::auth::Token;
 use crate::config::Env;
 
-/// The variable that holds the token.
-pub(super) const VARIABLE: &str = "CODEX_TOKEN";
 /// What stands for a token that is not made yet, where a file has to hold it.
 pub(super) const NO_TOKEN: &str = "YOUR_TOKEN";
 /// The name of VS Code's question for the token.
@@ -82,7 +80,7 @@ pub(super) struct Place {
 /// Where a client finds the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenPlace {
-    /// In [`VARIABLE`] of its environment.
+    /// In [`ClientKind::variable`] of its environment.
     Variable,
     /// It asks for it, and keeps it in the system's store of secrets.
     Prompt,
@@ -93,7 +91,7 @@ pub(super) enum TokenPlace {
 /// This server, as a configuration names it.
 #[derive(Debug, Clone)]
 pub(super) struct ServerWords<'a> {
-    /// The program.
+    /// The program, by its whole path: who starts it may have another `PATH`.
     pub(super) program: &'a str,
     /// The words after it.
     pub(super) words: Vec<String>,
@@ -112,6 +110,16 @@ impl ClientKind {
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
+    /// Returns the variable that holds its token: a token of its own is revoked
+    /// for it alone, so no two clients share one.
+    pub(super) fn variable(self) -> String {
+        format!(
+            "CODEX_TOKEN_{}",
+            self.word().to_uppercase().replace('-', "_")
+        )
+    }
+
+    /// Returns what people call it.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Chatgpt => "ChatGPT",
@@ -171,6 +179,9 @@ impl ClientKind {
             return Some(PathBuf::from(place.shown));
         };
         let home = PathBuf::from(env.raw("HOME")?);
+        if !home.is_absolute() {
+            return None;
+        }
         let moved = |variable: &str, name: &str| {
             let folder = PathBuf::from(env.raw(variable)?);
             folder.is_absolute().then(|| folder.join(name))
@@ -198,6 +209,7 @@ impl ClientKind {
         )
     }
 
+    /// Returns where it finds its token.
     pub(super) fn token_place(self) -> TokenPlace {
         match self {
             Self::Vscode => TokenPlace::Prompt,
@@ -245,21 +257,22 @@ impl ClientKind {
         if server.is_open {
             return entry;
         }
+        let variable = self.variable();
         if self == Self::Codex {
-            entry["bearer_token_env_var"] = VARIABLE.into();
+            entry["bearer_token_env_var"] = variable.into();
             return entry;
         }
         if self == Self::Goose {
-            entry["env_keys"] = json!([VARIABLE]);
+            entry["env_keys"] = json!([variable]);
         }
         let token = match self {
-            Self::Cursor | Self::Windsurf => format!("${{env:{VARIABLE}}}"),
+            Self::Cursor | Self::Windsurf => format!("${{env:{variable}}}"),
             Self::Vscode => format!("${{input:{INPUT}}}"),
-            Self::Zed | Self::LmStudio | Self::OpenWebui => {
+            _ if self.token_place() == TokenPlace::File => {
                 let token = server.token.map_or(NO_TOKEN, Token::reveal);
                 token.to_owned()
             }
-            _ => format!("${{{VARIABLE}}}"),
+            _ => format!("${{{variable}}}"),
         };
         entry["headers"] = json!({"Authorization": format!("Bearer {token}")});
         entry

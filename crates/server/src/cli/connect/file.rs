@@ -1,11 +1,16 @@
 //! A client's configuration file: read, copied beside itself, and written whole
 //! or not at all. Never follows a link to nowhere, never writes what it could
-//! not read, and never keeps a secret where others may read it.
+//! not read or what is another user's, who could swap it at any time, and never
+//! makes a file that others may read.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// Bytes of the largest file that is read. Claude Code keeps what was said in its
 /// own.
@@ -33,6 +38,10 @@ pub(super) enum FileError {
     Dangling(PathBuf),
     #[error("{0} is no plain file; remove it, or name another: --write=FILE")]
     NoFile(PathBuf),
+    #[error(
+        "{path} is not yours, and was not changed; run this as its owner: sudo -u '#{owner}' codex-server connect …"
+    )]
+    Foreign { path: PathBuf, owner: u32 },
     #[error("{0} is read-only, and was not changed; make it writable, or add the entry yourself")]
     ReadOnly(PathBuf),
     #[error("{0} has more than {LARGEST} bytes, and was not changed; add the entry yourself")]
@@ -67,11 +76,16 @@ impl ClientFile {
                     return Err(FileError::Dangling(path.to_owned()));
                 }
                 let path = std::path::absolute(path).map_err(system("find", path))?;
+                let above = path.ancestors().skip(1).find(|folder| folder.is_dir());
+                let above = above.unwrap_or(Path::new("/"));
+                let known = above.metadata().map_err(system("look at", above))?;
+                refuse_foreign(above, &known)?;
                 return Ok(Self { path, found: None });
             }
             Err(cause) => return Err(system("find", path)(cause)),
         };
         let found = contents(&path)?;
+        refuse_foreign(&path, &found.1)?;
         // Root could write it all the same, and others by replacing it.
         if found.1.permissions().readonly() {
             return Err(FileError::ReadOnly(path));
@@ -100,27 +114,26 @@ impl ClientFile {
     /// Writes a new text in its place, and returns where a copy of the old one is.
     ///
     /// # Errors
-    /// When nothing was changed.
+    /// When the file is as it was; a copy of it may be beside it.
     pub(super) fn write(&self, text: &str) -> Result<Option<PathBuf>, FileError> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         if self.found.is_none() {
-            make_folders(folder).map_err(system("make", folder))?;
+            let made = std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(PRIVATE_FOLDER)
+                .create(folder);
+            made.map_err(system("make", folder))?;
         }
         let copy = match &self.found {
             Some((old, known)) => Some(self.copy(old, known)?),
             None => None,
         };
         let draft = beside(&self.path, &format!(".new-{}", std::process::id()));
-        let owner = match &self.found {
-            Some((_, known)) => Ok(known.clone()),
-            None => folder.metadata(),
-        };
-        let owner = owner.map_err(system("look at", folder))?;
         let mode = self
             .found
             .as_ref()
             .map_or(PRIVATE, |(_, known)| known.permissions().mode() & 0o777);
-        let written = create(&draft, text, mode, &owner);
+        let written = create(&draft, text, mode);
         written.map_err(system("write", &draft))?;
         let placed = self.put(&draft);
         if placed.is_err() {
@@ -161,7 +174,7 @@ impl ClientFile {
                 number => format!(".before-codex-{number}"),
             };
             let copy = beside(&self.path, &suffix);
-            match create(&copy, old, known.mode() & PRIVATE, known) {
+            match create(&copy, old, known.mode() & PRIVATE) {
                 Ok(()) => return Ok(copy),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if contents(&copy).is_ok_and(|(text, _)| text == old) {
@@ -176,12 +189,30 @@ impl ClientFile {
     }
 }
 
+/// Refuses what another user could swap for something else at any time: what
+/// root writes there, or reads and copies, would be that user's to choose.
+fn refuse_foreign(path: &Path, known: &Metadata) -> Result<(), FileError> {
+    if known.uid() == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(FileError::Foreign {
+        path: path.to_owned(),
+        owner: known.uid(),
+    })
+}
+
+/// Reads the file itself, no link that has taken its place.
 fn contents(path: &Path) -> Result<(String, Metadata), FileError> {
-    let known = path.metadata().map_err(system("look at", path))?;
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let file = file.map_err(system("open", path))?;
+    let known = file.metadata().map_err(system("look at", path))?;
     if !known.is_file() {
         return Err(FileError::NoFile(path.to_owned()));
     }
-    let file = File::open(path).map_err(system("open", path))?;
     let mut bytes = Vec::new();
     let read = file.take(LARGEST + 1).read_to_end(&mut bytes);
     read.map_err(system("read", path))?;
@@ -198,37 +229,20 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes a file that is not there yet, with the owner of another.
-fn create(path: &Path, text: &str, mode: u32, owner: &Metadata) -> io::Result<()> {
+/// Makes a file that is not there yet, and leaves none that is not whole.
+fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(mode);
+    options.write(true).create_new(true).mode(PRIVATE);
     let mut file = options.open(path)?;
-    let made = file.metadata()?;
-    // Only root meets with another's file here.
-    if (made.uid(), made.gid()) != (owner.uid(), owner.gid()) {
-        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    let filled = file
+        .set_permissions(std::fs::Permissions::from_mode(mode))
+        .and_then(|()| file.write_all(text.as_bytes()))
+        .and_then(|()| file.sync_all());
+    if filled.is_err() {
+        // The first error is the one to tell.
+        drop(std::fs::remove_file(path));
     }
-    file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-/// Makes the folders of a path that are not there, with the owner of the first
-/// that is.
-fn make_folders(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let above = folder.parent().unwrap_or(Path::new("/"));
-    make_folders(above)?;
-    std::fs::create_dir(folder)?;
-    let (owner, made) = (above.metadata()?, File::open(folder)?);
-    made.set_permissions(std::fs::Permissions::from_mode(PRIVATE_FOLDER))?;
-    let now = made.metadata()?;
-    if (now.uid(), now.gid()) != (owner.uid(), owner.gid()) {
-        fchown(&made, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    Ok(())
+    filled
 }
 
 #[cfg(test)]

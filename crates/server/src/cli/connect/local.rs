@@ -4,11 +4,12 @@
 //! in it only when one was made just now.
 
 use std::fmt;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::NAME;
-use super::client::{ClientKind, ServerWords, TokenPlace, Transport, VARIABLE};
+use super::client::{ClientKind, ServerWords, TokenPlace, Transport};
 use super::facts::FACTS;
 use super::merge::alone;
 use super::step::{Step, shown};
@@ -21,6 +22,10 @@ pub(super) struct LocalGuide<'a> {
     /// The way that was asked for; all that there are, where none was.
     pub(super) transport: Option<Transport>,
     pub(super) settings: &'a Settings,
+    /// The whole path of this program.
+    pub(super) program: &'a str,
+    /// The client's usual file, where that is known.
+    pub(super) file: Option<&'a Path>,
     /// The address that the client shall call, such as `http://127.0.0.1:8000`.
     pub(super) address: &'a str,
     /// Whether the server answers on this machine.
@@ -60,7 +65,7 @@ impl LocalGuide<'_> {
 
     fn server(&self) -> ServerWords<'_> {
         ServerWords {
-            program: &self.settings.program,
+            program: self.program,
             words: self.arguments(),
             url: self.url(),
             is_open: self.is_open,
@@ -96,8 +101,7 @@ impl LocalGuide<'_> {
 
     /// The steps without server and token.
     fn by_process(&self) -> Vec<Step> {
-        let program = &self.settings.program;
-        let mut line: Vec<_> = vec![value::quoted(program)];
+        let mut line: Vec<_> = vec![value::quoted(&self.settings.program)];
         let words = self.arguments();
         line.extend(words.iter().map(|word| value::quoted(word)));
         let line = line.join(" ");
@@ -122,14 +126,19 @@ impl LocalGuide<'_> {
             ClientKind::Codex => {
                 let mut line = format!("codex mcp add {NAME} --url {}", value::quoted(&self.url()));
                 if !self.is_open {
-                    line += &format!(" --bearer-token-env-var {VARIABLE}");
+                    let variable = self.client.variable();
+                    line += &format!(" --bearer-token-env-var {variable}");
                 }
                 steps.push(Step::copying("Run", line));
                 steps.push(or(self.file(Transport::Http)));
             }
             ClientKind::OpenWebui => {
                 let url = self.url();
-                let words = [("mcp", url.as_str()), ("test", &FACTS.test)];
+                let test = format!(
+                    "Run this Python code: print('Hello from {}!')",
+                    self.client.title()
+                );
+                let words = [("mcp", url.as_str()), ("test", &test)];
                 let groups = FACTS.open_webui.parts.iter();
                 let cases = if self.is_open { ["open"] } else { ["token"] };
                 steps.extend(groups.flat_map(|group| group.steps(&cases, &words)));
@@ -145,10 +154,10 @@ impl LocalGuide<'_> {
         if self.is_open {
             return None;
         }
-        let title = self.client.title();
+        let (title, variable) = (self.client.title(), self.client.variable());
         let create = format!("token create {} --scope execute", self.name);
         let create = self.settings.command(&create);
-        Some(match (self.client.token_place(), self.token) {
+        let mut step = match (self.client.token_place(), self.token) {
             (TokenPlace::Prompt, Some(token)) => Step::copying(
                 &format!("The token, which is shown this once; {title} asks for it and keeps it"),
                 token.reveal().to_owned(),
@@ -159,11 +168,11 @@ impl LocalGuide<'_> {
             ),
             (TokenPlace::Variable, Some(token)) => Step::copying(
                 "Start the client with the token, which is shown this once, in its environment",
-                format!("export {VARIABLE}={}", token.reveal()),
+                format!("export {variable}={}", token.reveal()),
             ),
             (TokenPlace::Variable, None) => Step::copying(
                 "Make a token, and start the client with it in its environment",
-                format!("export {VARIABLE}=\"$({create})\""),
+                format!("export {variable}=\"$({create})\""),
             ),
             (TokenPlace::File, Some(token)) => Step::copying(
                 &format!("The token, which is shown this once; {title} keeps it in its settings"),
@@ -173,7 +182,13 @@ impl LocalGuide<'_> {
                 &format!("Make a token, which {title} keeps in its settings"),
                 create,
             ),
-        })
+        };
+        if matches!(self.client, ClientKind::Cursor | ClientKind::Windsurf) {
+            step.note = Some(format!(
+                "Started from a menu, {title} does not see it: start it from this terminal, or connect it with --by process, which needs no token."
+            ));
+        }
+        Some(step)
     }
 
     /// The step that ends the client's access, where it needs a token.
@@ -188,23 +203,30 @@ impl LocalGuide<'_> {
         let shown = self.client.place().map_or("", |place| place.shown);
         let lines = self.lines_of(&self.client.entry(transport, &self.server()));
         let mut step = Step::copying(&format!("Put into {shown}, beside what is there"), lines);
-        step.note = self.note(transport).map(str::to_owned);
+        step.note = self.note(transport);
         step
     }
 
-    fn note(&self, transport: Transport) -> Option<&'static str> {
-        match (self.client, transport) {
+    /// Returns what to know of a client besides.
+    pub(super) fn note(&self, transport: Transport) -> Option<String> {
+        let (port, variable) = (self.settings.config.port, self.client.variable());
+        Some(match (self.client, transport) {
             (ClientKind::Zed, Transport::Http) => {
-                Some("Without headers Zed signs in by OAuth, and keeps no token in this file.")
+                "Without headers Zed signs in by OAuth, and keeps no token in this file.".to_owned()
             }
-            (ClientKind::Librechat, Transport::Http) => Some(
-                "In a container 127.0.0.1 is the container itself: start the server with --host 0.0.0.0 and name the host's address, with Docker http://172.17.0.1:PORT/mcp. CODEX_TOKEN belongs into LibreChat's .env.",
+            (ClientKind::Librechat, Transport::Http) => format!(
+                "{variable} belongs into LibreChat's .env. In a container 127.0.0.1 is the container itself: start the server with --host 172.17.0.1, Docker's address of this machine, and let the url be http://172.17.0.1:{port}/mcp. LibreChat calls a private address only where its file says so: mcpSettings: {{allowedAddresses: [\"172.17.0.1:{port}\"]}}."
             ),
             (ClientKind::Goose, Transport::Http) => {
-                Some("Goose takes CODEX_TOKEN from its own store of secrets, too.")
+                format!("Goose takes {variable} from its own store of secrets, too.")
             }
-            _ => None,
-        }
+            (ClientKind::Gemini, _) => {
+                "In a folder that Gemini CLI trusts: elsewhere it shows its servers as disabled."
+                    .to_owned()
+            }
+            (ClientKind::Vscode, _) => "It is for the folder that you open in VS Code.".to_owned(),
+            _ => return None,
+        })
     }
 
     /// Returns what is wrong with the server that the client would call, if
@@ -283,16 +305,16 @@ impl fmt::Display for LocalGuide<'_> {
                 writeln!(f, "\nFrom another machine the address is {url}/mcp.")?;
             }
         }
-        if self.client.place().is_some() {
+        if self.client.place().is_some() && self.transport.is_none() {
             let line = format!("connect {} --write", self.client.word());
             let more = if self.client.starts_processes() {
-                ", or with --by http --new-token by HTTP"
+                " (with --by http --new-token by HTTP)"
             } else {
                 ""
             };
             writeln!(
                 f,
-                "\nThis puts it into the file for you, and keeps a copy{more}:\n\n      {}",
+                "\nThis puts it into the file for you{more}, and keeps a copy:\n\n      {}",
                 self.settings.command(&line)
             )?;
         }

@@ -1,6 +1,7 @@
 //! A client's configuration with this server in it: what is there stays as it
-//! is, comments included. Works on texts alone, and believes no editor: the new
-//! text is read again, and must say what was meant and nothing else.
+//! is, comments included, but for those in our own entry in YAML, which is written
+//! anew. Works on texts alone, and believes no editor: the new text is read again,
+//! and must say what was meant and nothing else.
 
 use serde_json::{Map, Value};
 
@@ -14,8 +15,8 @@ mod yaml;
 const NAMES: [&str; 2] = ["codex", "codex-server"];
 
 /// The members by which an entry says how to reach its server. They go when
-/// another way is chosen; all others are people's own.
-const WAYS: [&str; 12] = [
+/// another transport is chosen; all others are people's own.
+const REACH_MEMBERS: [&str; 8] = [
     "type",
     "command",
     "cmd",
@@ -24,10 +25,15 @@ const WAYS: [&str; 12] = [
     "serverUrl",
     "httpUrl",
     "uri",
+];
+
+/// The members by which an entry says with what. They stay with an address, and
+/// go with it.
+const CREDENTIALS: [&str; 4] = [
     "headers",
+    "http_headers",
     "bearer_token_env_var",
     "env_keys",
-    "http_headers",
 ];
 
 /// What shall be in a configuration.
@@ -51,6 +57,8 @@ pub(super) struct MergeResult {
     /// The name that this server has in it.
     pub(super) name: &'static str,
     pub(super) change: EntryChange,
+    /// Our entry in it.
+    pub(super) entry: Value,
     /// How many other servers there are.
     pub(super) others: usize,
 }
@@ -96,18 +104,14 @@ enum Edit {
 /// When the text cannot be changed without touching what is not ours.
 pub(super) fn merge(text: &str, wanted: &NewEntry<'_>) -> Result<MergeResult, MergeError> {
     let before = parse(wanted.syntax, text)?;
-    let (name, entry) = place(&before, wanted)?;
+    let (name, entry) = our_entry(&before, wanted)?;
     let old = before.get(wanted.key).and_then(|servers| servers.get(name));
-    let change = match old {
-        None => EntryChange::Added,
-        Some(old) if *old == entry => EntryChange::Nothing,
-        Some(_) => EntryChange::Updated,
-    };
+    let is_there = old.is_some();
     let mut edits = Vec::new();
     let path = vec![wanted.key.to_owned(), name.to_owned()];
     match old {
         Some(old) => differences(path, old, &entry, &mut edits),
-        None => edits.push(Edit::Set(path, entry)),
+        None => edits.push(Edit::Set(path, entry.clone())),
     }
     if let Some(question) = wanted.question {
         let id = question.get("id");
@@ -127,10 +131,16 @@ pub(super) fn merge(text: &str, wanted: &NewEntry<'_>) -> Result<MergeResult, Me
     let others = others.map_or(0, |servers| {
         servers.keys().filter(|other| *other != name).count()
     });
+    let change = match (is_there, edits.is_empty()) {
+        (false, _) => EntryChange::Added,
+        (true, true) => EntryChange::Nothing,
+        (true, false) => EntryChange::Updated,
+    };
     let merged = |text| MergeResult {
         text,
         name,
         change,
+        entry,
         others,
     };
     if edits.is_empty() {
@@ -150,6 +160,46 @@ pub(super) fn merge(text: &str, wanted: &NewEntry<'_>) -> Result<MergeResult, Me
         Ok(found) if found == after => Ok(merged(edited)),
         _ => Err(MergeError::Unsure),
     }
+}
+
+/// Takes this server out of a configuration; `None` when it is not in it.
+///
+/// # Errors
+/// When the text cannot be changed without touching what is not ours.
+pub(super) fn remove(text: &str, wanted: &NewEntry<'_>) -> Result<Option<String>, MergeError> {
+    let before = parse(wanted.syntax, text)?;
+    let servers = before.get(wanted.key).and_then(Value::as_object);
+    let found = servers.and_then(|servers| {
+        let mut names = NAMES.iter();
+        names.find(|name| servers.get(**name).is_some_and(|one| is_ours(one, wanted)))
+    });
+    let Some(name) = found else { return Ok(None) };
+    let edit = Edit::Remove(vec![wanted.key.to_owned(), (*name).to_owned()]);
+    let mut after = before;
+    apply(&mut after, &edit);
+    let edited = match wanted.syntax {
+        Syntax::Json => json::edit(text, &[edit], &after),
+        Syntax::Toml => toml::edit(text, &[edit]),
+        Syntax::Yaml => yaml::remove(text, wanted.key, name),
+    };
+    let edited = edited.ok_or(MergeError::Unsure)?;
+    match parse(wanted.syntax, &edited) {
+        // A table that has nothing any more may be gone with it.
+        Ok(found) if found == after || emptied(&found, &after, wanted.key) => Ok(Some(edited)),
+        _ => Err(MergeError::Unsure),
+    }
+}
+
+/// Says whether `found` is `after` but for an empty `key`, which it lacks or has as
+/// nothing.
+fn emptied(found: &Value, after: &Value, key: &str) -> bool {
+    let mut found = found.clone();
+    let nothing = Value::Object(Map::new());
+    if after.get(key) != Some(&nothing) || !matches!(found.get(key), None | Some(Value::Null)) {
+        return false;
+    }
+    found[key] = nothing;
+    found == *after
 }
 
 /// Returns a configuration that has nothing but this server.
@@ -183,7 +233,7 @@ fn parse(syntax: Syntax, text: &str) -> Result<Value, MergeError> {
 }
 
 /// Returns the name that this server shall have, and its whole entry.
-fn place(before: &Value, wanted: &NewEntry<'_>) -> Result<(&'static str, Value), MergeError> {
+fn our_entry(before: &Value, wanted: &NewEntry<'_>) -> Result<(&'static str, Value), MergeError> {
     let empty = Map::new();
     let servers = match before.get(wanted.key) {
         None | Some(Value::Null) => &empty,
@@ -208,7 +258,13 @@ fn is_ours(entry: &Value, wanted: &NewEntry<'_>) -> bool {
     let text = |name: &str| entry.get(name).and_then(Value::as_str);
     let program = text("command").or_else(|| text("cmd"));
     if let Some(program) = program {
-        return program.rsplit('/').next() == Some("codex-server");
+        let words = entry.get("args").and_then(Value::as_array);
+        let words = words.into_iter().flatten().filter_map(Value::as_str);
+        // With an address it runs nothing here: that is somebody's own choice.
+        let is_far = words
+            .into_iter()
+            .any(|word| word == "--url" || word.starts_with("--url="));
+        return program.rsplit('/').next() == Some("codex-server") && !is_far;
     }
     let url = ["url", "serverUrl", "httpUrl", "uri"]
         .into_iter()
@@ -219,9 +275,11 @@ fn is_ours(entry: &Value, wanted: &NewEntry<'_>) -> bool {
 /// Returns an entry of ours as it shall be, with what people added to it.
 fn renewed(old: &Value, wanted: &NewEntry<'_>) -> Value {
     let mut new = wanted.entry.clone();
-    let has_credentials = old.pointer("/headers/Authorization").is_some()
-        || old.get("bearer_token_env_var").is_some()
-        || old.pointer("/http_headers/Authorization").is_some();
+    let has_credentials = old.get("bearer_token_env_var").is_some()
+        || ["headers", "http_headers"].iter().any(|name| {
+            let headers = old.get(*name).and_then(Value::as_object);
+            headers.is_some_and(|headers| headers.keys().any(|name| is_authorization(name)))
+        });
     let is_called = new.get("command").is_none() && new.get("cmd").is_none();
     if let Value::Object(new) = &mut new {
         // What people call it is theirs.
@@ -231,7 +289,7 @@ fn renewed(old: &Value, wanted: &NewEntry<'_>) -> Value {
             }
         }
         if wanted.keeps_credentials && has_credentials && is_called {
-            for name in ["headers", "bearer_token_env_var", "env_keys"] {
+            for name in CREDENTIALS {
                 new.remove(name);
             }
         }
@@ -239,16 +297,26 @@ fn renewed(old: &Value, wanted: &NewEntry<'_>) -> Value {
     let mut entry = old.clone();
     if let (Value::Object(entry), Value::Object(new)) = (&mut entry, &new) {
         entry.retain(|name, _| {
-            let is_way = WAYS.contains(&name.as_str());
-            let is_credential = matches!(
-                name.as_str(),
-                "headers" | "http_headers" | "bearer_token_env_var" | "env_keys"
-            );
-            !is_way || new.contains_key(name) || (is_called && is_credential)
+            let goes = REACH_MEMBERS.contains(&name.as_str())
+                || (!is_called && CREDENTIALS.contains(&name.as_str()));
+            !goes || new.contains_key(name)
         });
+        if !wanted.keeps_credentials {
+            // Two of them, and which counts would be the client's secret.
+            for name in ["headers", "http_headers"] {
+                if let Some(Value::Object(headers)) = entry.get_mut(name) {
+                    headers.retain(|name, _| !is_authorization(name));
+                }
+            }
+            entry.retain(|_, value| *value != Value::Object(Map::new()));
+        }
     }
     overlay(&mut entry, new);
     entry
+}
+
+fn is_authorization(name: &str) -> bool {
+    name.eq_ignore_ascii_case("authorization")
 }
 
 /// Puts `new` over `old`, member by member.

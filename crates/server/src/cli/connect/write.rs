@@ -1,23 +1,22 @@
-//! `connect CLIENT --write`: puts this server into the client's own file, and
-//! says what was done, what is left to do, and how to undo it.
+//! `connect CLIENT --write` and `--remove`: puts this server into the client's own
+//! file, or takes it out, and says what was done and what is left to do.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::client::{NO_TOKEN, Place, Transport};
-use super::file::ClientFile;
+use super::client::{NO_TOKEN, Place, TokenPlace, Transport};
+use super::file::{ClientFile, FileError};
 use super::local::LocalGuide;
-use super::merge::{EntryChange, MergeError, MergeResult, NewEntry, merge};
-use super::step::{Step, shown};
+use super::merge::{self, EntryChange, MergeError, MergeResult, NewEntry, merge};
+use super::step::{Step, shown as steps_shown};
 use crate::auth::Token;
 use crate::cli::Failure;
 use crate::config::value;
 use crate::exit_code::Exit;
 use crate::output;
-use crate::public_url::host_of;
 
-/// A client's file, read, and what shall be in it.
+/// A client's file that was read, and that may be written.
 pub(super) struct Plan {
     place: Place,
     file: ClientFile,
@@ -31,16 +30,16 @@ impl Plan {
     /// When it can't, with the cure.
     pub(super) fn of(
         guide: &LocalGuide<'_>,
+        place: Place,
         path: &Path,
         token_follows: bool,
     ) -> Result<Self, Failure> {
         let title = guide.client.title();
-        let Some(place) = guide.client.place() else {
-            let problem =
-                format!("{title} is set up on its pages, not by a file; leave out --write");
+        if path.to_str().is_none() {
+            let problem = "the file's path is not UTF-8 text; name another: --write=FILE";
             return Err(Failure::text(Exit::Usage, problem));
-        };
-        let file = ClientFile::read(path).map_err(|error| Failure::new(Exit::Failed, error))?;
+        }
+        let file = ClientFile::read(path).map_err(|error| by_hand(&error, guide))?;
         if file.text().is_none() && !place.may_be_new {
             let shown = file.path().display();
             let problem = format!(
@@ -51,7 +50,9 @@ impl Plan {
         let plan = Self { place, file };
         // Whatever can be wrong with the text is wrong before a token is made, too.
         let merged = plan.merged(guide)?;
-        if merged.text.contains(NO_TOKEN) && !token_follows {
+        let bearer = merged.entry.pointer("/headers/Authorization");
+        let is_open = bearer.and_then(Value::as_str) == Some(&format!("Bearer {NO_TOKEN}"));
+        if is_open && !token_follows {
             let problem = format!("{title} keeps its token in that file: say --new-token as well");
             return Err(Failure::text(Exit::Usage, problem));
         }
@@ -61,19 +62,7 @@ impl Plan {
     fn merged(&self, guide: &LocalGuide<'_>) -> Result<MergeResult, Failure> {
         let entry = guide.entry();
         let question = guide.client.question(&entry);
-        let own_host = guide
-            .settings
-            .config
-            .public_url
-            .as_deref()
-            .and_then(host_of);
-        let is_our_url = |url: &str| {
-            let Some(host) = host_of(url).filter(|_| url.ends_with("/mcp")) else {
-                return false;
-            };
-            let ip = host.parse::<std::net::IpAddr>();
-            host == "localhost" || Some(host) == own_host || ip.is_ok_and(|ip| ip.is_loopback())
-        };
+        let is_our_url = |url: &str| is_our_url(url, guide);
         let wanted = NewEntry {
             syntax: self.place.syntax,
             key: self.place.key,
@@ -84,11 +73,15 @@ impl Plan {
         };
         merge(self.file.text().unwrap_or_default(), &wanted).map_err(|refusal| {
             let path = self.file.path().display();
-            let add = match refusal {
-                MergeError::Taken => String::new(),
-                _ => format!(" Add this yourself:\n\n{}", guide.lines()),
+            let hint = match refusal {
+                MergeError::Broken(_) => "mend it and run this again, or add",
+                MergeError::Taken => "under another name, add",
+                _ => "add",
             };
-            let problem = format!("{path} {refusal}; it was not changed.{add}");
+            let lines = guide.lines();
+            let problem = format!(
+                "{path} {refusal}; it was not changed. To do it by hand, {hint} this:\n\n{lines}"
+            );
             Failure::text(Exit::Failed, problem)
         })
     }
@@ -96,20 +89,14 @@ impl Plan {
     /// Writes the file, and tells.
     ///
     /// # Errors
-    /// When nothing was changed.
+    /// When the file is as it was.
     pub(super) fn carry_out(self, guide: &LocalGuide<'_>, json: bool) -> Result<Exit, Failure> {
         let merged = self.merged(guide)?;
         let copy = match merged.change {
-            EntryChange::Nothing if self.file.text() == Some(merged.text.as_str()) => None,
+            EntryChange::Nothing => None,
             _ => {
                 let written = self.file.write(&merged.text);
-                written.map_err(|error| match guide.token {
-                    Some(_) => Failure::text(
-                        Exit::Failed,
-                        format!("{error}; the token {name} was made, and nobody has it: codex-server token revoke {name}", name = guide.name),
-                    ),
-                    None => Failure::new(Exit::Failed, error),
-                })?
+                written.map_err(|error| by_hand(&error, guide))?
             }
         };
         let done = WriteReport {
@@ -128,6 +115,71 @@ impl Plan {
     }
 }
 
+/// Says whether an address is this server's: the one that clients are given, the
+/// public one, or the same port of this machine by another name.
+fn is_our_url(url: &str, guide: &LocalGuide<'_>) -> bool {
+    let Some(base) = url.strip_suffix("/mcp") else {
+        return false;
+    };
+    let config = &guide.settings.config;
+    let local = ["127.0.0.1", "localhost", "[::1]"];
+    let mut local = local
+        .iter()
+        .map(|host| format!("http://{host}:{}", config.port));
+    base == guide.address
+        || Some(base) == config.public_url.as_deref()
+        || local.any(|own| own == base)
+}
+
+fn by_hand(error: &FileError, guide: &LocalGuide<'_>) -> Failure {
+    let lines = guide.lines();
+    Failure::text(
+        Exit::Failed,
+        format!("{error}\n\nTo do it by hand, add this:\n\n{lines}"),
+    )
+}
+
+/// Takes this server out of a client's file, and tells.
+///
+/// # Errors
+/// When the file is as it was.
+pub(super) fn remove(guide: &LocalGuide<'_>, place: Place, path: &Path) -> Result<Exit, Failure> {
+    let failed = |problem: String| Failure::text(Exit::Failed, problem);
+    let file = ClientFile::read(path).map_err(|error| failed(error.to_string()))?;
+    let shown = file.path().display();
+    let entry = guide.entry();
+    let wanted = NewEntry {
+        syntax: place.syntax,
+        key: place.key,
+        entry: &entry,
+        question: None,
+        keeps_credentials: true,
+        is_our_url: &|url| is_our_url(url, guide),
+    };
+    let removed = file
+        .text()
+        .map(|text| merge::remove(text, &wanted))
+        .transpose();
+    let removed =
+        removed.map_err(|refusal| failed(format!("{shown} {refusal}; it was not changed")))?;
+    let Some(text) = removed.flatten() else {
+        output::text(&format!("  ✓ this server is not in {shown}"))?;
+        return Ok(Exit::Success);
+    };
+    let copy = file
+        .write(&text)
+        .map_err(|error| failed(error.to_string()))?;
+    let mut told = format!("  ✓ took this server out of {shown}\n");
+    if let Some(copy) = copy {
+        told += &format!("    as it was before: {}\n", copy.display());
+    }
+    if let Some(revoke) = guide.revoke() {
+        told += &steps_shown(&[revoke], 0);
+    }
+    output::text(told.trim_end())?;
+    Ok(Exit::Success)
+}
+
 /// What was done.
 struct WriteReport<'a> {
     guide: &'a LocalGuide<'a>,
@@ -139,35 +191,29 @@ struct WriteReport<'a> {
 }
 
 impl WriteReport<'_> {
-    fn undo(&self) -> Option<String> {
-        let path = self.path.to_string_lossy();
-        let path = value::quoted(&path);
-        match (&self.copy, self.merged.change) {
-            (Some(copy), _) => {
-                let copy = copy.to_string_lossy();
-                Some(format!("cp {} {path}", value::quoted(&copy)))
-            }
-            (None, EntryChange::Nothing) => None,
-            (None, _) => Some(format!("rm {path}")),
-        }
-    }
-
     fn steps(&self) -> Vec<Step> {
-        let title = self.guide.client.title();
+        let (guide, title) = (self.guide, self.guide.client.title());
+        let is_called = guide.transport == Some(Transport::Http);
         let mut steps = Vec::new();
-        if self.guide.transport == Some(Transport::Http) {
-            steps.extend(self.guide.obtain());
+        // What is in the file is nobody's to copy.
+        if is_called && guide.client.token_place() != TokenPlace::File {
+            steps.extend(guide.obtain());
         }
-        steps.push(Step::copying(
+        let mut start = Step::copying(
             &format!("Start {title} anew, and ask it to run"),
             format!("print('Hello from {title}!')"),
-        ));
-        if self.guide.transport == Some(Transport::Http) {
-            steps.extend(self.guide.revoke());
+        );
+        start.note = guide.transport.and_then(|transport| guide.note(transport));
+        steps.push(start);
+        if is_called {
+            steps.extend(guide.revoke());
         }
-        if let Some(undo) = self.undo() {
-            steps.push(Step::copying("To undo this", undo));
+        let mut line = format!("connect {} --remove", guide.client.word());
+        if guide.file != Some(self.path) {
+            line += &format!("={}", value::quoted(&self.path.to_string_lossy()));
         }
+        let line = guide.settings.command(&line);
+        steps.push(Step::copying("To take it out of the file again", line));
         steps
     }
 
@@ -195,7 +241,7 @@ impl WriteReport<'_> {
             );
         }
         text += &self.guide.warnings();
-        text + shown(&self.steps(), 0).trim_end()
+        text + steps_shown(&self.steps(), 0).trim_end()
     }
 
     fn to_json(&self) -> Value {

@@ -22,18 +22,32 @@ pub(super) enum Probe {
     Actions,
     /// The document that tells MCP clients where to sign in.
     Resource,
+    /// The document of the server where they sign in, which is this one.
+    Authority,
+    /// `POST /oauth/token` with nothing in it.
+    Token,
+    /// `POST /mcp` with a token that cannot be right.
+    Mcp,
 }
 
 impl Probe {
     /// In that order: the first failure explains those after it.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Local,
         Self::Health,
         Self::HealthPlain,
         Self::Execute,
         Self::Actions,
         Self::Resource,
+        Self::Authority,
+        Self::Token,
+        Self::Mcp,
     ];
+
+    /// Says whether it is of OAuth, which open servers lack.
+    pub(super) fn is_of_oauth(self) -> bool {
+        matches!(self, Self::Resource | Self::Authority | Self::Token)
+    }
 
     /// What a person reads.
     pub(super) fn name(self) -> &'static str {
@@ -43,7 +57,10 @@ impl Probe {
             Self::HealthPlain => "without headers",
             Self::Execute => "POST /execute",
             Self::Actions => "action schema",
-            Self::Resource => "OAuth",
+            Self::Resource => "OAuth, resource",
+            Self::Authority => "OAuth, server",
+            Self::Token => "OAuth, tokens",
+            Self::Mcp => "POST /mcp",
         }
     }
 }
@@ -71,6 +88,8 @@ pub(in crate::cli) struct Reply {
     pub(super) status: u16,
     pub(super) location: Option<String>,
     pub(super) content_type: String,
+    /// `WWW-Authenticate`.
+    pub(super) challenge: String,
     pub(super) body: String,
 }
 
@@ -127,7 +146,9 @@ pub(super) fn diagnose_url(url: &str) -> Option<Finding> {
     };
     if private {
         return finding(
-            format!("{host} is an address of this machine or network, which ChatGPT cannot reach"),
+            format!(
+                "{host} is an address of this machine or network, which ChatGPT cannot reach, nor Claude"
+            ),
             "name the public one: --public-url https://…",
         );
     }
@@ -228,7 +249,6 @@ fn reply_to(target: &Target<'_>, probe: Probe, reply: &Reply) -> Option<Finding>
             "the server refuses this host name (403): it was started with another public URL",
             format!("restart it with --public-url {}", target.url),
         ),
-        404 if probe == Probe::Resource && target.access == Access::Open => None,
         404 => Some(not_found(target, probe, reply)),
         405 if probe == Probe::Execute => finding(
             "the POST arrived as something else (405): a proxy on the way redirects, which turns POST into GET",
@@ -238,7 +258,9 @@ fn reply_to(target: &Target<'_>, probe: Probe, reply: &Reply) -> Option<Finding>
             "the server or its proxy is limiting calls (429)",
             "wait a minute and try again",
         ),
-        401 | 403 if probe != Probe::Execute || reply.is_html() => {
+        401 | 403
+            if !matches!(probe, Probe::Execute | Probe::Token | Probe::Mcp) || reply.is_html() =>
+        {
             private_port(target, reply.status)
         }
         500..=599 => Some(bad_gateway(target, reply)),
@@ -284,6 +306,13 @@ fn expected(target: &Target<'_>, probe: Probe, reply: &Reply) -> Option<Finding>
             actions(target, reply).or_else(|| if reply.status == 200 { None } else { other() })
         }
         Probe::Resource => resource(target, reply),
+        Probe::Authority => authority(target, reply),
+        Probe::Token => match reply.json().as_ref().and_then(|told| told.get("error")) {
+            Some(_) if matches!(reply.status, 400 | 401) => None,
+            _ => other(),
+        },
+        Probe::Mcp if target.access == Access::Open => None,
+        Probe::Mcp => mcp(target, reply),
     }
 }
 
@@ -322,6 +351,50 @@ fn resource(target: &Target<'_>, reply: &Reply) -> Option<Finding> {
             "let the proxy forward every path to this server, /.well-known/ too",
         ),
     }
+}
+
+fn authority(target: &Target<'_>, reply: &Reply) -> Option<Finding> {
+    let document = reply.json();
+    let issuer = document
+        .as_ref()
+        .and_then(|document| document.get("issuer"));
+    match issuer.and_then(Value::as_str) {
+        Some(issuer) if issuer == target.url => None,
+        Some(issuer) => finding(
+            format!("its OAuth server calls itself {issuer}: clients refuse another name"),
+            format!("restart the server with --public-url {}", target.url),
+        ),
+        None => finding(
+            "what answers at /.well-known/oauth-authorization-server is not this server's, so MCP clients cannot sign in",
+            "let the proxy forward every path to this server, /.well-known/ and /oauth/ too",
+        ),
+    }
+}
+
+fn mcp(target: &Target<'_>, reply: &Reply) -> Option<Finding> {
+    let says = |words: &str| reply.challenge.contains(words);
+    if reply.status != 401 {
+        return finding(
+            format!(
+                "POST /mcp with a wrong token is answered with {}, not with 401",
+                reply.status
+            ),
+            "let the proxy pass on /mcp as it comes, its Authorization header too",
+        );
+    }
+    if !says("resource_metadata=") && target.url.starts_with("https://") {
+        return finding(
+            "a refusal at /mcp does not say where to sign in: something on the way drops WWW-Authenticate",
+            "let the proxy pass on the headers of answers",
+        );
+    }
+    if !says("invalid_token") && target.url.starts_with("https://") {
+        return finding(
+            "the token of a call to /mcp does not arrive: something on the way drops the Authorization header",
+            "let the proxy pass on Authorization",
+        );
+    }
+    None
 }
 
 fn redirected(target: &Target<'_>, reply: &Reply) -> Option<Finding> {

@@ -102,7 +102,12 @@ async fn checks(settings: &Settings, here: &str) -> Result<Vec<Check>, Failure> 
         port: config.port,
         access: config.access,
     };
+    // An open server has no OAuth, and by plain http there is none.
+    let lacks_oauth = config.access == Access::Open || !url.starts_with("https://");
     for probe in Probe::ALL {
+        if lacks_oauth && probe.is_of_oauth() {
+            continue;
+        }
         let base = if probe == Probe::Local { here } else { url };
         let reached = call(base, probe).await?;
         match diagnose(&target, probe, &reached) {
@@ -133,10 +138,25 @@ async fn call(base: &str, probe: Probe) -> Result<Reached, Failure> {
         Probe::Execute => (Method::POST, "/execute"),
         Probe::Actions => (Method::GET, "/actions/openapi.json"),
         Probe::Resource => (Method::GET, "/.well-known/oauth-protected-resource/mcp"),
+        Probe::Authority => (Method::GET, "/.well-known/oauth-authorization-server"),
+        Probe::Token => (Method::POST, "/oauth/token"),
+        Probe::Mcp => (Method::POST, "/mcp"),
     };
     let mut request = client.request(method, format!("{base}{path}"));
-    if matches!(probe, Probe::Health | Probe::Actions | Probe::Resource) {
+    if !matches!(probe, Probe::Local | Probe::HealthPlain | Probe::Execute) {
         request = request.header(SKIP_WARNING.0, SKIP_WARNING.1);
+    }
+    if probe == Probe::Token {
+        let form = "application/x-www-form-urlencoded";
+        request = request.header("content-type", form).body("grant_type=none");
+    }
+    if probe == Probe::Mcp {
+        let body = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+        let accepts = "application/json, text/event-stream";
+        request = request
+            .header("accept", accepts)
+            .bearer_auth(NO_TOKEN)
+            .json(&body);
     }
     if probe == Probe::Execute {
         // No code: nothing would run even where no token is asked for.
@@ -181,6 +201,7 @@ async fn read(mut response: reqwest::Response) -> Reached {
         status: response.status().as_u16(),
         location: header("location"),
         content_type: header("content-type").unwrap_or_default(),
+        challenge: header("www-authenticate").unwrap_or_default(),
         body: String::new(),
     };
     let mut body = Vec::new();

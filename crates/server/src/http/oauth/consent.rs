@@ -1,8 +1,9 @@
 //! The page on which a person lets a client in. Anybody may register under any
 //! name, so the host that gets the answer is what is shown; where nobody knows
 //! whose that is, it has to be typed. The token comes in the body of a form and is
-//! kept nowhere. The page keeps its opener, which some clients wait for: it holds
-//! nothing that one could take.
+//! kept nowhere. The page keeps its opener, which some clients wait for: an opener
+//! reads nothing here, but may lead the window elsewhere, so the address bar is what
+//! tells whose page it is.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -27,13 +28,17 @@ use crate::telemetry::chain;
 
 const PAGE: &str = include_str!("../pages/consent.html");
 const STOPPED: &str = include_str!("../pages/stopped.html");
-const GRANTED: &str = include_str!("../pages/granted.html");
+const ONWARD: &str = include_str!("../pages/onward.html");
 
-/// Bytes of a request for a grant: its state alone may have three for each of 4096.
+/// Bytes of a request for a grant. The state may have 4096 bytes, and
+/// percent-encoding makes three of each.
 const QUERY_BYTES: usize = 20 * 1024;
 
 /// Bytes of the form, in which the request stands encoded once more.
 const FORM_BYTES: usize = 4 * QUERY_BYTES;
+
+/// What is said of a token that is nobody's.
+const BAD_TOKEN: &str = "This is no valid token of this server. Make one where the server runs: codex-server token create NAME --scope execute";
 
 /// What browsers tell of a page with a form. By `no-referrer` they send it with
 /// `Origin: null`, which says nothing of whose page it was on, and is refused.
@@ -92,7 +97,8 @@ pub(in crate::http) async fn agree(
         ];
         return back(answer, &answer.url(&visit.site, &denied));
     }
-    // A client's document may say something else by now.
+    // A client's document may say something else by now. Our page always says what
+    // it showed; who sends the form by a script agrees to what it asks.
     let shown = form.get("answer").unwrap_or(&answer.redirect);
     if shown != answer.redirect {
         let words = "What the client asks has changed. Look at it once more.";
@@ -100,13 +106,19 @@ pub(in crate::http) async fn agree(
     }
     let typed = form.get("host").unwrap_or_default().trim();
     if !answer.is_expected() && !typed.eq_ignore_ascii_case(answer.receiver.typed()) {
-        let words = "What this server does not know was not typed as it stands below.";
-        return page(&visit, &question, words);
+        let words = format!(
+            "Type {} in the second field, exactly so.",
+            answer.receiver.typed()
+        );
+        return page(&visit, &question, &words);
     }
+    // As people copy it, out of a header or a file.
     let token = form.get("token").unwrap_or_default().trim();
+    let token = token.strip_prefix("Bearer ").unwrap_or(token);
+    let token = token.trim_matches(['"', '\'', ' ']);
     let principal = match authenticate(&shared, &visit, token).await {
         Ok(Some(principal)) => principal,
-        Ok(None) => return page(&visit, &question, "This token is not good."),
+        Ok(None) => return page(&visit, &question, BAD_TOKEN),
         Err(response) => return response,
     };
     let may = |scope: &Scope| principal.scopes.contains(scope);
@@ -238,20 +250,25 @@ async fn grant(
         "a client was granted access"
     );
     let url = asked.answer.url(&visit.site, &[("code", code.reveal())]);
-    match asked.answer.form_sources() {
-        Some(_) => see_other(&url),
-        None => granted(&asked.answer, &url),
-    }
+    let words = format!("{} may run code here now.", asked.answer.receiver.shown());
+    onward(&asked.answer, &url, "Connected", &words)
 }
 
-/// The page that leads to who was let in, where a redirect after a form would not.
-fn granted(answer: &Answer, url: &str) -> Response {
-    let words = [
-        ("host", &escaped(answer.receiver.shown())),
-        ("url", &escaped(url)),
-    ];
-    let words = words.map(|(name, word)| (name, word.as_str()));
-    let html = pages::filled(GRANTED, &words);
+/// Leads on to a client after a form: by a redirect where the form's policy names
+/// the client, else by a page that goes on by itself.
+fn onward(answer: &Answer, url: &str, heading: &str, words: &str) -> Response {
+    if answer.form_sources().is_some() {
+        return see_other(url);
+    }
+    let html = pages::filled(
+        ONWARD,
+        &[
+            ("heading", heading),
+            ("words", &escaped(words)),
+            ("host", &escaped(answer.receiver.shown())),
+            ("url", &escaped(url)),
+        ],
+    );
     guarded(Html(html).into_response(), "'none'", NOTHING)
 }
 
@@ -259,7 +276,7 @@ fn granted(answer: &Answer, url: &str) -> Response {
 /// so that nobody makes this server lead people to any place (RFC 9700, 4.11.2).
 fn back(answer: &Answer, url: &str) -> Response {
     if answer.is_expected() {
-        return see_other(url);
+        return onward(answer, url, "Not connected", "Nothing was granted.");
     }
     if answer.receiver.is_app() {
         return stopped(StatusCode::BAD_REQUEST, "Nothing was granted.", None);
@@ -292,6 +309,10 @@ fn page(visit: &Visit, question: &Question, problem: &str) -> Response {
     let document = document_host(&question.id).map_or_else(String::new, |host| {
         format!("Its description is at {}.", escaped(host))
     });
+    let who = match answer.trust {
+        Trust::Local => "it".to_owned(),
+        _ => host.clone(),
+    };
     let local = match answer.trust {
         Trust::Local => {
             "<p>That is a program on the device that you sit at. Whoever asks you to copy the address that your browser shows next wants to run code in your name.</p>"
@@ -313,7 +334,7 @@ fn page(visit: &Visit, question: &Question, problem: &str) -> Response {
     };
     let problem = match problem {
         "" => String::new(),
-        words => format!("<strong>{words}</strong>"),
+        words => format!("<strong>{}</strong>", escaped(words)),
     };
     let html = pages::filled(
         PAGE,
@@ -324,6 +345,7 @@ fn page(visit: &Visit, question: &Question, problem: &str) -> Response {
             ("document", &document),
             ("local", local),
             ("answer", &escaped(&answer.redirect)),
+            ("who", &who),
             ("scopes", &deeds(&question.asked.scopes)),
             ("problem", &problem),
             ("query", &escaped(&question.query)),
@@ -342,9 +364,7 @@ fn page(visit: &Visit, question: &Question, problem: &str) -> Response {
 fn deeds(scopes: &[Scope]) -> String {
     let deed = |scope: &Scope| match scope {
         Scope::Execute => "run code",
-        Scope::Sessions => "keep programs and files between runs",
-        Scope::Files => "delete and change your files here",
-        _ => "run code in the background",
+        other => other.as_str(),
     };
     let deeds: Vec<&str> = OFFERED
         .iter()
@@ -409,9 +429,6 @@ mod tests {
             escaped("a<b>&\"'{{x}}"),
             "a&#60;b&#62;&#38;&#34;&#39;&#123;&#123;x&#125;&#125;"
         );
-        assert_eq!(
-            deeds(&[Scope::Files, Scope::Execute]),
-            "run code, delete and change your files here"
-        );
+        assert_eq!(deeds(&[Scope::Files, Scope::Execute]), "run code");
     }
 }

@@ -106,6 +106,12 @@ impl Store {
     ) -> Result<Result<Given, Withheld>, StoreError> {
         const STEP: &str = "exchange a code";
         let at = StoreError::at;
+        if !self
+            .has_row("SELECT 1 FROM oauth_codes WHERE hash = $1", shown.code_hash)
+            .await?
+        {
+            return Ok(Err(Withheld::Grant));
+        }
         let mut writing = self.write(STEP).await?;
         let row = sqlx::query("SELECT c.grant_id, c.redirect, c.redirect_sent, c.challenge, c.ends_at AS code_ends_at, c.used_at, g.client, g.scopes, g.resource, g.ends_at, g.ended_at, k.revoked_at FROM oauth_codes c JOIN oauth_grants g ON g.id = c.grant_id JOIN keys k ON k.id = g.key_id WHERE c.hash = $1")
             .bind(shown.code_hash)
@@ -183,6 +189,19 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn refresh(
+        &self,
+        shown: &Refresh<'_>,
+        now: i64,
+    ) -> Result<Result<Given, Withheld>, StoreError> {
+        let query = "SELECT 1 FROM oauth_tokens WHERE hash = $1";
+        if !self.has_row(query, shown.token_hash).await? {
+            return Ok(Err(Withheld::Grant));
+        }
+        self.rotate(shown, now).await
+    }
+
+    /// Spends a refresh token and gives its successor, in one transaction.
+    async fn rotate(
         &self,
         shown: &Refresh<'_>,
         now: i64,
@@ -266,6 +285,15 @@ impl Store {
             scopes: wanted,
             ends_at: access_ends_at,
         }))
+    }
+
+    /// Says whether there is a row of a hash. What is made up must not take the one
+    /// place of who writes.
+    async fn has_row(&self, query: &'static str, hash: &str) -> Result<bool, StoreError> {
+        let found = sqlx::query(query).bind(hash);
+        let found = found.fetch_optional(&self.pool).await;
+        let found = found.map_err(StoreError::at("look up a code or token"))?;
+        Ok(found.is_some())
     }
 
     /// Finds who an access token stands for, if it is good.

@@ -132,3 +132,36 @@ fn what_must_not_be_written_over_is_refused() {
         home.names()
     );
 }
+
+#[test]
+fn what_is_another_users_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can make a file another's; for others every file of root's is one.
+        let error = ClientFile::read(Path::new("/etc/passwd")).expect_err("root's");
+        assert!(error.to_string().contains("not yours"), "{error}");
+        return;
+    }
+    let home = Home::new();
+    let path = home.put("mcp.json", "{}", 0o600);
+    std::os::unix::fs::chown(&path, Some(12345), Some(12345)).expect("given away");
+    let error = ClientFile::read(&path).expect_err("another's");
+    assert!(error.to_string().contains("sudo -u '#12345'"), "{error}");
+    // Nor is anything made in another's folder.
+    let folder = home.path("theirs");
+    fs::create_dir(&folder).expect("a folder");
+    std::os::unix::fs::chown(&folder, Some(12345), Some(12345)).expect("given away");
+    for name in ["mcp.json", "new/mcp.json"] {
+        let error = ClientFile::read(&folder.join(name)).expect_err("another's");
+        assert!(error.to_string().contains("not yours"), "{error}");
+    }
+    assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 0);
+}
+
+#[test]
+fn a_pipe_is_no_file() {
+    let home = Home::new();
+    let path = home.path("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).expect("a pipe");
+    let error = ClientFile::read(&path).expect_err("a pipe");
+    assert!(error.to_string().contains("no plain file"), "{error}");
+}

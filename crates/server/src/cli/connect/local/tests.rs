@@ -10,11 +10,14 @@ fn guide<T>(client: ClientKind, is_open: bool, tell: impl Fn(&LocalGuide<'_>) ->
     let home = "/a b/\"home\"";
     let env: Env = [("CODEX_HOME", home)].into_iter().collect();
     let mut settings = resolve(&Flags::default(), &env, None, home.into()).unwrap();
-    "/opt/it's here/codex-server".clone_into(&mut settings.program);
+    let program = "/opt/it's here/codex-server";
+    program.clone_into(&mut settings.program);
     tell(&LocalGuide {
         client,
         transport: None,
         settings: &settings,
+        program,
+        file: None,
         address: "http://127.0.0.1:8000",
         answers: true,
         is_open,
@@ -85,30 +88,30 @@ fn a_token_is_left_to_a_variable_or_a_prompt() {
         assert_eq!(found, expected, "{client:?}");
     };
     let header = |value: &str| json!({"Authorization": format!("Bearer {value}")});
-    let braces = header("${CODEX_TOKEN}");
-    let env = header("${env:CODEX_TOKEN}");
+    let braces = |name: &str| header(&format!("${{CODEX_TOKEN_{name}}}"));
+    let env = |name: &str| header(&format!("${{env:CODEX_TOKEN_{name}}}"));
     let ask = header("${input:codex_token}");
     let typed = header("YOUR_TOKEN");
     for (client, key, entry) in [
         (
             ClientKind::ClaudeCode,
             "mcpServers",
-            json!({"type": "http", "url": url, "headers": braces}),
+            json!({"type": "http", "url": url, "headers": braces("CLAUDE_CODE")}),
         ),
         (
             ClientKind::Codex,
             "mcp_servers",
-            json!({"url": url, "bearer_token_env_var": "CODEX_TOKEN"}),
+            json!({"url": url, "bearer_token_env_var": "CODEX_TOKEN_CODEX"}),
         ),
         (
             ClientKind::Cursor,
             "mcpServers",
-            json!({"url": url, "headers": env}),
+            json!({"url": url, "headers": env("CURSOR")}),
         ),
         (
             ClientKind::Windsurf,
             "mcpServers",
-            json!({"serverUrl": url, "headers": env}),
+            json!({"serverUrl": url, "headers": env("WINDSURF")}),
         ),
         (
             ClientKind::Zed,
@@ -118,12 +121,12 @@ fn a_token_is_left_to_a_variable_or_a_prompt() {
         (
             ClientKind::Gemini,
             "mcpServers",
-            json!({"httpUrl": url, "headers": braces}),
+            json!({"httpUrl": url, "headers": braces("GEMINI")}),
         ),
         (
             ClientKind::Librechat,
             "mcpServers",
-            json!({"type": "streamable-http", "url": url, "headers": braces}),
+            json!({"type": "streamable-http", "url": url, "headers": braces("LIBRECHAT")}),
         ),
         (
             ClientKind::LmStudio,
@@ -135,7 +138,7 @@ fn a_token_is_left_to_a_variable_or_a_prompt() {
             "extensions",
             json!({"enabled": true, "type": "streamable_http", "name": "codex",
                 "description": "Runs code in a sandbox", "uri": url, "timeout": 300,
-                "env_keys": ["CODEX_TOKEN"], "headers": braces}),
+                "env_keys": ["CODEX_TOKEN_GOOSE"], "headers": braces("GOOSE")}),
         ),
     ] {
         check(client, false, json!({key: {"codex": entry}}));

@@ -1,5 +1,7 @@
 //! JSON, with comments and trailing commas, changed in place.
 
+use std::collections::HashSet;
+
 use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstObject, CstRootNode};
 use serde_json::Value;
@@ -23,7 +25,27 @@ const OPTIONS: ParseOptions = ParseOptions {
 /// Reads a text; `Null` where there is none. The error says where and why.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
     let root = CstRootNode::parse(text, &OPTIONS).map_err(|error| error.to_string())?;
+    if let Some(name) = root.object_value().and_then(|whole| named_twice(&whole)) {
+        return Err(format!(
+            "it has {name:?} twice, and which one counts is the client's secret"
+        ));
+    }
     Ok(root.to_serde_value().unwrap_or(Value::Null))
+}
+
+/// Returns a name that an object, or one below it, has twice.
+fn named_twice(object: &CstObject) -> Option<String> {
+    let mut names = HashSet::new();
+    for member in object.properties() {
+        let name = member.decoded_name()?;
+        if let Some(found) = member.object_value().and_then(|below| named_twice(&below)) {
+            return Some(found);
+        }
+        if !names.insert(name.clone()) {
+            return Some(name);
+        }
+    }
+    None
 }
 
 /// Changes a text; `None` when it has another shape than was read.

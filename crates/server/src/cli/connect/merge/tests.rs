@@ -269,3 +269,92 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn it_can_be_taken_out_again() {
+    let check = |syntax: Syntax, text: &str, expected: Option<&str>| {
+        let wanted = NewEntry {
+            syntax,
+            key: "s",
+            entry: &process(),
+            question: None,
+            keeps_credentials: true,
+            is_our_url: &|url| url == "http://127.0.0.1:8000/mcp",
+        };
+        let found = remove(text, &wanted).expect(text);
+        assert_eq!(found.as_deref(), expected, "{text}");
+    };
+    check(Syntax::Json, "{}", None);
+    check(
+        Syntax::Json,
+        "{\"s\": {\"codex\": {\"command\": \"codex\"}}}",
+        None,
+    );
+    check(
+        Syntax::Json,
+        "{\n  // mine\n  \"s\": {\n    \"a\": {}, // theirs\n    \"codex\": {\"command\": \"x/codex-server\"}\n  }\n}\n",
+        Some("{\n  // mine\n  \"s\": {\n    \"a\": {} // theirs\n  }\n}\n"),
+    );
+    check(
+        Syntax::Toml,
+        "a = 1 # mine\n\n[s.b]\nx = 1\n\n[s.codex]\ncommand = \"codex-server\"\n",
+        Some("a = 1 # mine\n\n[s.b]\nx = 1\n"),
+    );
+    check(
+        Syntax::Toml,
+        "[s.codex]\ncommand = \"codex-server\"\n",
+        Some(""),
+    );
+    check(
+        Syntax::Yaml,
+        "# mine\ns:\n  a:\n    b: 1\n  codex:\n    cmd: codex-server\n    args:\n      - mcp\n  # last\nz: 1\n",
+        Some("# mine\ns:\n  a:\n    b: 1\n  # last\nz: 1\n"),
+    );
+    check(
+        Syntax::Yaml,
+        "s:\n  codex:\n    cmd: codex-server\n",
+        Some("s:\n"),
+    );
+}
+
+#[test]
+fn what_only_looks_like_ours_is_not() {
+    // A process that hands on to a server elsewhere, and another port.
+    for text in [
+        "{\"s\": {\"codex\": {\"command\": \"codex-server\", \"args\": [\"mcp\", \"--url\", \"https://far\"]}}}",
+        "{\"s\": {\"codex\": {\"url\": \"http://127.0.0.1:9999/mcp\"}}}",
+    ] {
+        let found = merged(Syntax::Json, "s", text, &process()).expect(text);
+        assert_eq!(
+            (found.name, found.change),
+            ("codex-server", EntryChange::Added)
+        );
+    }
+    // Names that are there twice are refused, wherever they are.
+    let text = "{\"s\": {\"codex\": {\"command\": \"codex-server\"}, \"codex\": {}}}";
+    let refused = merged(Syntax::Json, "s", text, &process()).expect_err(text);
+    assert!(refused.to_string().contains("\"codex\" twice"), "{refused}");
+}
+
+#[test]
+fn a_new_token_leaves_no_old_one() {
+    let entry = json!({"url": "http://127.0.0.1:8000/mcp", "bearer_token_env_var": "V"});
+    let wanted = NewEntry {
+        syntax: Syntax::Toml,
+        key: "s",
+        entry: &entry,
+        question: None,
+        keeps_credentials: false,
+        is_our_url: &|_| true,
+    };
+    let text = "[s.codex]\nurl = \"http://127.0.0.1:8000/mcp\"\nhttp_headers = { authorization = \"Bearer codex_old\", X = \"y\" }\n";
+    let found = merge(text, &wanted).expect(text);
+    assert!(
+        !found.text.contains("codex_old") && found.text.contains("X = \"y\""),
+        "{}",
+        found.text
+    );
+    let text = "[s.codex]\nurl = \"http://127.0.0.1:8000/mcp\"\nhttp_headers = { Authorization = \"Bearer codex_old\" }\n";
+    let found = merge(text, &wanted).expect(text);
+    assert!(!found.text.contains("http_headers"), "{}", found.text);
+}

@@ -40,6 +40,18 @@ pub(super) fn edit(text: &str, key: &str, name: &str, after: &Value) -> Option<S
     Some(spliced(&lines, replaced, &block(&whole, width), end))
 }
 
+/// Takes the entry `key.name` out of a text; `None` where this cannot find it.
+pub(super) fn remove(text: &str, key: &str, name: &str) -> Option<String> {
+    let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| is_key(line, 0, key))?;
+    let mut section = at + 1..below(&lines, at + 1, 0);
+    let width = section.clone().find(|line| !is_blank(lines[*line]));
+    let width = indentation(lines[width?]);
+    let own = section.find(|line| is_key(lines[*line], width, name))?;
+    Some(spliced(&lines, own..below(&lines, own + 1, width), "", end))
+}
+
 fn spliced(lines: &[&str], replaced: Range<usize>, block: &str, end: &str) -> String {
     let before = lines[..replaced.start].iter().copied();
     let after = lines[replaced.end..].iter().copied();

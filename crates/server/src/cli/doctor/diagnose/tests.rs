@@ -11,6 +11,7 @@ fn reply(status: u16, content_type: &str, body: &str) -> Reached {
         location: None,
         content_type: content_type.to_owned(),
         body: body.to_owned(),
+        challenge: String::new(),
     })
 }
 
@@ -428,15 +429,64 @@ fn oauth_of_another_address() {
     ] {
         check(body, Some(words));
     }
-    // An open server has no OAuth, and needs none.
-    let open = Target {
+    let check = |body: &str, expected: Option<&str>| {
+        let reached = reply(200, "application/json", body);
+        let found = diagnose(&target(), Probe::Authority, &reached);
+        let problem = found.map(|found| found.problem).unwrap_or_default();
+        assert_eq!(expected.is_none(), problem.is_empty(), "{body}: {problem}");
+        assert!(
+            problem.contains(expected.unwrap_or_default()),
+            "{body}: {problem}"
+        );
+    };
+    check(r#"{"issuer": "https://code.example.com"}"#, None);
+    check(r#"{"issuer": "https://x"}"#, Some("calls itself https://x"));
+    check("[]", Some("not this server's"));
+}
+
+fn target() -> Target<'static> {
+    Target {
         url: "https://code.example.com",
         platform: None,
         port: 8000,
-        access: Access::Open,
+        access: Access::Token,
+    }
+}
+
+#[test]
+fn refusals_that_clients_cannot_sign_in_by() {
+    let check = |status: u16, challenge: &str, expected: Option<&str>| {
+        let mut reached = reply(status, "application/problem+json", "{}");
+        if let Reached::Reply(reply) = &mut reached {
+            challenge.clone_into(&mut reply.challenge);
+        }
+        let found = diagnose(&target(), Probe::Mcp, &reached);
+        let problem = found.map(|found| found.problem).unwrap_or_default();
+        assert_eq!(
+            expected.is_none(),
+            problem.is_empty(),
+            "{status}: {problem}"
+        );
+        assert!(
+            problem.contains(expected.unwrap_or_default()),
+            "{status}: {problem}"
+        );
     };
-    let missing = reply(404, "application/problem+json", "{}");
-    assert_eq!(diagnose(&open, Probe::Resource, &missing), None);
+    let whole = "Bearer error=\"invalid_token\", resource_metadata=\"x\"";
+    check(401, whole, None);
+    check(401, "Bearer", Some("drops WWW-Authenticate"));
+    check(
+        401,
+        "Bearer resource_metadata=\"x\"",
+        Some("drops the Authorization"),
+    );
+    check(200, whole, Some("answered with 200"));
+    let tokens = |status: u16, body: &str| {
+        let reached = reply(status, "application/json", body);
+        diagnose(&target(), Probe::Token, &reached).is_none()
+    };
+    assert!(tokens(401, r#"{"error": "invalid_client"}"#));
+    assert!(!tokens(404, "{}") && !tokens(200, "{}"));
 }
 
 #[test]
