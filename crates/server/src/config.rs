@@ -143,6 +143,8 @@ pub struct Config {
     pub file_urls: file_url::Bounds,
     /// Hosts of OAuth clients that the operator knows, besides the usual ones.
     pub oauth_hosts: Vec<String>,
+    /// Whether OAuth clients may show by their own keys that they are the ones.
+    pub oauth_client_keys: bool,
     /// The engine's bounds.
     pub bounds: Bounds,
     /// `PATH`-like list in which interpreters are looked for.
@@ -186,6 +188,7 @@ impl Config {
             artifacts: artifact::Bounds::default(),
             file_urls: file_url::Bounds::default(),
             oauth_hosts: Vec::new(),
+            oauth_client_keys: false,
             bounds: Bounds::default(),
             search_path: ["/usr/local/bin", "/usr/bin", "/bin"]
                 .map(PathBuf::from)

@@ -28,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("requests", requests),
     ("headers", crate::http::fuzz::headers),
     ("links", crate::http::fuzz::links),
+    ("assertions", crate::oauth::assertion::fuzz::assertions),
     ("file_urls", crate::file_url::fuzz::file_urls),
     ("records", crate::artifact::fuzz::records),
     ("messages", crate::mcp::fuzz::messages),

@@ -104,9 +104,9 @@ fn router(app: Arc<App>) -> Router {
         unread: metrics.unread(app.config.unread),
         requests: body::shares(app.config.body_limit),
         metrics,
-        app,
         failures: failures::Failures::default(),
-        oauth: oauth::OAuth::default(),
+        oauth: oauth::OAuth::new(app.config.oauth_client_keys),
+        app,
     });
     layered(routes::router(&shared), &shared)
 }

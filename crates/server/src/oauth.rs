@@ -14,9 +14,11 @@ use crate::auth::Scope;
 use crate::config::{Access, Config};
 use crate::public_url::{host_of, of_request};
 
+pub(crate) mod assertion;
 pub(crate) mod authorize;
 pub(crate) mod client;
 pub(crate) mod clients;
+mod keys;
 pub(crate) mod metadata;
 pub(crate) mod params;
 mod redirect;
@@ -81,6 +83,11 @@ impl Site {
     /// Returns the issuer, without a trailing slash.
     pub(crate) fn issuer(&self) -> &str {
         &self.base
+    }
+
+    /// Returns the address at which tokens are given.
+    pub(crate) fn token_endpoint(&self) -> String {
+        format!("{}/oauth/token", self.base)
     }
 
     /// Returns the resource that tokens are for.

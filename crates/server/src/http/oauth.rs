@@ -30,8 +30,10 @@ use crate::store::oauth::{Exchange, Given, NewTokens, Refresh, Withheld};
 use crate::telemetry::chain;
 
 mod consent;
+mod identity;
 
 pub(super) use consent::{agree, ask};
+use identity::{client, refused};
 
 /// Bytes of a request's body.
 const BODY_BYTES: usize = 16 * 1024;
@@ -61,10 +63,11 @@ pub(super) struct OAuth {
     wrong: Failures,
 }
 
-impl Default for OAuth {
-    fn default() -> Self {
+impl OAuth {
+    /// Returns what an idle server keeps; `takes_keys` says whether clients may sign.
+    pub(super) fn new(takes_keys: bool) -> Self {
         Self {
-            clients: Clients::new(Guard::public()),
+            clients: Clients::new(Guard::public(), takes_keys),
             strangers: Failures::of(EACH),
             everybody: Failures::of(ALL),
             known: Failures::of(EACH),
@@ -72,9 +75,7 @@ impl Default for OAuth {
             wrong: Failures::of(WRONG),
         }
     }
-}
 
-impl OAuth {
     /// Notes that a document is fetched from a host, unless that was too often. What
     /// strangers do must keep nobody from the hosts that people know.
     fn count_fetch(&self, ip: IpAddr, host: &str) -> bool {
@@ -219,8 +220,9 @@ pub(super) async fn resource(visit: Visit) -> Response {
 }
 
 /// `GET /.well-known/oauth-authorization-server`, also with `/mcp`.
-pub(super) async fn server(visit: Visit) -> Response {
-    shared_with_pages(StatusCode::OK, &metadata::server(&visit.site))
+pub(super) async fn server(State(shared): State<Arc<Shared>>, visit: Visit) -> Response {
+    let takes_keys = shared.app.config.oauth_client_keys;
+    shared_with_pages(StatusCode::OK, &metadata::server(&visit.site, takes_keys))
 }
 
 /// Reads a body of so many bytes at most.
@@ -344,57 +346,6 @@ async fn keep(shared: &Shared, mut client: Client) -> Result<Value, Response> {
     Ok(Value::Object(answer))
 }
 
-/// Finds out which client asks, and whether it is the one.
-async fn client(
-    shared: &Shared,
-    visit: &Visit,
-    headers: &HeaderMap,
-    form: &Params,
-) -> Result<Credentials, Response> {
-    let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
-    let authorization = authorizations.next();
-    let has_header = authorization.is_some();
-    let refuse = |refusal: Refusal| {
-        let now = Instant::now();
-        if let Some(wait) = shared.oauth.wrong.over(visit.ip, now) {
-            return too_many(wait);
-        }
-        shared.oauth.wrong.note(visit.ip, now);
-        refused(refusal, has_header)
-    };
-    if authorizations.next().is_some() {
-        return Err(refuse(Refusal::Client));
-    }
-    let text = authorization.map(|value| value.to_str().unwrap_or_default());
-    let credentials = token::credentials(text, form).map_err(refuse)?;
-    let known = shared
-        .oauth
-        .clients
-        .known(&shared.app.store, &credentials.id)
-        .await;
-    let known = known.map_err(|error| broken("look up a client", &error))?;
-    let checked = known
-        .ok_or(Refusal::Client)
-        .and_then(|client| credentials.check(&client));
-    checked.map_err(refuse)?;
-    Ok(credentials)
-}
-
-fn refused(refusal: Refusal, has_header: bool) -> Response {
-    let status = match refusal {
-        Refusal::Client => StatusCode::UNAUTHORIZED,
-        _ => StatusCode::BAD_REQUEST,
-    };
-    let mut response = failed(status, refusal.code(), refusal.words());
-    if refusal == Refusal::Client && has_header {
-        let basic = HeaderValue::from_static("Basic realm=\"oauth\"");
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, basic);
-    }
-    response
-}
-
 /// `POST /oauth/token`. The work is a task of its own: a client that hangs up cuts
 /// nothing in half.
 pub(super) async fn token(
@@ -407,11 +358,12 @@ pub(super) async fn token(
         Ok(form) => form,
         Err(bad) => return bad.into_response(),
     };
-    let credentials = match client(&shared, &visit, &headers, &form).await {
-        Ok(credentials) => credentials,
-        Err(response) => return response,
-    };
-    let giving = tokio::spawn(async move { give(&shared, &credentials, &form).await });
+    let giving = tokio::spawn(async move {
+        match client(&shared, &visit, &headers, &form).await {
+            Ok(credentials) => give(&shared, &credentials, &form).await,
+            Err(response) => response,
+        }
+    });
     giving
         .await
         .unwrap_or_else(|error| broken("give tokens", &error))
@@ -518,21 +470,26 @@ pub(super) async fn revoke(
         Ok(form) => form,
         Err(bad) => return bad.into_response(),
     };
-    let credentials = match client(&shared, &visit, &headers, &form).await {
-        Ok(credentials) => credentials,
-        Err(response) => return response,
-    };
-    let Some(token) = form.get("token") else {
-        return refused(Refusal::Request("token is missing"), false);
-    };
-    let store = &shared.app.store;
-    match store
-        .end_grant_of(&secret::hash(token), &credentials.id, now())
+    let ending = tokio::spawn(async move {
+        let credentials = match client(&shared, &visit, &headers, &form).await {
+            Ok(credentials) => credentials,
+            Err(response) => return response,
+        };
+        let Some(token) = form.get("token") else {
+            return refused(Refusal::Request("token is missing"), false);
+        };
+        let store = &shared.app.store;
+        match store
+            .end_grant_of(&secret::hash(token), &credentials.id, now())
+            .await
+        {
+            Ok(()) => shared_with_pages(StatusCode::OK, &json!({})),
+            Err(error) => broken("end a grant", &error),
+        }
+    });
+    ending
         .await
-    {
-        Ok(()) => shared_with_pages(StatusCode::OK, &json!({})),
-        Err(error) => broken("end a grant", &error),
-    }
+        .unwrap_or_else(|error| broken("end a grant", &error))
 }
 
 /// Finds the client that asks a person for a grant.

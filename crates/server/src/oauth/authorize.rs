@@ -236,6 +236,7 @@ mod tests {
             redirects: redirects.iter().map(|uri| (*uri).to_owned()).collect(),
             method: Method::None,
             secret_hash: None,
+            keys: None,
         }
     }
 

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::keys::ClientKeys;
 use super::redirect;
 
 /// Characters of a name.
@@ -22,11 +23,15 @@ pub(crate) enum Method {
     /// With its secret in a header.
     #[serde(rename = "client_secret_basic")]
     Basic,
+    /// With what it signs with a key of its document's.
+    #[serde(rename = "private_key_jwt")]
+    Signed,
 }
 
 impl Method {
-    /// All, the usual one first.
-    pub(crate) const ALL: [Self; 3] = [Self::None, Self::Post, Self::Basic];
+    /// Those that may be registered, the usual one first. A key would be the word of
+    /// whoever registers, and worth no more than a secret.
+    pub(crate) const REGISTRABLE: [Self; 3] = [Self::None, Self::Post, Self::Basic];
 
     /// Returns its word in the protocol.
     pub(crate) fn as_str(self) -> &'static str {
@@ -34,11 +39,13 @@ impl Method {
             Self::None => "none",
             Self::Post => "client_secret_post",
             Self::Basic => "client_secret_basic",
+            Self::Signed => "private_key_jwt",
         }
     }
 
     fn read(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|method| method.as_str() == word)
+        let mut all = Self::REGISTRABLE.into_iter();
+        all.find(|method| method.as_str() == word)
     }
 }
 
@@ -53,6 +60,9 @@ pub(crate) struct Client {
     pub(crate) method: Method,
     /// SHA-256 of its secret in hex, where it has one.
     pub(crate) secret_hash: Option<String>,
+    /// Its keys, where it may sign: with the method `none` it may do without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) keys: Option<ClientKeys>,
 }
 
 /// Why a client is not taken: the protocol's code and words.
@@ -69,7 +79,7 @@ impl Client {
             Some(value) => value.as_str().and_then(Method::read),
         };
         let method = method.ok_or_else(|| {
-            let words = Method::ALL.map(Method::as_str).join(", ");
+            let words = Method::REGISTRABLE.map(Method::as_str).join(", ");
             metadata(&format!(
                 "token_endpoint_auth_method must be one of {words}"
             ))
@@ -77,11 +87,15 @@ impl Client {
         Self::read(members, method)
     }
 
-    /// Reads the document that a client's id leads to.
+    /// Reads the document that a client's id leads to; its keys too, where `takes_keys`.
     ///
     /// # Errors
     /// In words, when it is not that client's, or no client of ours.
-    pub(super) fn of_document(id: &str, members: &Map<String, Value>) -> Result<Self, BadClient> {
+    pub(super) fn of_document(
+        id: &str,
+        members: &Map<String, Value>,
+        takes_keys: bool,
+    ) -> Result<Self, BadClient> {
         if members.get("client_id").and_then(Value::as_str) != Some(id) {
             return Err(metadata("client_id is not the address of the document"));
         }
@@ -90,17 +104,25 @@ impl Client {
         }
         // ChatGPT's has both: the plural is what it can do.
         let plural = members.get("token_endpoint_auth_methods_supported");
-        let can = match plural.and_then(Value::as_array) {
-            Some(words) => words.iter().any(|word| word == "none"),
-            None => match members.get("token_endpoint_auth_method") {
-                None | Some(Value::Null) => true,
-                Some(word) => word == "none",
-            },
+        let singular = members.get("token_endpoint_auth_method");
+        let can = |method: Method| match (plural.and_then(Value::as_array), singular) {
+            (Some(words), _) => words.iter().any(|word| word == method.as_str()),
+            (None, None | Some(Value::Null)) => method == Method::None,
+            (None, Some(word)) => word == method.as_str(),
         };
-        if !can {
-            return Err(metadata("the client cannot do without a secret (`none`)"));
-        }
-        Self::read(members, Method::None)
+        let signs = takes_keys && can(Method::Signed);
+        let keys = signs.then(|| ClientKeys::of_document(id, members));
+        let (method, keys) = match (can(Method::None), keys) {
+            // It need not sign, so it may go without keys that are not good here.
+            (true, keys) => (Method::None, keys.and_then(Result::ok)),
+            (false, Some(Ok(keys))) => (Method::Signed, Some(keys)),
+            (false, Some(Err(why))) => return Err(metadata(why)),
+            (false, None) => {
+                return Err(metadata("the client cannot do without a secret (`none`)"));
+            }
+        };
+        let client = Self::read(members, method)?;
+        Ok(Self { keys, ..client })
     }
 
     fn read(members: &Map<String, Value>, method: Method) -> Result<Self, BadClient> {
@@ -137,7 +159,25 @@ impl Client {
             redirects,
             method,
             secret_hash: None,
+            keys: None,
         })
+    }
+
+    /// Takes over the keys that were fetched before, where they are still at the same
+    /// address.
+    pub(super) fn carry_keys_over(&mut self, old: Option<Self>) {
+        if let (Some(keys), Some(old)) = (&mut self.keys, old.and_then(|old| old.keys)) {
+            keys.carry_over(old);
+        }
+    }
+
+    /// Says until when keys are good that the document itself holds.
+    pub(super) fn date_keys(&mut self, fresh_until: i64) {
+        if let Some(keys) = &mut self.keys
+            && keys.address.is_none()
+        {
+            keys.fresh_until = fresh_until;
+        }
     }
 
     /// Says whether an answer may go to a URI.
@@ -244,20 +284,31 @@ mod tests {
         );
     }
 
-    #[test]
-    fn documents_of_real_clients_are_read() {
-        let chatgpt = "https://chatgpt.com/oauth/client.json";
-        let document = json!({
-            "client_id": chatgpt,
+    const CHATGPT: &str = "https://chatgpt.com/oauth/client.json";
+
+    /// ChatGPT's document as it is published.
+    fn chatgpt() -> Value {
+        json!({
+            "client_id": CHATGPT,
             "client_name": "ChatGPT",
             "redirect_uris": ["https://chatgpt.com/connector_platform_oauth_redirect"],
             "token_endpoint_auth_method": "private_key_jwt",
             "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg": "RS256",
             "jwks_uri": "https://chatgpt.com/oauth/jwks.json",
             "grant_types": ["authorization_code", "refresh_token"],
-        });
-        let read = Client::of_document(chatgpt, &members(document.clone())).expect("ChatGPT");
-        assert_eq!(read.method, Method::None);
+        })
+    }
+
+    #[test]
+    fn documents_of_real_clients_are_read() {
+        let document = chatgpt();
+        for takes_keys in [false, true] {
+            let read = Client::of_document(CHATGPT, &members(document.clone()), takes_keys);
+            let read = read.expect("ChatGPT");
+            assert_eq!(read.method, Method::None);
+            assert_eq!(read.keys.is_some(), takes_keys);
+        }
         let code = "https://claude.ai/oauth/claude-code-client-metadata";
         let claude = json!({
             "client_id": code,
@@ -265,23 +316,65 @@ mod tests {
             "redirect_uris": ["http://localhost/callback", "http://127.0.0.1/callback"],
             "token_endpoint_auth_method": "none",
         });
-        let read = Client::of_document(code, &members(claude)).expect("Claude Code");
+        let read = Client::of_document(code, &members(claude), true).expect("Claude Code");
+        assert_eq!((read.method, &read.keys), (Method::None, &None));
         assert!(read.may_redirect("http://localhost:5555/callback"));
         assert!(!read.may_redirect("http://localhost:5555/other"));
         let bad = |name: &str, value: Value| {
             let mut whole = document.clone();
             whole[name] = value;
-            Client::of_document(chatgpt, &members(whole)).is_err()
+            Client::of_document(CHATGPT, &members(whole), true).is_err()
         };
         assert!(bad(
             "client_id",
             json!("https://chatgpt.com/oauth/client.json/")
         ));
         assert!(bad("client_secret", json!("x")));
-        assert!(bad(
-            "token_endpoint_auth_methods_supported",
-            json!(["private_key_jwt"])
-        ));
+    }
+
+    #[test]
+    fn documents_say_who_signs() {
+        let none = || json!(["none"]);
+        let (both, signed) = (
+            json!(["none", "private_key_jwt"]),
+            json!(["private_key_jwt"]),
+        );
+        let (here, there) = ("https://chatgpt.com/k", "https://cdn.example/k");
+        let (may, must, cannot) = (
+            Some((Method::None, true)),
+            Some((Method::Signed, true)),
+            Some((Method::None, false)),
+        );
+        for (plural, singular, uri, takes_keys, expected) in [
+            (both.clone(), json!("private_key_jwt"), here, true, may),
+            (both.clone(), json!("private_key_jwt"), here, false, cannot),
+            (both, json!("private_key_jwt"), there, true, cannot),
+            (signed.clone(), json!("none"), here, true, must),
+            (signed.clone(), json!("none"), here, false, None),
+            (signed, json!("none"), there, true, None),
+            (none(), json!("private_key_jwt"), here, true, cannot),
+            (json!(null), json!("private_key_jwt"), here, true, must),
+            (json!(null), json!("private_key_jwt"), there, true, None),
+            (json!(null), json!(null), here, true, cannot),
+            (json!(["client_secret_post"]), json!(null), here, true, None),
+        ] {
+            let mut document = chatgpt();
+            document["token_endpoint_auth_methods_supported"] = plural;
+            document["token_endpoint_auth_method"] = singular;
+            document["jwks_uri"] = json!(uri);
+            let told = document.to_string();
+            let read = Client::of_document(CHATGPT, &members(document), takes_keys).ok();
+            let read = read.map(|client| (client.method, client.keys.is_some()));
+            assert_eq!(read, expected, "{takes_keys} {told}");
+        }
+    }
+
+    #[test]
+    fn clients_that_were_kept_before_keys_are_read() {
+        let kept = r#"{"name":"","redirects":["https://x.example/cb"],"method":"none","secret_hash":null}"#;
+        let client: Client = serde_json::from_str(kept).expect("a client");
+        assert_eq!((client.method, &client.keys), (Method::None, &None));
+        assert_eq!(serde_json::to_string(&client).expect("JSON"), kept);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client as Http, StatusCode, Url, header};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::client::Client;
@@ -16,6 +16,10 @@ use super::{is_known, now};
 use crate::outbound::{Guard, chain, led_astray};
 use crate::store::oauth::ClientRow;
 use crate::store::{Store, StoreError};
+
+mod proof;
+
+pub(crate) use proof::Unproven;
 
 /// Bytes of a document.
 const DOCUMENT_BYTES: usize = 16 * 1024;
@@ -70,6 +74,16 @@ pub(crate) struct Clients {
     guard: Guard,
     http: OnceLock<Option<Http>>,
     places: Places,
+    /// Whether clients may sign with keys of their own.
+    takes_keys: bool,
+    renewals: proof::Renewals,
+}
+
+/// A client that is kept.
+#[derive(Debug)]
+pub(crate) struct KeptClient {
+    row: ClientRow,
+    pub(crate) client: Client,
 }
 
 /// Places of documents that are being fetched.
@@ -122,12 +136,15 @@ impl Drop for HeldPlace<'_> {
 }
 
 impl Clients {
-    /// Returns clients whose documents come by a guard.
-    pub(crate) fn new(guard: Guard) -> Self {
+    /// Returns clients whose documents come by a guard, and who may sign with keys of
+    /// their own where `takes_keys`.
+    pub(crate) fn new(guard: Guard, takes_keys: bool) -> Self {
         Self {
             guard,
             http: OnceLock::new(),
             places: Places::of(AT_ONCE),
+            takes_keys,
+            renewals: proof::Renewals::default(),
         }
     }
 
@@ -143,13 +160,13 @@ impl Clients {
         id: &str,
         may_fetch: impl FnOnce(&str) -> bool,
     ) -> Result<Client, NoClient> {
-        let kept = self.kept(store, id).await?;
+        let kept = self.known(store, id).await?;
         if !id.starts_with("https://") {
-            return kept.map(|(_, client)| client).ok_or_else(unknown);
+            return kept.map(|kept| kept.client).ok_or_else(unknown);
         }
         let old = match kept {
-            Some((row, client)) if now() < row.fresh_until => return Ok(client),
-            kept => kept.map(|(_, client)| client),
+            Some(kept) if now() < kept.row.fresh_until => return Ok(kept.client),
+            kept => kept.map(|kept| kept.client),
         };
         let url = self.url(id)?;
         let host = url.host_str().unwrap_or_default().to_owned();
@@ -159,7 +176,10 @@ impl Clients {
             Some(_place) => self.fetch(id, url).await,
         };
         let (client, fresh) = match (fetched, old) {
-            (Ok(fetched), _) => fetched,
+            (Ok((mut client, fresh)), old) => {
+                client.carry_keys_over(old);
+                (client, fresh)
+            }
             (Err(NoClient::Outage(_)), Some(old)) => (old, OUTAGE_FRESH),
             (Err(NoClient::Busy | NoClient::Often), Some(old)) => return Ok(old),
             (Err(none), _) => return Err(none),
@@ -179,15 +199,7 @@ impl Clients {
         &self,
         store: &Store,
         id: &str,
-    ) -> Result<Option<Client>, StoreError> {
-        Ok(self.kept(store, id).await?.map(|(_, client)| client))
-    }
-
-    async fn kept(
-        &self,
-        store: &Store,
-        id: &str,
-    ) -> Result<Option<(ClientRow, Client)>, StoreError> {
+    ) -> Result<Option<KeptClient>, StoreError> {
         if id.len() > ID_CHARS {
             return Ok(None);
         }
@@ -195,7 +207,7 @@ impl Clients {
         // One that cannot be read is our trouble, and no reason for the client to
         // throw away what it has.
         let read = row.map(|row| match serde_json::from_str(&row.document) {
-            Ok(client) => Ok((row, client)),
+            Ok(client) => Ok(KeptClient { row, client }),
             Err(error) => Err(StoreError {
                 step: "read a client",
                 source: sqlx::Error::Decode(Box::new(error)),
@@ -214,25 +226,48 @@ impl Clients {
 
     /// Fetches a document; returns the client, and for how long it is good.
     async fn fetch(&self, id: &str, url: Url) -> Result<(Client, i64), NoClient> {
-        let bad = |why: &str| bad(id, why);
-        let outage = |why: &str| NoClient::Outage(told(id, why));
+        let fetched = self.fetch_json(url, DOCUMENT_BYTES).await;
+        let (members, fresh) = fetched.map_err(|unfetched| {
+            let told = told(id, &unfetched.why);
+            if unfetched.is_outage {
+                NoClient::Outage(told)
+            } else {
+                NoClient::Unknown(told)
+            }
+        })?;
+        let client = Client::of_document(id, &members, self.takes_keys);
+        let mut client = client.map_err(|(_, words)| bad(id, &format!("is not taken: {words}")))?;
+        client.date_keys(now() + fresh);
+        Ok((client, fresh))
+    }
+
+    /// Fetches JSON of so many bytes at most; returns its members, and for how long
+    /// it is good, in milliseconds.
+    async fn fetch_json(
+        &self,
+        url: Url,
+        limit: usize,
+    ) -> Result<(Map<String, Value>, i64), Unfetched> {
         let http = self.http.get_or_init(|| self.guard.client());
-        let http = http.as_ref().ok_or_else(|| bad("could not be fetched"))?;
+        let http = http.as_ref();
+        let http = http.ok_or_else(|| Unfetched::bad("could not be fetched"))?;
         let fetching = async {
             let request = http.get(url).header(header::ACCEPT, "application/json");
             let mut response = request.send().await.map_err(|error| {
-                tracing::debug!(error = %chain(&error), "failed to fetch a client's document");
+                tracing::debug!(error = %chain(&error), "failed to fetch what a client's id leads to");
                 if led_astray(&error) {
-                    return bad("is at an address that is not on the public internet");
+                    return Unfetched::bad("is at an address that is not on the public internet");
                 }
-                outage("could not be fetched")
+                Unfetched::outage("could not be fetched")
             })?;
             let status = response.status();
             if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-                return Err(outage("could not be fetched: its server is out of order"));
+                return Err(Unfetched::outage(
+                    "could not be fetched: its server is out of order",
+                ));
             }
             if status != StatusCode::OK {
-                return Err(bad(
+                return Err(Unfetched::bad(
                     "was not given: its server answered something else than 200",
                 ));
             }
@@ -245,26 +280,52 @@ impl Clients {
             let kind = header_text(header::CONTENT_TYPE).unwrap_or_default();
             let kind = kind.split(';').next().unwrap_or_default().trim();
             if kind != "application/json" && !kind.ends_with("+json") {
-                return Err(bad("is not JSON"));
+                return Err(Unfetched::bad("is not JSON"));
             }
             let fresh = freshness(header_text(header::CACHE_CONTROL));
             let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|_| outage("broke off"))? {
-                if body.len() + chunk.len() > DOCUMENT_BYTES {
-                    return Err(bad("is larger than 16 KiB"));
+            let broke_off = |_| Unfetched::outage("broke off");
+            while let Some(chunk) = response.chunk().await.map_err(broke_off)? {
+                if body.len() + chunk.len() > limit {
+                    let why = format!("is larger than {} KiB", limit / 1024);
+                    return Err(Unfetched::bad(&why));
                 }
                 body.extend_from_slice(&chunk);
             }
             Ok((body, fresh))
         };
         let fetched = tokio::time::timeout(PATIENCE, fetching).await;
-        let (body, fresh) = fetched.map_err(|_| outage("did not come within 5 s"))??;
-        let Ok(Value::Object(members)) = serde_json::from_slice(&body) else {
-            return Err(bad("is no JSON object"));
-        };
-        let client = Client::of_document(id, &members);
-        let client = client.map_err(|(_, words)| bad(&format!("is not taken: {words}")))?;
-        Ok((client, fresh))
+        let late = |_| Unfetched::outage("did not come within 5 s");
+        let (body, fresh) = fetched.map_err(late)??;
+        match serde_json::from_slice(&body) {
+            Ok(Value::Object(members)) => Ok((members, fresh)),
+            _ => Err(Unfetched::bad("is no JSON object")),
+        }
+    }
+}
+
+/// Why something was not fetched.
+#[derive(Debug)]
+struct Unfetched {
+    /// Words that follow its name.
+    why: String,
+    /// Whether its server may be in order again soon.
+    is_outage: bool,
+}
+
+impl Unfetched {
+    fn bad(why: &str) -> Self {
+        Self {
+            why: why.to_owned(),
+            is_outage: false,
+        }
+    }
+
+    fn outage(why: &str) -> Self {
+        Self {
+            is_outage: true,
+            ..Self::bad(why)
+        }
     }
 }
 
@@ -284,7 +345,7 @@ fn bad(id: &str, why: &str) -> NoClient {
 
 /// Reads an id as the address of a document: one spelling, and nothing in it but
 /// host and path.
-fn address(id: &str) -> Result<Url, &'static str> {
+pub(super) fn address(id: &str) -> Result<Url, &'static str> {
     let url = Url::parse(id).map_err(|_| "has no good address")?;
     let plain = url.as_str() == id && id.len() <= ID_CHARS;
     let bare = url.query().is_none() && url.fragment().is_none() && url.port().is_none();

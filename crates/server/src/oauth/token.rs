@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use subtle::ConstantTimeEq as _;
 
+use super::assertion::{Assertion, KIND};
 use super::client::{Client, Method};
 use super::params::Params;
 use super::secret;
@@ -60,23 +61,30 @@ pub(crate) struct Credentials {
     /// Its id.
     pub(crate) id: String,
     secret: Option<String>,
+    /// What it signed; empty, which is never good, where that is of another kind.
+    signed: Option<String>,
     method: Method,
 }
 
-/// Reads who asks, from the header or from the form but never from both.
+/// Reads who asks, from the header or from the form but never from both; what it
+/// signed too, where `takes_keys`, which may be all that says who it is.
 ///
 /// # Errors
 /// When nobody is named, or two are.
 pub(crate) fn credentials(
     authorization: Option<&str>,
     form: &Params,
+    takes_keys: bool,
 ) -> Result<Credentials, Refusal> {
     let id = form.get("client_id");
     let in_form = form.get("client_secret");
+    let signed = takes_keys.then(|| signed(form)).flatten();
     let Some(header) = authorization else {
-        let id = id.ok_or(Refusal::Client)?.to_owned();
+        let subject = || Assertion::read(signed?).ok()?.subject().map(str::to_owned);
+        let id = id.map(str::to_owned).or_else(subject);
         return Ok(Credentials {
-            id,
+            id: id.ok_or(Refusal::Client)?,
+            signed: signed.map(str::to_owned),
             secret: in_form.map(str::to_owned),
             method: if in_form.is_some() {
                 Method::Post
@@ -95,6 +103,7 @@ pub(crate) fn credentials(
     let secret = (!password.is_empty()).then_some(password);
     Ok(Credentials {
         id: name,
+        signed: signed.map(str::to_owned),
         method: if secret.is_some() {
             Method::Basic
         } else {
@@ -102,6 +111,16 @@ pub(crate) fn credentials(
         },
         secret,
     })
+}
+
+/// Returns what a client signed; an empty text for what is of another kind.
+fn signed(form: &Params) -> Option<&str> {
+    let text = form.get("client_assertion");
+    match form.get("client_assertion_type") {
+        Some(KIND) => Some(text.unwrap_or_default()),
+        Some(_) => Some(""),
+        None => text.map(|_| ""),
+    }
 }
 
 /// Reads `Basic`, whose parts are encoded as a form is (RFC 6749, 2.3.1).
@@ -124,11 +143,19 @@ fn basic(header: &str) -> Option<(String, String)> {
 }
 
 impl Credentials {
-    /// Checks that they are a client's.
+    /// Checks that they are a client's, but for what it signed: that is returned, and
+    /// nothing is shown before it is proven.
     ///
     /// # Errors
     /// When they are not, or come in another way than the client registered.
-    pub(crate) fn check(&self, client: &Client) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, client: &Client) -> Result<Option<&str>, Refusal> {
+        // Who need not sign may send what it likes, unless it has keys.
+        if let (Some(_), Some(signed)) = (&client.keys, &self.signed) {
+            let alone = self.secret.is_none();
+            return alone
+                .then_some(Some(signed.as_str()))
+                .ok_or(Refusal::Client);
+        }
         let good = match (client.method, &client.secret_hash, &self.secret) {
             (Method::None, None, None) => true,
             (method, Some(hash), Some(secret)) if method == self.method => secret::hash(secret)
@@ -137,7 +164,7 @@ impl Credentials {
                 .into(),
             _ => false,
         };
-        if good { Ok(()) } else { Err(Refusal::Client) }
+        if good { Ok(None) } else { Err(Refusal::Client) }
     }
 }
 
@@ -200,6 +227,7 @@ mod tests {
             redirects: vec!["https://x.example/cb".to_owned()],
             method,
             secret_hash: secret.map(secret::hash),
+            keys: None,
         }
     }
 
@@ -236,11 +264,91 @@ mod tests {
             ),
             (Some("Basic !".to_owned()), "client_id=c", none, None, false),
             (None, "", none, None, false),
+            // Who has no keys may send what it likes.
+            (None, "client_id=c&client_assertion=x", none, None, true),
+            (
+                None,
+                "client_id=c&client_assertion=x",
+                Method::Signed,
+                None,
+                false,
+            ),
+            (None, "client_id=c", Method::Signed, None, false),
+            (None, "client_assertion=x", none, None, false),
         ] {
-            let read = credentials(authorization.as_deref(), &form(text));
-            let checked = read.and_then(|one| one.check(&client(method, secret)));
+            let read = credentials(authorization.as_deref(), &form(text), true);
+            let checked = read.and_then(|one| {
+                let signed = one.check(&client(method, secret))?;
+                assert_eq!(signed, None, "without keys nothing is proven");
+                Ok(())
+            });
             assert_eq!(checked.is_ok(), good, "{authorization:?} {text} {method:?}");
         }
+    }
+
+    #[test]
+    fn clients_with_keys_show_what_they_signed() {
+        let kind = KIND.replace(':', "%3A");
+        let typed = format!("client_assertion_type={kind}");
+        let keys = || serde_json::from_str(r#"{"algorithm":"RS256","set":[],"fresh_until":0}"#);
+        let named = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjIn0.";
+        let (none, signed) = (Method::None, Method::Signed);
+        let check = |authorization: Option<&str>, text: &str, method, expected| {
+            let client = Client {
+                keys: keys().expect("keys"),
+                ..client(method, None)
+            };
+            let read = credentials(authorization, &form(text), true);
+            let shown = read.map(|one| one.check(&client).map(|shown| shown.map(str::to_owned)));
+            let shown = shown.and_then(|shown| shown);
+            let expected: Result<Option<&str>, Refusal> = expected;
+            assert_eq!(
+                shown,
+                expected.map(|shown| shown.map(str::to_owned)),
+                "{text}"
+            );
+        };
+        for method in [none, signed] {
+            let whole = format!("client_id=c&{typed}&client_assertion=x");
+            check(None, &whole, method, Ok(Some("x")));
+            check(
+                None,
+                &format!("{typed}&client_assertion={named}"),
+                method,
+                Ok(Some(named)),
+            );
+            check(
+                None,
+                &format!("{typed}&client_assertion=x"),
+                method,
+                Err(Refusal::Client),
+            );
+            // Of no kind, of another, or nothing: an empty text is never good.
+            check(None, "client_id=c&client_assertion=x", method, Ok(Some("")));
+            check(
+                None,
+                "client_id=c&client_assertion=x&client_assertion_type=y",
+                method,
+                Ok(Some("")),
+            );
+            check(None, &format!("client_id=c&{typed}"), method, Ok(Some("")));
+            check(
+                None,
+                &format!("{whole}&client_secret=s"),
+                method,
+                Err(Refusal::Client),
+            );
+            let basic = format!("Basic {}", BASE64.encode("c:s"));
+            check(Some(&basic), &whole, method, Err(Refusal::Client));
+        }
+        check(None, "client_id=c", none, Ok(None));
+        check(None, "client_id=c", signed, Err(Refusal::Client));
+        // Where the setting is off.
+        let off = credentials(None, &form("client_id=c&client_assertion=x"), false).expect("read");
+        assert_eq!(off.check(&client(none, None)), Ok(None));
+        assert_eq!(off.check(&client(signed, None)), Err(Refusal::Client));
+        let unnamed = format!("{typed}&client_assertion={named}");
+        assert!(credentials(None, &form(&unnamed), false).is_err());
     }
 
     #[test]

@@ -9,8 +9,10 @@ use sqlx::{Row as _, Transaction};
 use super::{Store, StoreError};
 use crate::auth::Scope;
 
+mod assertions;
 mod tokens;
 
+pub use assertions::AssertionNote;
 #[cfg(test)]
 pub(crate) use tokens::EACH_MINUTE;
 pub use tokens::{Access, Exchange, Given, NewTokens, Refresh, Withheld};
@@ -39,6 +41,8 @@ pub struct ClientRow {
     pub document: String,
     /// Until when a document is good without being fetched again.
     pub fresh_until: i64,
+    /// Whether a person ever granted it anything.
+    pub is_granted: bool,
 }
 
 /// A grant that a person gives, with the code that the client gets first.
@@ -121,13 +125,35 @@ impl Store {
         writing.commit().await.map_err(StoreError::at(STEP))
     }
 
+    /// Puts a client in the place of what is kept of it, if that is still `before`;
+    /// says whether it was.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn replace_client(
+        &self,
+        id: &str,
+        before: &str,
+        document: &str,
+    ) -> Result<bool, StoreError> {
+        let replaced =
+            sqlx::query("UPDATE oauth_clients SET document = $1 WHERE id = $2 AND document = $3")
+                .bind(document)
+                .bind(id)
+                .bind(before)
+                .execute(&self.pool)
+                .await
+                .map_err(StoreError::at("keep a client's keys"))?;
+        Ok(replaced.rows_affected() > 0)
+    }
+
     /// Finds a client.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn client(&self, id: &str) -> Result<Option<ClientRow>, StoreError> {
         const STEP: &str = "look up a client";
-        let row = sqlx::query("SELECT document, fresh_until FROM oauth_clients WHERE id = $1")
+        let row = sqlx::query("SELECT document, fresh_until, granted_at IS NOT NULL AS is_granted FROM oauth_clients WHERE id = $1")
             .bind(id)
             .fetch_optional(&self.pool)
             .await
@@ -137,6 +163,7 @@ impl Store {
                 id: id.to_owned(),
                 document: row.try_get("document")?,
                 fresh_until: row.try_get("fresh_until")?,
+                is_granted: row.try_get("is_granted")?,
             })
         };
         row.map(read).transpose().map_err(StoreError::at(STEP))

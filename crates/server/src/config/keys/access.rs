@@ -59,4 +59,11 @@ pub(super) const ACCESS: &[Key] = &[
         }),
         "Host of OAuth clients that people need not type to let a client in",
     ),
+    key(
+        "oauth_client_keys",
+        Reach::NoFlag,
+        "false",
+        Kind::Switch(|s, v| s.config.oauth_client_keys = v),
+        "Offer OAuth clients with a document to sign in with their own keys (`private_key_jwt`)",
+    ),
 ];

@@ -108,7 +108,7 @@ async fn serve() -> (SocketAddr, Arc<AtomicUsize>) {
 fn clients(to: SocketAddr, networks: &[&str]) -> Clients {
     let names = Names::Fixed(Arc::new(move |_| vec![to]));
     let networks = networks.iter().map(|text| text.parse().expect("a network"));
-    Clients::new(Guard::plain(None, networks.collect(), names))
+    Clients::new(Guard::plain(None, networks.collect(), names), true)
 }
 
 async fn fetch(clients: &Clients, id: &str) -> Result<(Client, i64), NoClient> {
