@@ -8,9 +8,10 @@ const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 export class Client {
   // `name` is what checks are called after, `base` the server's address; `id` that of
-  // the client's document or undefined, `redirect` where answers go.
-  constructor({ name, base, id, redirect, from }) {
-    Object.assign(this, { name, base, id, redirect, from, resource: `${base}/mcp` });
+  // the client's document or undefined, `redirect` where answers go; `takesKeys` says
+  // whether the server lets clients sign, `sign` gives what the client signs, if it does.
+  constructor({ name, base, id, redirect, from, takesKeys = false, sign }) {
+    Object.assign(this, { name, base, id, redirect, from, takesKeys, sign, resource: `${base}/mcp` });
   }
 
   check(what, passed, saw) {
@@ -40,7 +41,7 @@ export class Client {
       metadata.issuer === base &&
       same(metadata.code_challenge_methods_supported, ["S256"]) &&
       metadata.token_endpoint_auth_methods_supported.includes("none") &&
-      !metadata.token_endpoint_auth_methods_supported.includes("private_key_jwt") &&
+      metadata.token_endpoint_auth_methods_supported.includes("private_key_jwt") === this.takesKeys &&
       metadata.client_id_metadata_document_supported === true &&
       metadata.authorization_response_iss_parameter_supported === true;
     this.check("the server's metadata has what the client needs", able && same(metadata, also), metadata);
@@ -121,6 +122,7 @@ export class Client {
     } else {
       body.set("client_id", this.id);
       if (this.secret) body.set("client_secret", this.secret);
+      if (this.sign) for (const [name, value] of Object.entries(this.sign())) body.set(name, value);
     }
     return this.ask(at, { method: "POST", headers, body });
   }

@@ -59,6 +59,9 @@ function stranger(id) {
   };
 }
 
+// What hosts publish besides, by address; a script may change it at any time.
+export const published = new Map();
+
 // Requests that came, as addresses, and who waits for one.
 export const came = [];
 let waiting = [];
@@ -117,6 +120,10 @@ function serve(request, answer) {
   const { pathname } = new URL(url);
   const documents = { [CHATGPT]: chatgpt, [CLAUDE]: claude, [CLAUDE_CODE]: claudeCode };
   const isStrange = host.endsWith(".stranger.example");
+  if (published.has(url)) {
+    answer.writeHead(200, { ...JSON_TYPE, "Cache-Control": "max-age=3600" });
+    return answer.end(JSON.stringify(published.get(url)));
+  }
   if (isStrange && HOSTILE[pathname]) return HOSTILE[pathname](url, answer);
   if (isStrange && pathname === "/frame") {
     const inner = new URL(url).searchParams.get("of");

@@ -50,10 +50,11 @@ pub(crate) const NEEDS: [Need; 3] = [
 const PATIENCE: &str = "120";
 
 /// What is played, in this order.
-pub(crate) const ACTS: [&str; 7] = [
+pub(crate) const ACTS: [&str; 8] = [
     "clients",
     "forwarded",
     "attacks",
+    "keys",
     "local",
     "sdk",
     "client",
@@ -126,14 +127,15 @@ pub(crate) fn inside(binary: &Path, acts: &[String]) -> Result<Counts> {
     let mut world = World::new(home.path(), &packages)?;
     let named = Serving::start(binary, &world, &Site::NAMED)?;
     let bare = Serving::start(binary, &world, &Site::BARE)?;
-    world.start_proxy(&packages, &[&named, &bare])?;
+    let keyed = Serving::start(binary, &world, &Site::KEYED)?;
+    world.start_proxy(&packages, &[&named, &bare, &keyed])?;
     let play = Play {
         packages,
         python: venv::bin()?.join("python"),
         browser: browser::find()?,
         home: &home,
         world: &world,
-        servers: [&named, &bare],
+        servers: [&named, &bare, &keyed],
     };
     let mut counts = Counts::default();
     let is_whole = acts.is_empty();
@@ -144,7 +146,7 @@ pub(crate) fn inside(binary: &Path, acts: &[String]) -> Result<Counts> {
         play.act(&mut counts, act)?;
     }
     drop(play);
-    let places = [named.stop()?, bare.stop()?];
+    let places = [named.stop()?, bare.stop()?, keyed.stop()?];
     // Parts of the play hand out too few secrets for a search to mean anything.
     if is_whole {
         let found = leaks::search(&world.secrets(), &places)?;
@@ -171,7 +173,7 @@ struct Play<'a> {
     browser: PathBuf,
     home: &'a Home,
     world: &'a World,
-    servers: [&'a Serving; 2],
+    servers: [&'a Serving; 3],
 }
 
 impl Play<'_> {
@@ -231,7 +233,7 @@ impl Play<'_> {
         let pictures = build::target_directory().join("xtask/oauth");
         fs::create_dir_all(&pictures)
             .with_context(|| format!("failed to make {}", pictures.display()))?;
-        let [named, bare] = self.servers.map(Serving::told);
+        let [named, bare, keyed] = self.servers.map(Serving::told);
         let told = serde_json::json!({
             "chromium": self.browser,
             "pictures": pictures,
@@ -246,6 +248,7 @@ impl Play<'_> {
             "hosts": world::hosts().collect::<Vec<_>>(),
             "named": named,
             "bare": bare,
+            "keyed": keyed,
         });
         Ok(told.to_string())
     }

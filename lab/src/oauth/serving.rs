@@ -1,5 +1,6 @@
 //! A server in its namespace, with a home and a log of its own: one that was told
-//! its public address, and one that learns it from its proxy.
+//! its public address, one that learns it from its proxy, and one whose clients may
+//! sign.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub(super) struct Site {
     pub(super) port: u16,
     /// Whether it was told its public address.
     told: bool,
+    /// Whether clients may sign with keys of their own.
+    takes_keys: bool,
 }
 
 impl Site {
@@ -33,15 +36,24 @@ impl Site {
         host: "code.example.com",
         port: 8000,
         told: true,
+        takes_keys: false,
     };
     /// Without.
     pub(super) const BARE: Self = Self {
         host: "bare.example.com",
         port: 8001,
         told: false,
+        takes_keys: false,
     };
-    /// Both.
-    pub(super) const ALL: [Self; 2] = [Self::NAMED, Self::BARE];
+    /// With `public_url` and `oauth_client_keys`.
+    pub(super) const KEYED: Self = Self {
+        host: "keyed.example.com",
+        port: 8002,
+        told: true,
+        takes_keys: true,
+    };
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::NAMED, Self::BARE, Self::KEYED];
 }
 
 /// A running server.
@@ -88,6 +100,7 @@ impl Serving {
             command.args(["--public-url", &format!("https://{}", site.host)]);
         }
         command.env("SSL_CERT_FILE", world.authority());
+        command.env("CODEX_OAUTH_CLIENT_KEYS", site.takes_keys.to_string());
         let mut command = world.beside_server(&command);
         let file = File::create(&log).context("failed to make the server's log")?;
         let again = file
