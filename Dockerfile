@@ -33,7 +33,7 @@ RUN cargo build --locked --release --package codex-server
 
 FROM debian:${DEBIAN}-slim AS base
 LABEL org.opencontainers.image.title="Codex Server" \
-      org.opencontainers.image.description="Runs Python and JavaScript for ChatGPT, agents and people, in a sandbox" \
+      org.opencontainers.image.description="Runs Python, JavaScript and Bash for ChatGPT, agents and people, in a sandbox" \
       org.opencontainers.image.source="https://github.com/codex-server/codex-server" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT"
 # One list for this file and for the check that builds the same root without

@@ -28,9 +28,12 @@ check() {
     esac
     local token
     token=$(docker exec "$name" codex-server token create try)
-    for language in python javascript; do
-        code='print(2+2)'
-        [ "$language" = python ] || code='console.log(2+2)'
+    for language in python javascript bash; do
+        case $language in
+            python) code='print(2+2)' ;;
+            javascript) code='console.log(2+2)' ;;
+            bash) code="echo \$((2+2))" ;;
+        esac
         answer=$(docker exec "$name" python3 -c '
 import json, sys, urllib.request
 body = json.dumps({"language": sys.argv[2], "code": sys.argv[3]}).encode()

@@ -40,9 +40,10 @@ const FLAT_KIB: u64 = 32 * 1024;
 pub(crate) const BOUNDS: [(&str, &str); 2] = [("CODEX_QUEUE", "512"), ("CODEX_QUEUE_WAIT", "60")];
 
 /// `hello` in each language, and what it must print.
-pub(crate) const HELLO: [(&str, &str, &str); 2] = [
+pub(crate) const HELLO: [(&str, &str, &str); 3] = [
     ("python", "print(2+2)", "4\n"),
     ("javascript", "console.log(2+2)", "4\n"),
+    ("bash", "echo $((2+2))", "4\n"),
 ];
 
 /// What to run.

@@ -22,7 +22,7 @@ const NEEDS: [Need; 1] = [Need {
 }];
 
 /// The languages, as their folders and cases are called.
-const LANGUAGES: [&str; 2] = ["python", "javascript"];
+const LANGUAGES: [&str; 3] = ["python", "javascript", "bash"];
 /// What any program makes: a trace without them is none.
 const ALWAYS: [&str; 5] = ["execve", "mmap", "read", "write", "exit_group"];
 /// Of so many cases one may fail: some have little time, and strace takes much.

@@ -89,6 +89,7 @@ def execute(language, code, **more):
 
 assert execute("python", "print(2+2)")["output"] == "4\n"
 assert execute("javascript", "console.log(2+2)")["output"] == "4\n"
+assert execute("bash", "echo $((2+2))")["output"] == "4\n"
 # Files come back: no hardening stands in the way of collecting them.
 left = execute("python", "open('left.txt', 'w').write('x')")
 assert [file["name"] for file in left["files"]] == ["left.txt"], left

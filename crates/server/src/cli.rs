@@ -43,7 +43,7 @@ Examples:
 Settings come from flags, then CODEX_* variables, then codex.toml, then defaults;
 docs/configuration.md lists them. docs/cli.md lists commands and exit codes.";
 
-/// Runs Python and JavaScript for ChatGPT, agents and people, in a
+/// Runs Python, JavaScript and Bash for ChatGPT, agents and people, in a
 /// sandbox on this machine: no Docker, no cloud.
 #[derive(Debug, Parser)]
 #[command(name = "codex-server", version, after_help = EXAMPLES, arg_required_else_help = true)]

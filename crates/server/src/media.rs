@@ -60,9 +60,8 @@ impl Media {
             "webp" => shown("image/webp"),
             "avif" => shown("image/avif"),
             "bmp" => shown("image/bmp"),
-            "txt" | "log" | "md" | "out" | "py" | "rs" | "c" | "toml" | "yaml" | "yml" | "sql" => {
-                TEXT
-            }
+            "txt" | "log" | "md" | "out" | "py" | "sh" | "rs" | "c" | "toml" | "yaml" | "yml"
+            | "sql" => TEXT,
             "json" | "ipynb" | "geojson" => shown("application/json"),
             "wav" => shown("audio/wav"),
             "mp3" => shown("audio/mpeg"),

@@ -110,6 +110,11 @@ fn javascript() {
 }
 
 #[test]
+fn bash() {
+    insta::assert_snapshot!(shown(&planned("bash", "/usr/bin/bash")));
+}
+
+#[test]
 fn the_same_job_gives_the_same_plan() {
     assert_eq!(
         planned("python", "/usr/bin/python3"),
@@ -119,7 +124,7 @@ fn the_same_job_gives_the_same_plan() {
 
 #[test]
 fn every_command_starts_with_an_absolute_path() {
-    for language in ["python", "javascript"] {
+    for language in ["python", "bash", "javascript"] {
         for stage in planned(language, "/usr/bin/x").stages {
             assert!(Path::new(&stage.argv[0]).is_absolute(), "{stage:?}");
         }

@@ -540,6 +540,7 @@ mod tests {
             );
         }
         assert_eq!(registry.find("JS").unwrap().manifest.name, "javascript");
+        assert_eq!(registry.find("sh").unwrap().manifest.name, "bash");
         assert!(registry.find("cobol").is_none());
         for (name, expected) in [("main.py", true), ("main.mjs", true), ("data.csv", false)] {
             assert_eq!(registry.is_reserved(name), expected, "{name}");
@@ -569,7 +570,7 @@ mod tests {
             None,
         )
         .unwrap();
-        for word in ["python", "javascript"] {
+        for word in ["python", "bash", "javascript"] {
             let found = registry.find(word).unwrap().interpreter.clone().unwrap();
             assert!(found.path.is_absolute() && found.path.exists(), "{found:?}");
             assert!(found.version.contains('.'), "{found:?}");

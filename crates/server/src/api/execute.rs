@@ -399,9 +399,9 @@ fn language_schema() -> utoipa::openapi::schema::Object {
             utoipa::openapi::schema::Type::Null,
         ]))
         .description(Some(
-            "Language of the code; short names such as `py` and `js` work too, and versions such as `python3.12` where this server has several.",
+            "Language of the code; short names such as `py`, `js` and `sh` work too, and versions such as `python3.12` where this server has several.",
         ))
-        .enum_values(Some([Some("python"), Some("javascript"), None]))
+        .enum_values(Some([Some("python"), Some("bash"), Some("javascript"), None]))
         .default(Some("python".into()))
         .build()
 }

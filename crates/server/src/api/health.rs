@@ -87,7 +87,7 @@ pub struct Health {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<TunnelHealth>,
     /// Names of the languages that can run now.
-    #[schema(example = json!(["python", "javascript"]))]
+    #[schema(example = json!(["python", "bash", "javascript"]))]
     pub languages: Vec<String>,
 }
 

@@ -371,15 +371,21 @@ mod tests {
             let request = &document["components"]["schemas"]["ExecuteRequest"]["properties"];
             assert_eq!(request["language"]["enum"], expected, "{names:?}");
         };
-        check(&[], json!(["python", "javascript", null]));
+        check(&[], json!(["python", "bash", "javascript", null]));
         check(
-            &["python", "javascript"],
-            json!(["python", "javascript", null]),
+            &["python", "bash", "javascript"],
+            json!(["python", "bash", "javascript", null]),
         );
-        check(
-            &["python", "javascript", "python3.12", "python3.8"],
-            json!(["python", "javascript", "python3.12", "python3.8", null]),
-        );
+        let all = ["python", "bash", "javascript", "python3.12", "python3.8"];
+        let told = json!([
+            "python",
+            "bash",
+            "javascript",
+            "python3.12",
+            "python3.8",
+            null
+        ]);
+        check(&all, told);
     }
 
     #[test]

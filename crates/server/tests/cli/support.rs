@@ -18,6 +18,7 @@ pub(crate) const RUNS: &[(&[&str], i32, &str, &str)] = &[
         "4\n",
         "",
     ),
+    (&["-c", "echo $((2+2))", "--language", "sh"], 0, "4\n", ""),
     (
         &["-c", "import sys; print('e', file=sys.stderr); sys.exit(3)"],
         3,

@@ -31,6 +31,8 @@ fn the_first_commands_work_unchanged() {
 
     let reply = server.execute(r#"{"code": "console.log(2 + 2)", "language": "javascript"}"#);
     assert_eq!(reply.json()["output"], "4\n");
+    let reply = server.execute(r#"{"code": "echo $((2 + 2))", "language": "bash"}"#);
+    assert_eq!(reply.json()["output"], "4\n");
     let reply = server.execute(r#"{"code": "print('Hello World')"}"#);
     assert_eq!(reply.json()["output"], "Hello World\n");
 }

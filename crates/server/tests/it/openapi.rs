@@ -100,7 +100,7 @@ fn the_document_for_actions_has_the_operations_and_fields() {
     assert_eq!(request["required"], json!(["code", "language"]));
     assert_eq!(
         request["properties"]["language"]["enum"],
-        json!(["python", "javascript"])
+        json!(["python", "bash", "javascript"])
     );
     assert_eq!(request["properties"]["language"]["default"], "python");
     assert_eq!(request["properties"]["timeout"]["minimum"], 1);

@@ -202,6 +202,7 @@ mod tests {
         check("a.py", Some("python"));
         check("/x/a.b.PY", Some("python"));
         check("a.mjs", Some("javascript"));
+        check("a.sh", Some("bash"));
         check("a", None);
         check("a.txt", None);
         check("a.node", None);
