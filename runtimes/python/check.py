@@ -1,5 +1,5 @@
 # Imports the packages named by its arguments, in a sandbox, before the set is
-# used. The files that it leaves below `warm` become a part of the set: boot.py
+# used. The files that it leaves below `warm` become a part of the set: sitecustomize.py
 # puts them where packages look for what they have kept.
 import importlib
 import importlib.metadata

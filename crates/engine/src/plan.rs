@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::Bounds;
 use crate::job::Job;
-use crate::runtime::{Interpreter, PackageSet, Runtime};
+use crate::runtime::manifest::Packages;
+use crate::runtime::{Interpreter, Manifest, PackageSet, Runtime};
 
 /// All that an executor needs to know of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,18 +99,8 @@ pub(crate) fn plan(
         source: manifest.source.clone(),
         args: job.draft.args,
     };
-    let mut env = BTreeMap::new();
-    let of_packages = lent.map(|(_, recipe)| &recipe.environment);
-    for (name, value) in manifest
-        .environment
-        .iter()
-        .chain(of_packages.into_iter().flatten())
-    {
-        env.insert(name.clone(), words.fill(value));
-    }
-    env.extend(interpreter.environment.clone());
-    env.extend(job.draft.env);
-    let env: Vec<(String, String)> = env.into_iter().collect();
+    let recipe = lent.map(|(_, recipe)| recipe);
+    let env = environment(manifest, recipe, interpreter, &words, job.draft.env);
 
     let mut stages: Vec<Stage> = manifest
         .stages
@@ -153,6 +144,37 @@ pub(crate) fn plan(
         wall_time: job.wall_time,
         explain: job.draft.explain,
     }
+}
+
+/// Returns the whole environment of a job: the language's, the packages', the
+/// interpreter's and the caller's, each over those before.
+fn environment(
+    manifest: &Manifest,
+    packages: Option<&Packages>,
+    interpreter: &Interpreter,
+    words: &Words,
+    given: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    let mut env = BTreeMap::new();
+    let of_packages = packages.map(|recipe| &recipe.environment);
+    for (name, value) in manifest
+        .environment
+        .iter()
+        .chain(of_packages.into_iter().flatten())
+    {
+        env.insert(name.clone(), words.fill(value));
+    }
+    env.extend(interpreter.environment.clone());
+    env.extend(given);
+    for (name, value) in &manifest.search_paths {
+        let value = words.fill(value);
+        let value = match env.get(name).filter(|given| !given.is_empty()) {
+            Some(given) => format!("{value}:{given}"),
+            None => value,
+        };
+        env.insert(name.clone(), value);
+    }
+    env.into_iter().collect()
 }
 
 /// What the placeholders of a manifest stand for.

@@ -51,6 +51,9 @@ pub(crate) struct Manifest {
     pub(crate) mounts: Vec<PathBuf>,
     /// Environment of the program, placeholders not yet filled, sorted by name.
     pub(crate) environment: BTreeMap<String, String>,
+    /// Places that come first in variables with a list of such, whatever the caller
+    /// gives in these; `{support}` is filled in.
+    pub(crate) search_paths: BTreeMap<String, String>,
     /// The package set that it can have, if any.
     pub(crate) packages: Option<Packages>,
     /// What is run, in order; never empty.
@@ -143,6 +146,7 @@ impl Manifest {
         let mut environment = system.environment.clone();
         environment.extend(file.environment);
         check_environment("environment", &environment, &["bin", "support"])?;
+        check_environment("search_paths", &file.search_paths, &["support"])?;
         let mut reserved = vec![file.source.clone()];
         reserved.extend(file.reserved);
         let minimum = Version::parse(&file.detect.minimum)
@@ -174,6 +178,7 @@ impl Manifest {
             },
             mounts,
             environment,
+            search_paths: file.search_paths,
             packages: file.packages.map(PackagesFile::checked).transpose()?,
             stages: file
                 .stages
@@ -268,6 +273,8 @@ struct RuntimeFile {
     mounts: Vec<PathBuf>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
+    #[serde(default)]
+    search_paths: BTreeMap<String, String>,
     packages: Option<PackagesFile>,
     stages: Vec<StageFile>,
 }

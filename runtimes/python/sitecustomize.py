@@ -1,0 +1,137 @@
+# Makes the interpreter run main.py as `python main.py` does, but by its bare file
+# name, so that tracebacks say `File "main.py"`.
+#
+# The interpreter imports this before the program, which it then runs itself: as
+# compiled code, which it takes from a descriptor. So there is no frame below the
+# program, for stack traces, warnings and recursion as for everybody else. Nothing
+# of this may be left when the program begins: no module, no variable, no entry of
+# a path, no name in `__main__`.
+#
+# A program that is forked from a warm interpreter begins the same way: its code is
+# compiled by `compile(source, name, "exec", dont_inherit=True)` and evaluated from
+# C, with the state of `__main__` that `begin` and `start` make here.
+
+
+def boot():
+    import marshal
+    import os
+    import sys
+
+    # The descriptor that the command line names. The program never sees it.
+    FD = 63
+    NAME = "main.py"
+
+    def warm(kept):
+        # What packages would make anew in each run, such as matplotlib's list of
+        # fonts, was made when they were installed.
+        caches = os.path.join(os.environ.get("HOME", "/tmp"), ".cache")
+        try:
+            for package in os.listdir(kept):
+                os.makedirs(os.path.join(caches, package))
+                for name in os.listdir(os.path.join(kept, package)):
+                    os.symlink(os.path.join(kept, package, name), os.path.join(caches, package, name))
+        except OSError:
+            # Nothing was kept; then it is made as everywhere.
+            pass
+
+    def lend(base):
+        # A venv takes no user site, which is where packages are lent to every
+        # other interpreter: after the library, before its own packages.
+        if sys.prefix == sys.base_prefix or sys.flags.no_user_site:
+            return
+        import site
+
+        place = os.path.join(base, "lib", "python%d.%d" % sys.version_info[:2], "site-packages")
+        if place in sys.path or not os.path.isdir(place):
+            return
+        own = site.getsitepackages()
+        end = len(sys.path)
+        site.addsitedir(place)
+        lent = sys.path[end:]
+        del sys.path[end:]
+        first = next((at for at, entry in enumerate(sys.path) if entry in own), end)
+        sys.path[first:first] = lent
+
+    def leave():
+        # Takes back what led the interpreter here, and lets the machine's own module
+        # of this name come, if there is one.
+        here = os.path.dirname(__file__)
+        if here in sys.path:
+            sys.path.remove(here)
+        rest = os.environ["PYTHONPATH"].partition(os.pathsep)[2]
+        if rest:
+            os.environ["PYTHONPATH"] = rest
+        else:
+            del os.environ["PYTHONPATH"]
+        own = sys.modules.pop("sitecustomize")
+        try:
+            import sitecustomize
+        except ImportError as error:
+            if error.name != "sitecustomize":
+                raise
+            # The import that goes on here wants to find it; `start` takes it away.
+            sys.modules["sitecustomize"] = own
+        return own
+
+    def compiled(main, path):
+        # A program that cannot be compiled raises its error when it is run, so that
+        # all else is as always, but for this frame.
+        with open(path, "rb") as file:
+            source = file.read()
+        try:
+            return compile(source, NAME, "exec", dont_inherit=True)
+        except BaseException as error:
+            hook = sys.excepthook
+
+            def report(kind, error, traceback):
+                sys.excepthook = hook
+                error.__traceback__ = sys.last_traceback = None
+                hook(kind, error, None)
+
+            main.error = error.with_traceback(None)
+            sys.excepthook = report
+            return compile("raise globals().pop('error')", __file__, "exec")
+
+    def begin():
+        packages = os.environ.get("PYTHONUSERBASE", "/nowhere")
+        warm(os.path.join(packages, "warm"))
+        lend(packages)
+        own = leave()
+        workspace = os.getcwd()
+        path = os.path.join(workspace, NAME)
+        main = sys.modules["__main__"]
+        code = marshal.dumps(compiled(main, path))
+        file = os.memfd_create(NAME)
+        os.dup2(file, FD)
+        os.close(file)
+        # Imported by the interpreter itself, so at no cost.
+        import _frozen_importlib_external as external
+
+        with open(FD, "wb", closefd=False) as file:
+            file.write(external.MAGIC_NUMBER + bytes(12))
+            file.write(code)
+        # What is there already the interpreter leaves as it is.
+        main.__file__ = path
+        main.__cached__ = None
+        sourceless = external.SourcelessFileLoader
+
+        def start(name, _):
+            # The last that is called before the program: the interpreter asks for
+            # the loader of `__main__`.
+            external.SourcelessFileLoader = sourceless
+            os.close(FD)
+            if sys.modules.get("sitecustomize") is own:
+                del sys.modules["sitecustomize"]
+            if not getattr(sys.flags, "safe_path", False):
+                sys.path[0] = workspace
+            sys.argv[0] = NAME
+            if hasattr(sys, "orig_argv"):
+                sys.orig_argv = [sys.orig_argv[0]] + sys.argv
+            return external.SourceFileLoader(name, path)
+
+        external.SourcelessFileLoader = start
+
+    begin()
+
+
+boot()
