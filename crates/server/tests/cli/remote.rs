@@ -134,7 +134,7 @@ fn output_comes_while_the_program_runs_and_leaving_ends_it() {
         .env("CODEX_TOKEN", &far.token);
     let run = Process::start(&mut command);
     wait_until("the first line", || run.stdout() == "first\n");
-    let in_box = || processes::with(&[&marker, "main.py"]);
+    let in_box = || processes::with(&[&marker, "/proc/self/fd/"]);
     assert_eq!(in_box(), 1);
     run.signal("INT");
     let (code, note) = run.wait();

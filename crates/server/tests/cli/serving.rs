@@ -379,7 +379,7 @@ fn an_interrupted_run_leaves_nothing() {
     for (signal, expected) in [("INT", Some(130)), ("KILL", None)] {
         let args = ["run", "--timeout", "28", "-c", code, "--", &marker];
         let run = Process::start(&mut home.command(&args));
-        let in_box = || processes::with(&[&marker, "main.py"]);
+        let in_box = || processes::with(&[&marker, "/proc/self/fd/"]);
         wait_until("two processes", || in_box() == 2);
         run.signal(signal);
         assert_eq!(run.wait().0, expected);
