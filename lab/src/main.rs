@@ -144,13 +144,11 @@ enum Command {
         /// The bundle.
         output: PathBuf,
     },
-    /// Try the tarball of `cargo xtask dist` in fresh systems.
+    /// Install what `cargo xtask dist` made in fresh systems, and try it there.
     #[command(hide = true)]
-    TryTarball {
-        /// The tarball.
-        tarball: PathBuf,
-        /// Name of the folder in it.
-        name: String,
+    TryRelease {
+        /// Directory with the tarball, install.sh and SHA256SUMS.
+        release: PathBuf,
     },
 }
 
@@ -195,7 +193,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Clients { binary } => clients::clients(&build::or_debug(binary)?)?,
         Command::PackBundle { binary, output } => bundle::pack(&binary, &output)?,
         Command::Prepare => prepare::prepare()?,
-        Command::TryTarball { tarball, name } => roots::all(&tarball, &name)?,
+        Command::TryRelease { release } => roots::all(&release)?,
     }
     Ok(ExitCode::SUCCESS)
 }

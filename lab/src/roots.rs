@@ -1,7 +1,8 @@
-//! Tries a tarball where nobody has installed anything but interpreters: in
+//! Tries a release where nobody has installed anything but interpreters: in
 //! fresh Debian systems, as root in a container that takes nothing away that a
-//! machine of one's own would give.
+//! machine of one's own would give, by the release's own `install.sh`.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -17,37 +18,94 @@ use crate::live::{self, Home, Server};
 use xtask::apt;
 use xtask::process;
 
-/// Suites with their C library's version, and whether their Node is new
-/// enough. The oldest shows that the C library does not matter.
-const SUITES: [(&str, &str, bool); 3] = [
-    ("trixie", "2.41", true),
-    ("bookworm", "2.36", true),
-    ("bullseye", "2.31", false),
+/// A release of Debian.
+struct Suite {
+    name: &'static str,
+    /// Its C library's version.
+    library: &'static str,
+    /// Whether its Node is new enough.
+    node: bool,
+    /// What fetches there, and the words by which it prints a file.
+    fetcher: (&'static str, &'static str),
+}
+
+const CURL: (&str, &str) = ("curl", "curl -fsSL");
+const WGET: (&str, &str) = ("wget", "wget -qO-");
+
+/// The oldest shows that the C library does not matter.
+const SUITES: [Suite; 3] = [
+    Suite {
+        name: "trixie",
+        library: "2.41",
+        node: true,
+        fetcher: CURL,
+    },
+    Suite {
+        name: "bookworm",
+        library: "2.36",
+        node: true,
+        fetcher: WGET,
+    },
+    Suite {
+        name: "bullseye",
+        library: "2.31",
+        node: false,
+        fetcher: CURL,
+    },
 ];
 
-/// Runs and serves from the tarball in each.
-pub(crate) fn all(tarball: &Path, name: &str) -> Result<()> {
+/// Where a system finds the release before it fetches it from itself.
+const RELEASE: &str = "opt/release";
+
+/// Where the script installs for root.
+const BINARY: &str = "/root/.local/bin/codex-server";
+
+/// Fetches and installs as people do, from a web server on loopback, and runs a
+/// first program. `FETCH` prints an address.
+const INSTALL: &str = r#"
+set -eu
+rm -rf ~/.local
+base=http://127.0.0.1:8765
+python3 -m http.server 8765 --bind 127.0.0.1 --directory /opt/release >/dev/null 2>&1 &
+until FETCH $base/SHA256SUMS >/dev/null 2>&1; do sleep 0.05; done
+begun=$(date +%s%N)
+FETCH $base/install.sh | sh -s -- --from $base
+installed=$(date +%s%N)
+printf 'answer=%s\n' "$(~/.local/bin/codex-server run -c 'print(2+2)')"
+ended=$(date +%s%N)
+printf 'milliseconds=%s,%s\n' $(((installed - begun) / 1000000)) $(((ended - begun) / 1000000))
+FETCH $base/install.sh | sh -s -- --from $base
+~/.local/bin/codex-server --version
+sed -i 's/^./z/' /opt/release/SHA256SUMS
+if FETCH $base/install.sh | sh -s -- --from $base; then echo 'a wrong checksum passed'; fi
+"#;
+
+/// Installs, runs and serves from the release in each.
+pub(crate) fn all(release: &Path) -> Result<()> {
     apt::ensure(&[RUNC])?;
-    for (suite, library, node) in SUITES {
-        let root = debian::root(suite, suite, &["python3", "nodejs"])?;
-        let mut tar = process::command("tar");
-        tar.arg("-xzf").arg(tarball).arg("-C").arg(root.join("opt"));
-        process::run("unpack the tarball", &mut tar)?;
-        let binary = format!("/opt/{name}/codex-server");
-        let rung = tried(&root, &binary, node).with_context(|| format!("on Debian {suite}"))?;
-        println!("Debian {suite} (glibc {library}): runs and serves at {rung}");
+    for suite in SUITES {
+        let Suite { name, library, .. } = suite;
+        let root = debian::root(name, name, &["python3", "nodejs", suite.fetcher.0])?;
+        let to = root.join(RELEASE);
+        if to.exists() {
+            fs::remove_dir_all(&to).context("failed to remove the release before")?;
+        }
+        let mut copy = process::command("cp");
+        process::run("copy the release", copy.arg("-r").arg(release).arg(&to))?;
+        let told = tried(&root, &suite).with_context(|| format!("on Debian {name}"))?;
+        println!("Debian {name} (glibc {library}): {told}");
     }
     Ok(())
 }
 
-fn tried(root: &Path, binary: &str, node: bool) -> Result<String> {
+/// Returns how long the installation took and at which rung it serves.
+fn tried(root: &Path, suite: &Suite) -> Result<String> {
     let home = Home::new()?;
     let bundle = |words: &[&str]| {
-        let arguments = std::iter::once(binary).chain(words.iter().copied());
         let program = Program {
             root: root.to_owned(),
             host_usr: false,
-            arguments: arguments.map(str::to_owned).collect(),
+            arguments: words.iter().map(|&word| word.to_owned()).collect(),
             uid: 0,
             data: home.data(),
         };
@@ -55,20 +113,42 @@ fn tried(root: &Path, binary: &str, node: bool) -> Result<String> {
     };
     let capture = |words: &[&str]| -> Result<String> {
         let bundle = bundle(words)?;
-        let said = process::capture(
-            &format!("run `codex-server {}`", words[0]),
-            &mut bundle.run()?,
-        );
+        let said = process::capture(&format!("run {}", words[0]), &mut bundle.run()?);
         bundle.end()?;
         said
     };
-    let printed = capture(&["run", "-c", "print(2+2)"])?;
-    ensure!(printed == "4\n", "`run` printed {printed:?}");
-    let token = live::token_of(&capture(&["token", "create", "check"])?)?;
-    let bundle = bundle(&["serve", "--host", "127.0.0.1", "--port", "0"])?;
-    let rung = serves(&bundle, token, node);
+    let script = INSTALL.replace("FETCH", suite.fetcher.1);
+    let times = times(&capture(&["/bin/sh", "-c", &script])?)?;
+    let token = live::token_of(&capture(&[BINARY, "token", "create", "check"])?)?;
+    let bundle = bundle(&[BINARY, "serve", "--host", "127.0.0.1", "--port", "0"])?;
+    let rung = serves(&bundle, token, suite.node);
     bundle.end()?;
-    rung
+    Ok(format!("{times}; serves at {}", rung?))
+}
+
+/// Returns what the script's output says of its times, when it says all else
+/// that it should.
+fn times(said: &str) -> Result<String> {
+    let lines = [
+        "  checksum agrees",
+        "answer=4",
+        "  a server that runs goes on",
+    ];
+    for line in lines {
+        let there = said.lines().any(|found| found.starts_with(line));
+        ensure!(there, "the script printed no line {line:?}: {said}");
+    }
+    ensure!(!said.contains("a wrong checksum passed"), "{said}");
+    let mut found = said.lines().filter_map(|line| {
+        let (installed, answered) = line.strip_prefix("milliseconds=")?.split_once(',')?;
+        Some((installed.parse().ok()?, answered.parse().ok()?))
+    });
+    let (installed, answered): (f64, f64) = found.next().context("the script told no times")?;
+    Ok(format!(
+        "installed {:.1} s and answered {:.1} s after the download began",
+        installed / 1000.0,
+        answered / 1000.0
+    ))
 }
 
 fn serves(bundle: &Bundle, token: String, node: bool) -> Result<String> {

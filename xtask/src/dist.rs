@@ -1,11 +1,13 @@
 //! `cargo xtask dist`: the server as one static file in a tarball, so that
-//! nobody needs Rust to use it, and in a bundle that desktop clients of MCP install.
+//! nobody needs Rust to use it, with `install.sh` beside it, and in a bundle that
+//! desktop clients of MCP install.
 //!
 //! Linked with musl, it needs no C library of the machine it runs on. The same
 //! commit gives the same bytes: paths of this machine, times and owners stay
 //! out. Never publishes anything.
 
 mod elf;
+mod installer;
 mod licences;
 mod tarball;
 
@@ -36,10 +38,15 @@ pub struct Arguments {
     /// compiler for it in `CC_<arch>_unknown_linux_musl`.
     #[arg(long, default_value = std::env::consts::ARCH, value_parser = ARCHITECTURES)]
     arch: String,
-    /// Where the tarball, the bundle and SHA256SUMS go; `target/dist` when left out.
+    /// Where the tarball, install.sh, the bundle and SHA256SUMS go; `target/dist`
+    /// when left out.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Then unpack it in fresh Debian systems, and run and serve there.
+    /// Where the release will be fetched from, for install.sh: it puts its version
+    /// in the place of {version}, and asks for an address where none is given.
+    #[arg(long, default_value = "")]
+    address: String,
+    /// Then install it in fresh Debian systems by install.sh, and run and serve there.
     #[arg(long = "try")]
     tried: bool,
     /// In the dev profile, in a fraction of the time: for trying this command.
@@ -74,6 +81,7 @@ pub fn dist(arguments: &Arguments) -> Result<()> {
         bundle.as_os_str(),
     ];
     lab::check(&packed)?;
+    installer::write(&output, env!("CARGO_PKG_VERSION"), &arguments.address)?;
     tarball::sums(&output)?;
     println!("{}", tarball.display());
     if arguments.tried {
@@ -83,7 +91,7 @@ pub fn dist(arguments: &Arguments) -> Result<()> {
             arguments.arch,
             std::env::consts::ARCH
         );
-        let tried = ["try-tarball".as_ref(), tarball.as_os_str(), name.as_ref()];
+        let tried = ["try-release".as_ref(), output.as_os_str()];
         lab::check(&tried)?;
     }
     Ok(())
@@ -95,6 +103,7 @@ pub fn tried() -> Result<()> {
     dist(&Arguments {
         arch: std::env::consts::ARCH.to_owned(),
         output: Some(scratch.path().to_owned()),
+        address: String::new(),
         tried: true,
         dev: true,
     })
@@ -106,6 +115,7 @@ pub fn static_dev_binary() -> Result<PathBuf> {
     let arguments = Arguments {
         arch: std::env::consts::ARCH.to_owned(),
         output: None,
+        address: String::new(),
         tried: false,
         dev: true,
     };

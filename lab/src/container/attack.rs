@@ -110,7 +110,7 @@ tried("write", lambda: open("/usr/codex-breach", "w").write("x"))
 print("probed as", os.getuid())
 "#;
 
-/// Both languages work, the rung is at least `least`, and no attack gets
+/// Every language works, the rung is at least `least`, and no attack gets
 /// through. Gives back the rung.
 pub(crate) fn all(server: &Target, least: &str) -> Result<String> {
     let mut client = Client::new(server.address, Some(&server.token));
@@ -145,7 +145,7 @@ pub(crate) fn all(server: &Target, least: &str) -> Result<String> {
     Ok(rung)
 }
 
-/// Runs both languages; both must be at the same rung.
+/// Runs a program of each language; all must be at the same rung.
 fn hello(client: &mut Client) -> Result<String> {
     let mut rungs = Vec::new();
     for (language, code, expected) in load::HELLO {

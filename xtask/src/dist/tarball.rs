@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::installer;
 use crate::process;
 
 /// Packs the folder `tree` under its own name into `output`.
@@ -65,13 +66,16 @@ fn time() -> Result<u64> {
         .unwrap_or(0))
 }
 
-/// Writes `SHA256SUMS` over every tarball and bundle in `output`, for `sha256sum -c`.
+/// Writes `SHA256SUMS` over every tarball and bundle in `output`, and the
+/// installer, for `sha256sum -c`.
 pub(super) fn sums(output: &Path) -> Result<()> {
     let list = fs::read_dir(output).context("failed to list the tarballs")?;
     let mut names: Vec<String> = list
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| name.ends_with(".tar.gz") || name.ends_with(".mcpb"))
+        .filter(|name| {
+            name.ends_with(".tar.gz") || name.ends_with(".mcpb") || name == installer::NAME
+        })
         .collect();
     names.sort();
     let mut sum = process::command("sha256sum");
