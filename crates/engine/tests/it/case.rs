@@ -40,6 +40,9 @@ struct CaseFile {
     files: Vec<TextFile>,
     /// The weakest isolation that it holds at.
     from: Option<String>,
+    /// The name of the file by which the interpreter alone runs the same program,
+    /// with the same result.
+    plain: Option<String>,
     /// Wall time in seconds.
     timeout: Option<u64>,
     memory_mb: Option<u64>,
@@ -155,6 +158,11 @@ impl Case {
             memory: case.memory_mb.map(|mebibytes| mebibytes * 1024 * 1024),
             ..Draft::default()
         }
+    }
+
+    /// The name under which the interpreter alone is to run the program, too.
+    pub(crate) fn plain(&self) -> Option<&str> {
+        self.file.plain.as_deref()
     }
 
     /// What is wrong with an outcome, a line each.

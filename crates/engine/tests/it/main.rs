@@ -9,6 +9,7 @@
 
 mod case;
 mod layouts;
+mod plain;
 mod scenario;
 
 use std::ops::RangeInclusive;
@@ -185,8 +186,22 @@ async fn run(engine: &Engine, case: &Case) -> Vec<String> {
         Ok(job) => job,
         Err(invalid) => return vec![invalid.to_string()],
     };
-    match engine.call(Call::Execute(Box::new(job))).await {
-        Ok(Reply::Outcome(outcome)) => case.complaints(&outcome),
-        Err(error) => vec![error.to_string()],
+    let outcome = match engine.call(Call::Execute(Box::new(job))).await {
+        Ok(Reply::Outcome(outcome)) => outcome,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut complaints = case.complaints(&outcome);
+    if let Some(name) = case.plain() {
+        let languages = engine.languages();
+        let language = languages.iter().find(|found| found.name == case.language);
+        let interpreter = language.and_then(|found| found.interpreter.as_deref());
+        let interpreter = interpreter.expect("a language that ran has an interpreter");
+        complaints.extend(plain::differences(
+            interpreter,
+            name,
+            &case.draft(),
+            &outcome,
+        ));
     }
+    complaints
 }
