@@ -1,30 +1,54 @@
-// Preloaded before main.js: tells CommonJS from ES modules by parsing, and
-// gives the program a bare file name in stack traces.
+// Preloaded before the program: decides by parsing what the program is, runs it
+// as that, and gives it a bare file name in stack traces.
 //
-// It must leave nothing behind: no frame in a stack trace, no listener, no
-// cached module, no flag. Whatever it does not handle, plain Node does.
+// A program with `import`, `export` or `import.meta` is an ES module. Any other is
+// CommonJS, and may await at its top level, which plain Node does not allow beside
+// `require` and `return`. The rule holds wherever Node starts the program's file
+// again: in worker threads, forks and other children of the program.
+//
+// It must leave nothing behind: no frame in a stack trace, no cached module, no
+// flag, no variable. Whatever it does not handle, plain Node does.
 'use strict';
 
 const fs = require('fs');
 const Module = require('module');
 const vm = require('vm');
-const { isMainThread } = require('worker_threads');
+const threads = require('worker_threads');
 
 // Parameters of the function that Node wraps around a CommonJS module.
 const PARAMETERS = ['exports', 'require', 'module', '__filename', '__dirname'];
 
-// What V8 says of syntax that a module may hold and a script may not. They only
-// choose which of two errors is shown, never how a program runs.
-const ALLOWED_IN_MODULES = [
+// What V8 says where a script holds what only a module may.
+const ONLY_IN_MODULES = [
   'Cannot use import statement outside a module',
   "Cannot use 'import.meta' outside a module",
   "Unexpected token 'export'",
-  'await is only valid in async functions and the top level bodies of modules',
 ];
+
+// What V8 says of an `await` in a function that is not async, where the text is a
+// script and where it is a module.
+const AWAIT_IN_SCRIPT = 'await is only valid in async functions and the top level bodies of modules';
+const AWAIT_IN_FUNCTION = 'Unexpected reserved word';
+
+// An `await` that a script may take for a name.
+const AWAIT_OR_NAME = /(?<![.\w$]|\bfor\s+)await\b(?=\s*[([`+\-/]|\s*\n)/g;
+
+const LINE_END = /\r\n|[\n\r\u2028\u2029]/;
+
+// Carries the program's path to processes and threads that the program starts.
+const PROGRAM = 'CODEX_SERVER_PROGRAM';
+
+// Options with which Node loads this file in a process or thread of the program's.
+const PRELOAD = `--experimental-vm-modules --require=${JSON.stringify(__filename)}`;
+
+// Node's exit code where the program waits for what can't come.
+const UNSETTLED = 13;
 
 // Appended to the program: V8 calls it by this name in stack traces and in
 // reports of uncaught errors; for everything else it keeps its real path.
 const nameLine = (name) => `\n//# sourceURL=${name}`;
+
+const withoutHashbang = (source) => source.replace(/^#!/, '//');
 
 // Runs a parse and returns its error, or undefined.
 function errorOf(parse) {
@@ -37,25 +61,43 @@ function errorOf(parse) {
 
 const parseScript = (source) => errorOf(() => vm.compileFunction(source, PARAMETERS, { filename: 'main.js' }));
 
-// As a script in which `await` is allowed. The body has a scope of its own, for
-// it may declare a `require` or `__dirname` itself.
-const parseAsync = (source) =>
-  errorOf(() => {
-    const body = source.startsWith('#!') ? `//${source}` : source;
-    new vm.Script(`(function (${PARAMETERS}) { return (async () => {\n${body}\n})() })`);
+// Says whether the text is the whole body of an async function: unlike a wrapper
+// that is put around it, the constructor takes no brace that closes one.
+const isAsyncBody = (source) => errorOf(() => new (async () => {}).constructor(withoutHashbang(source))) === undefined;
+
+// Says whether the text is CommonJS that awaits at its top level. There `await (f())`
+// is a call of a function in a script, so such words get a `void`, which only the
+// operator bears.
+function awaits(source, scriptError) {
+  if (scriptError !== undefined) return isAsyncBody(source);
+  const clear = source.replace(AWAIT_OR_NAME, 'await void');
+  return clear !== source && parseScript(clear) !== undefined && isAsyncBody(clear);
+}
+
+// Compiles a function of CommonJS's parameters that returns the program's body. The
+// body has a scope of its own, for it may declare a `require` itself; an arrow
+// function keeps the `this` and the `arguments` around it. The line before the
+// program's first is number 0, which V8 would not heed in a text with a `nameLine`.
+const compileAsync = (source, importModuleDynamically) =>
+  new vm.Script(`(function (${PARAMETERS}) { return async () => {\n${withoutHashbang(source)}\n}})`, {
+    filename: 'main.js',
+    lineOffset: -1,
+    importModuleDynamically,
   });
 
 // Needs --experimental-vm-modules, whose warning would land in the program's output.
-const parseModule = (source) =>
+const parseModule = (source, name) =>
   errorOf(() => {
     const warn = process.emitWarning;
     process.emitWarning = () => {};
     try {
-      new vm.SourceTextModule(source, { identifier: 'main.mjs' });
+      new vm.SourceTextModule(source, { identifier: name });
     } finally {
       process.emitWarning = warn;
     }
   });
+
+const isModuleSyntax = (error) => ONLY_IN_MODULES.includes(error?.message);
 
 // The first read of the program's file is Node's own, to run it: that one gets the named text.
 function runScript(path, source) {
@@ -66,51 +108,196 @@ function runScript(path, source) {
   };
 }
 
-// Node tells modules by the ending, so the file gets another name.
-function runModule(path, source, withRequire) {
+// Node tells modules by the ending, so the program runs from a second file; started
+// anew it is a module by either, where Node is new enough to look into the text.
+function runModule(path, source) {
   const target = path.replace(/\.js$/, '.mjs');
   fs.writeFileSync(target, source + nameLine('main.mjs'));
-  fs.unlinkSync(path);
   process.argv[1] = target;
   const run = Module.runMain;
   Module.runMain = () => {
     Module.runMain = run;
-    if (withRequire) provideRequire(target);
     run(target);
   };
 }
 
-// Top-level await beside `require` is common in programs and an error in plain
-// Node, so one without `import` and `export` gets CommonJS's names; as globals,
-// so that it may declare them itself.
-function provideRequire(path) {
-  const main = new Module(path, null);
-  main.filename = path;
-  main.paths = Module._nodeModulePaths(process.cwd());
-  process.mainModule = main;
-  const names = {
-    require: Module.createRequire(path),
-    module: main,
-    exports: main.exports,
-    __filename: path,
-    __dirname: process.cwd(),
+// Node makes the main module and looks up nothing anew; only in place of its text,
+// which Node can't compile, the body is compiled here.
+function runAsync(path, source) {
+  const compile = Module.prototype._compile;
+  Module.prototype._compile = function _compile(content, filename, ...rest) {
+    Module.prototype._compile = compile;
+    if (filename !== path) return compile.call(this, content, filename, ...rest);
+    const names = compile.call(this, 'return arguments', filename, ...rest);
+    const outer = compileAsync(source, importer(compile, filename)).runInThisContext();
+    settle(outer.apply(this.exports, names));
   };
-  for (const [name, value] of Object.entries(names)) {
-    Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
-  }
 }
 
+// Does what `import()` does in the program's file: only a function that Node itself
+// has compiled looks from there. Needs --experimental-vm-modules.
+function importer(compile, path) {
+  const asked = new Module(path, null);
+  compile.call(asked, 'module.exports = (name, options) => import(name, options)', path);
+  return (name, script, attributes) => asked.exports(name, { with: attributes, assert: attributes });
+}
+
+// Runs the body as Node runs a module's: from the queue of promises, without a
+// frame below it, and with its reports of errors and of an await without an end.
+function settle(body) {
+  const onBeforeExit = () => {
+    if (process.exitCode !== undefined) return;
+    process.exitCode = UNSETTLED;
+    process.once('exit', onExit);
+  };
+  const onExit = () => fs.writeSync(2, 'Warning: Detected unsettled top-level await at main.js\n');
+  const onEnd = () => {
+    process.off('beforeExit', onBeforeExit);
+    if (!process.listeners('exit').includes(onExit)) return;
+    process.off('exit', onExit);
+    process.exitCode = undefined;
+  };
+  process.on('beforeExit', onBeforeExit);
+  const onError = (error) => {
+    onEnd();
+    reject(error);
+  };
+  Promise.resolve().then(body).then(onEnd, onError);
+}
+
+// Leaves a rejection to Node, past listeners for unhandled ones: these hear of no
+// module's body either.
+function reject(error) {
+  const { emit } = process;
+  const rejected = Promise.reject(error);
+  process.emit = function (...args) {
+    if (args[2] !== rejected) return emit.apply(this, args);
+    process.emit = emit;
+    return false;
+  };
+}
+
+// The error of a program that is none, as Node tells it of the file: of a script,
+// of CommonJS that awaits, or of a module. Only that of a module does not tell where
+// it is.
+function syntaxError(source, scriptError) {
+  const asyncError = errorOf(() => compileAsync(source));
+  if (isModuleSyntax(scriptError) || isModuleSyntax(asyncError)) {
+    return named(parseModule(source, 'main.mjs'), 'main.mjs');
+  }
+  const moduleError = parseModule(source, 'main.js');
+  const isAwaiting = asyncError === undefined || isBehind(asyncError, scriptError);
+  if (!isAwaiting || isAtEnd(scriptError, source)) return named(scriptError, 'main.js');
+  // There it would speak of the brace that closes the body, and here otherwise than
+  // Node, which takes the file for a module.
+  const isOfBody = asyncError === undefined || lineOf(asyncError) > source.split(LINE_END).length;
+  const isOfAwait = moduleError.message === AWAIT_IN_FUNCTION && asyncError?.message === AWAIT_IN_SCRIPT;
+  return named(isOfBody || isOfAwait ? moduleError : asyncError, 'main.js');
+}
+
+const lineOf = (error) => Number(/^.*:(\d+)\n/.exec(error.stack)?.[1]);
+const columnOf = (error) => (error.stack.split('\n')[2] ?? '').indexOf('^');
+
+function isBehind(error, other) {
+  const lines = lineOf(error) - lineOf(other);
+  return lines === 0 ? columnOf(error) > columnOf(other) : lines > 0;
+}
+
+// Says whether the error is that the text ends too soon.
+function isAtEnd(error, source) {
+  const lines = source.trimEnd().split(LINE_END);
+  const column = columnOf(error);
+  return lineOf(error) >= lines.length && (column < 0 || column >= lines.at(-1).length);
+}
+
+// Uncaught, it is reported as Node does: the line, the caret and this text.
+// The frames are this file's; without any, Node puts the text in brackets.
+function named(error, name) {
+  error.stack = error.stack.replace(/\n    at [^]*$/, `\n    at ${name}`);
+  return error;
+}
+
+const read = (path) => fs.readFileSync(path, 'utf8').replace(/^\uFEFF/, '');
+
 function boot(path) {
-  const source = fs.readFileSync(path, 'utf8');
+  const source = read(path);
   const scriptError = parseScript(source);
+  if (!isModuleSyntax(scriptError) && awaits(source, scriptError)) {
+    passOn(path);
+    return runAsync(path, source);
+  }
   if (scriptError === undefined) return runScript(path, source);
-  const moduleError = parseModule(source);
-  if (moduleError === undefined) return runModule(path, source, parseAsync(source) === undefined);
-  const error = ALLOWED_IN_MODULES.includes(scriptError.message) ? moduleError : scriptError;
-  // Uncaught, it is reported as Node does: the line, the caret and this text.
-  // The frames are this file's; without any, Node puts the text in brackets.
-  error.stack = error.stack.replace(/\n    at [^]*$/, `\n    at ${error === moduleError ? 'main.mjs' : 'main.js'}`);
-  throw error;
+  if (parseModule(source, 'main.mjs') === undefined) return runModule(path, source);
+  throw syntaxError(source, scriptError);
+}
+
+// The same in a process or thread that a program with top-level await started:
+// its own file is run by the rule, any other by plain Node.
+function bootAgain(program) {
+  restoreOptions();
+  passOn(program);
+  beforeMain((path) => {
+    if (path !== program && `${path}.js` !== program) return;
+    const source = read(program);
+    if (awaits(source, parseScript(source))) runAsync(program, source);
+  });
+}
+
+// Calls with the path of what Node is about to run: a thread hears of it late. A
+// getter leaves no frame below the program.
+function beforeMain(act) {
+  const plain = Object.getOwnPropertyDescriptor(Module, 'runMain');
+  Object.defineProperty(Module, 'runMain', {
+    configurable: true,
+    get() {
+      Object.defineProperty(Module, 'runMain', plain);
+      act(process.argv[1]);
+      return plain.value;
+    },
+  });
+}
+
+// Has Node load this file wherever the program starts Node again, even with an
+// environment of its own.
+function passOn(program) {
+  const pass = (pairs) => {
+    if (!Array.isArray(pairs)) return pairs;
+    const env = Object.fromEntries(pairs.map((pair) => pair.split(/=([^]*)/, 2)));
+    return Object.entries(withOptions(env, program)).map(([name, value]) => `${name}=${value}`);
+  };
+  for (const spawner of [process.binding('spawn_sync'), process.binding('process_wrap').Process.prototype]) {
+    const { spawn } = spawner;
+    spawner.spawn = function (...args) {
+      const [options] = args;
+      // Newer Nodes give the values one by one.
+      if (typeof options === 'object') args[0] = { ...options, envPairs: pass(options.envPairs) };
+      else args[3] = pass(args[3]);
+      return spawn.apply(this, args);
+    };
+  }
+  threads.setEnvironmentData(PROGRAM, program);
+  threads.Worker = new Proxy(threads.Worker, {
+    construct(Worker, [file, options, ...rest], target) {
+      const env = options?.env ?? process.env;
+      // Only such a thread does without the flags of this one.
+      const isApart = options?.execArgv !== undefined || env !== process.env;
+      const passed = isApart && typeof env === 'object' ? { ...options, env: withOptions(env, program) } : options;
+      return Reflect.construct(Worker, [file, passed, ...rest], target);
+    },
+  });
+  Module.syncBuiltinESMExports();
+}
+
+function withOptions(env, program) {
+  const options = env.NODE_OPTIONS ? `${env.NODE_OPTIONS} ${PRELOAD}` : PRELOAD;
+  return { ...env, NODE_OPTIONS: options, [PROGRAM]: program };
+}
+
+function restoreOptions() {
+  delete process.env[PROGRAM];
+  const options = process.env.NODE_OPTIONS;
+  if (options === PRELOAD) delete process.env.NODE_OPTIONS;
+  else if (options?.endsWith(` ${PRELOAD}`)) process.env.NODE_OPTIONS = options.slice(0, -PRELOAD.length - 1);
 }
 
 // Node says that writes to pipes are synchronous here, but it makes them wait in
@@ -129,11 +316,14 @@ function blockingStream(name) {
   });
 }
 
-process.execArgv = [];
+// Worker threads inherit the flags that load this file.
+if (process.execArgv.includes(__filename)) process.execArgv = [];
 process._preload_modules.length = 0;
 delete require.cache[__filename];
-// Worker threads and forked children inherit the flag that loads this file.
-if (isMainThread && process.argv[1] !== undefined) {
+const program = process.env[PROGRAM] ?? threads.getEnvironmentData(PROGRAM);
+if (program !== undefined) {
+  bootAgain(program);
+} else if (threads.isMainThread && process.argv[1] !== undefined) {
   blockingStream('stdout');
   blockingStream('stderr');
   boot(process.argv[1]);
