@@ -25,10 +25,8 @@ const ONLY_IN_MODULES = [
   "Unexpected token 'export'",
 ];
 
-// What V8 says of an `await` in a function that is not async, where the text is a
-// script and where it is a module.
-const AWAIT_IN_SCRIPT = 'await is only valid in async functions and the top level bodies of modules';
-const AWAIT_IN_FUNCTION = 'Unexpected reserved word';
+// What V8 says of an `await` in a module's function that is not async.
+const RESERVED = 'Unexpected reserved word';
 
 // An `await` that a script may take for a name.
 const AWAIT_OR_NAME = /(?<![.\w$]|\bfor\s+)await\b(?=\s*[([`+\-/]|\s*\n)/g;
@@ -167,12 +165,23 @@ function settle(body) {
 
 // Leaves a rejection to Node, past listeners for unhandled ones: these hear of no
 // module's body either.
-function reject(error) {
-  const { emit } = process;
-  const rejected = Promise.reject(error);
+function reject(reason) {
+  const { inspect } = require('util');
+  const { emit, _fatalException } = process;
+  const rejected = Promise.reject(reason);
   process.emit = function (...args) {
     if (args[2] !== rejected) return emit.apply(this, args);
     process.emit = emit;
+    process._fatalException = (error, ...rest) => {
+      process._fatalException = _fatalException;
+      // What is no error comes in one, whose report is to show it instead.
+      if (error !== reason) {
+        delete error.code;
+        Object.defineProperty(error, 'name', { value: '' });
+        error.stack = `${inspect(reason)}\n    at main.js`;
+      }
+      return _fatalException(reason, ...rest);
+    };
     return false;
   };
 }
@@ -186,21 +195,28 @@ function syntaxError(source, scriptError) {
     return named(parseModule(source, 'main.mjs'), 'main.mjs');
   }
   const moduleError = parseModule(source, 'main.js');
-  const isAwaiting = asyncError === undefined || isBehind(asyncError, scriptError);
-  if (!isAwaiting || isAtEnd(scriptError, source)) return named(scriptError, 'main.js');
-  // There it would speak of the brace that closes the body, and here otherwise than
-  // Node, which takes the file for a module.
+  if (!isFurther(asyncError, scriptError) || isAtEnd(scriptError, source)) return named(scriptError, 'main.js');
+  // Of the end it would speak as of the brace that closes the body, and of an await
+  // out of place otherwise than Node, which takes the file for a module.
   const isOfBody = asyncError === undefined || lineOf(asyncError) > source.split(LINE_END).length;
-  const isOfAwait = moduleError.message === AWAIT_IN_FUNCTION && asyncError?.message === AWAIT_IN_SCRIPT;
-  return named(isOfBody || isOfAwait ? moduleError : asyncError, 'main.js');
+  const isOpen = columnOf(asyncError) < 0 && asyncError?.message === moduleError.message;
+  const isOfAwait = wordAt(asyncError).startsWith('await') && moduleError.message === RESERVED;
+  return named(isOfBody || isOpen || isOfAwait ? moduleError : asyncError, 'main.js');
 }
 
-const lineOf = (error) => Number(/^.*:(\d+)\n/.exec(error.stack)?.[1]);
-const columnOf = (error) => (error.stack.split('\n')[2] ?? '').indexOf('^');
+const lineOf = (error) => Number(/^.*:(\d+)\n/.exec(error?.stack)?.[1]);
+const columnOf = (error) => (error?.stack.split('\n')[2] ?? '').indexOf('^');
+// The line from where the error is.
+const wordAt = (error) => error?.stack.split('\n')[1]?.slice(columnOf(error)) ?? '';
 
-function isBehind(error, other) {
-  const lines = lineOf(error) - lineOf(other);
-  return lines === 0 ? columnOf(error) > columnOf(other) : lines > 0;
+// Says whether a body that awaits reads further than a script, which stops at an
+// await; but both do where the body takes it for a name and stops behind it.
+function isFurther(asyncError, scriptError) {
+  if (asyncError === undefined) return true;
+  const lines = lineOf(asyncError) - lineOf(scriptError);
+  if (lines !== 0) return lines > 0;
+  const columns = columnOf(asyncError) - columnOf(scriptError);
+  return columns > 0 && !/^await\s*$/.test(wordAt(scriptError).slice(0, columns));
 }
 
 // Says whether the error is that the text ends too soon.
