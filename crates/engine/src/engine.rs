@@ -18,11 +18,11 @@ use crate::events::Sink;
 use crate::executor::{self, Followers, Place};
 use crate::job::{Draft, Invalid, Job};
 use crate::metrics::Metrics;
-use crate::outcome::{Isolation, Outcome};
+use crate::outcome::{Isolation, Outcome, Status};
 use crate::plan::{Plan, plan};
 use crate::runtime::kit::{PackageKit, Stage};
 use crate::runtime::packages::Package;
-use crate::runtime::{PackageSet, Places, Registry, Runtime};
+use crate::runtime::{PackageSet, Places, Provider, Registry, Runtime};
 
 /// How long killed runs may take to be gone when the server drains.
 const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -182,8 +182,14 @@ impl Engine {
                 // At this level it is there as long as anything is logged at all.
                 let span = tracing::error_span!("run", run_id = job.id());
                 let packages = self.inner.packages(&job);
+                let runtime = self.inner.registry.find(&job.language);
                 let running = self.inner.execute(*job, packages, sink);
-                let outcome = running.instrument(span).await?;
+                let mut outcome = running.instrument(span).await?;
+                if outcome.status == Status::Error {
+                    let stderr = &outcome.last().stderr.bytes;
+                    let advice = runtime.and_then(|runtime| runtime.advice(stderr));
+                    outcome.warnings.extend(advice);
+                }
                 Ok(Reply::Outcome(Box::new(outcome)))
             }
         }
@@ -212,6 +218,15 @@ impl Engine {
     #[must_use]
     pub fn packages_of(&self, language: &str) -> Option<PackageState> {
         self.inner.registry.find(language)?.package_state()
+    }
+
+    /// Returns what brings the module `name` to programs of a language, which is
+    /// given by name or alias; `None` where that could only be a package of the
+    /// same name.
+    #[must_use]
+    pub fn provider(&self, language: &str, name: &str) -> Option<Provider> {
+        let runtime = self.inner.registry.find(language)?;
+        runtime.manifest.packages.as_ref()?.provider(name)
     }
 
     /// What it takes to build packages for a language, by name or alias.

@@ -42,6 +42,7 @@ pub use outcome::{
 pub use owner::Owner;
 pub use places::{FairPlace, FairPlaces, NoPlace};
 pub use quote::{is_mark, is_visible, quote};
+pub use runtime::Provider;
 pub use runtime::endings;
 pub use runtime::kit::{InstallLock, PackageKit, Stage};
 pub use runtime::packages::Package;

@@ -16,7 +16,7 @@ use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use crate::error::{At, Error, Step};
 use crate::limits::Limits;
-use crate::spec::{Mount, WORKSPACE};
+use crate::spec::{Mount, WORKSPACE, WORKSPACE_ALIAS};
 use crate::sys::{self, Attributes};
 
 /// Device nodes a box sees.
@@ -321,7 +321,19 @@ fn workspace(limits: &Limits) -> Result<(), Error> {
         rustix::mount::mount_bind(directory, target).at(Step::Workspace)?;
     }
     rustix::mount::unmount("scratch", UnmountFlags::DETACH).at(Step::Workspace)?;
-    fs::remove_dir("scratch").at(Step::Workspace)
+    fs::remove_dir("scratch").at(Step::Workspace)?;
+    alias()
+}
+
+/// Leads the place where models have been taught to look for files to the
+/// workspace, unless somebody lends a directory there.
+fn alias() -> Result<(), Error> {
+    let alias = relative(Path::new(WORKSPACE_ALIAS));
+    parents(alias).at(Step::Workspace)?;
+    match std::os::unix::fs::symlink(WORKSPACE, alias) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.at(Step::Workspace),
+    }
 }
 
 /// A minimal `/etc` beside what the spec lends of the host's.

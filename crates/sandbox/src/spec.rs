@@ -7,6 +7,10 @@ use crate::limits::Limits;
 /// Where user files live inside a box, and the program's working directory.
 pub const WORKSPACE: &str = "/workspace";
 
+/// Another name of the workspace in a box with mounts of its own: where ChatGPT's own
+/// tool has files, which models have learnt.
+pub(crate) const WORKSPACE_ALIAS: &str = "/mnt/data";
+
 /// A host path to be seen in the box, read-only, without set-id bits or devices.
 ///
 /// A source that is itself a symbolic link is made again as a link; a source

@@ -88,6 +88,19 @@ impl Runtime {
         shelf.current()
     }
 
+    /// Returns what the caller of a failed program should know of a module that
+    /// the program missed by its error output, where a package would help.
+    pub(crate) fn advice(&self, stderr: &[u8]) -> Option<String> {
+        let recipe = self.manifest.packages.as_ref()?;
+        let set = self.packages();
+        let installed = set.iter().flat_map(|set| &set.marker.packages);
+        let flags = match self.manifest.default {
+            true => String::new(),
+            false => format!(" --language {}", self.manifest.name),
+        };
+        recipe.advice(stderr, installed.map(|one| one.name.as_str()), &flags)
+    }
+
     /// What it takes to build packages for it; `None` for a language without
     /// any, else why none can be built here, with the cure.
     pub(crate) fn kit(&self) -> Option<Result<PackageKit, String>> {
@@ -379,7 +392,7 @@ fn wrong(name: &str, problem: String) -> StartError {
 }
 
 /// The manifests of all folders, as they are on every machine.
-fn manifests() -> Result<Vec<Manifest>, StartError> {
+pub(super) fn manifests() -> Result<Vec<Manifest>, StartError> {
     let system =
         System::parse(&text("system.toml")?).map_err(|problem| wrong("system.toml", problem))?;
     let paths = Embedded::iter();

@@ -11,6 +11,7 @@ use crate::{Here, Test};
 pub(crate) const IN_NAMESPACES: &[Test] = &[
     ("uid_and_groups_are_nobodys", identity),
     ("socket_buffers_are_bounded", socket_buffers),
+    ("the_workspace_has_another_name", alias),
 ];
 
 const WALL: Duration = Duration::from_secs(20);
@@ -46,6 +47,24 @@ for f in (os.setuid, os.setgid):
             "Invalid argument",
             "Invalid argument",
         ],
+    );
+}
+
+fn alias(here: &Here) {
+    let code = r#"
+import os
+os.makedirs("/mnt/data/deep", exist_ok=True)
+open("/mnt/data/deep/a.txt", "w").write("a")
+print(open("deep/a.txt").read(), os.path.realpath("/mnt/data"), os.getcwd())
+for act in (lambda: os.mkdir("/mnt/more"), lambda: os.unlink("/mnt/data"), lambda: os.symlink("/", "/mnt/x")):
+    try: act(); print("BREACH")
+    except OSError as error: print(error.strerror)
+"#;
+    let fixed = "Read-only file system";
+    check(
+        here,
+        code,
+        &["a /workspace /workspace", fixed, fixed, fixed],
     );
 }
 

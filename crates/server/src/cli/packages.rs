@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use engine::{Engine, InstallLock, PackageKit, PackageState};
+use engine::{Engine, InstallLock, PackageKit, PackageState, Provider};
 use serde_json::json;
 
 use super::{EngineFlags, Failure, instance, serve, settings};
@@ -104,6 +104,13 @@ pub(super) fn packages(args: PackagesArgs, env: &Env) -> Result<Exit, Failure> {
             }
             let (engine, settings) = start(&flags, env)?;
             let state = one(&engine, language.as_deref())?;
+            for spec in &packages {
+                let name = specifier::name(spec);
+                if let Some(provider) = engine.provider(&state.language, name) {
+                    let why = misnamed(&state, language.is_some(), name, provider);
+                    return Err(Failure::text(Exit::Usage, why));
+                }
+            }
             let add = Change {
                 add: packages,
                 ..Change::default()
@@ -226,6 +233,26 @@ fn chosen(engine: &Engine, language: Option<&str>) -> Result<Vec<PackageState>, 
 fn one(engine: &Engine, language: Option<&str>) -> Result<PackageState, Failure> {
     let first = chosen(engine, language)?.into_iter().next();
     first.ok_or_else(|| Failure::text(Exit::Failed, "no language here can have packages"))
+}
+
+/// Returns why a name is not added, which programs import and no package has,
+/// with the command to type instead; `flagged` says that a language was given.
+fn misnamed(state: &PackageState, flagged: bool, name: &str, provider: Provider) -> String {
+    match provider {
+        Provider::Package(package) => {
+            let flag = match flagged {
+                true => format!(" --language {}", state.language),
+                false => String::new(),
+            };
+            format!(
+                "{name} is imported by that name, but the package is {package}: codex-server packages add {package}{flag}"
+            )
+        }
+        Provider::Language => format!(
+            "{name} comes with {} itself: programs import it, and there is nothing to add",
+            state.title
+        ),
+    }
 }
 
 /// Whether these can be removed: only what was added can.

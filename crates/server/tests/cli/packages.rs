@@ -194,12 +194,21 @@ fn what_cannot_be_added_changes_nothing() {
     check("--index-url=http://127.0.0.1", 2, "looks like an option");
     check("git+https://127.0.0.1/x", 2, "addresses, paths and spaces");
     check("./dir", 2, "is a path");
+    check(
+        "sklearn",
+        2,
+        "sklearn is imported by that name, but the package is scikit-learn: codex-server packages add scikit-learn",
+    );
+    check("pil==1.0", 2, "codex-server packages add pillow");
+    check("json", 2, "json comes with Python itself");
     shop.run(&["packages", "remove", "numpy"])
         .refused(1, "is one of the pinned packages");
     shop.run(&["packages", "remove", "other"])
         .refused(1, "was not added, nor was any other");
     shop.run(&["packages", "add", "x", "--language", "cobol"])
         .refused(2, "there are for: python, javascript");
+    shop.run(&["packages", "add", "fs", "--language", "js"])
+        .refused(2, "fs comes with JavaScript itself");
 }
 
 /// What is no wheel is built by code of its own, which would run on this machine.

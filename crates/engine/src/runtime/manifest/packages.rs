@@ -26,6 +26,15 @@ pub(crate) struct Packages {
     pub(crate) disk_mib: u64,
     /// What the set is for: the packages that people name, most wanted first.
     pub(crate) main: Vec<String>,
+    /// What an uncaught error says before the name of a module that is missing;
+    /// the name ends at a `'`.
+    pub(crate) missing: Vec<String>,
+    /// What stands between the parts of a module's name.
+    pub(crate) separator: char,
+    /// Modules of the language's own, which no package brings.
+    pub(crate) builtin: Vec<String>,
+    /// Names by which programs import a package that is called otherwise.
+    pub(crate) imported: BTreeMap<String, String>,
     /// Environment of programs that see a set; `{packages}` is where.
     pub(crate) environment: BTreeMap<String, String>,
 }
@@ -42,6 +51,11 @@ pub(super) struct PackagesFile {
     minimum: String,
     disk_mib: u64,
     main: Vec<String>,
+    missing: Vec<String>,
+    separator: char,
+    builtin: Vec<String>,
+    #[serde(default)]
+    imported: BTreeMap<String, String>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
 }
@@ -72,6 +86,9 @@ impl PackagesFile {
         if self.main.is_empty() {
             return Err("packages.main: at least one is needed".to_owned());
         }
+        if self.missing.iter().any(String::is_empty) {
+            return Err("packages.missing: \"\" would find anything".to_owned());
+        }
         check_environment("packages.environment", &self.environment, &["packages"])?;
         Ok(Packages {
             argv: self.argv,
@@ -82,6 +99,10 @@ impl PackagesFile {
             minimum,
             disk_mib: self.disk_mib,
             main: self.main,
+            missing: self.missing,
+            separator: self.separator,
+            builtin: self.builtin,
+            imported: self.imported,
             environment: self.environment,
         })
     }
@@ -100,6 +121,9 @@ at = "/opt/packages"
 minimum = "8.6"
 disk_mib = 10
 main = ["tcllib"]
+missing = ["can't find package "]
+separator = ":"
+builtin = ["http"]
 [environment]
 TCLLIBPATH = "{packages}/lib"
 "#;

@@ -201,17 +201,19 @@ impl fmt::Display for Report {
         let width = names.max().unwrap_or(0);
         for section in &self.sections {
             write!(f, "\n{}", section.title)?;
-            for (number, check) in section.checks.iter().enumerate() {
-                if !section.has_line(number) {
-                    continue;
-                }
+            let lines = section.checks.iter().enumerate();
+            let lines = lines.filter(|(number, _)| section.has_line(*number));
+            let mut lines = lines.map(|(_, check)| check).peekable();
+            while let Some(check) = lines.next() {
                 let mark = match check.state {
                     State::Good => "✓",
                     State::Warning => "!",
                     State::Bad(_) => "✗",
                 };
                 write!(f, "\n  {mark} {:<width$}  {}", check.name, check.detail)?;
-                if !check.cure.is_empty() {
+                // What cures the next one too is said once, after both.
+                let repeated = lines.peek().is_some_and(|next| next.cure == check.cure);
+                if !check.cure.is_empty() && !repeated {
                     write!(f, "\n    {:<width$}  → {}", "", check.cure)?;
                 }
             }
@@ -257,6 +259,17 @@ mod tests {
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(report().to_string(), expected);
+    }
+
+    #[test]
+    fn what_cures_neighbours_is_said_once() {
+        let cures = ["install", "install", "", "", "restart", "install"];
+        let checks = cures.map(|cure| Check::warning("x", "none", cure));
+        let report = Report {
+            sections: vec![Section::new("languages", checks.to_vec())],
+        };
+        let expected = "languages\n  ! x  none\n  ! x  none\n       → install\n  ! x  none\n  ! x  none\n  ! x  none\n       → restart\n  ! x  none\n       → install";
+        assert!(report.to_string().ends_with(expected), "{report}");
     }
 
     #[test]
