@@ -4,8 +4,9 @@
 # The interpreter imports this before the program, which it then runs itself: as
 # compiled code, which it takes from a descriptor. So there is no frame below the
 # program, for stack traces, warnings and recursion as for everybody else. Nothing
-# of this may be left when the program begins: no module, no variable, no entry of
-# a path, no name in `__main__`.
+# of this may be left when the program begins: no module, no entry of a path, no name
+# in `__main__`. The variable that leads here is, so that interpreters which the
+# program starts write whole lines, too.
 #
 # A program that is forked from a warm interpreter begins the same way: its code is
 # compiled by `compile(source, name, "exec", dont_inherit=True)` and evaluated from
@@ -58,11 +59,6 @@ def boot():
         here = os.path.dirname(__file__)
         if here in sys.path:
             sys.path.remove(here)
-        rest = os.environ["PYTHONPATH"].partition(os.pathsep)[2]
-        if rest:
-            os.environ["PYTHONPATH"] = rest
-        else:
-            del os.environ["PYTHONPATH"]
         own = sys.modules.pop("sitecustomize")
         try:
             import sitecustomize
@@ -92,6 +88,78 @@ def boot():
             sys.excepthook = report
             return compile("raise globals().pop('error')", __file__, "exec")
 
+    def lines():
+        # A print reaches its pipe in one piece, so that threads and processes do not
+        # mix theirs: the streams go out by lines, as in a terminal. What a print leaves
+        # without a line's end goes out when the print is over, and what a program
+        # writes to standard output itself at once, so that no kill takes it away.
+        #
+        # Programs see nothing of it: no frame of ours lies under a `__str__` that print
+        # calls, or on the way of an error. Instead, what stands for print has a
+        # `__call__` that is made for each call anew, and ends with it; what is to
+        # happen at its end is done in C.
+        import builtins
+        from _functools import partial
+        from itertools import repeat, starmap
+
+        out, err = sys.stdout, sys.stderr
+        show, put = builtins.print, out.write
+        for stream in (out, err):
+            stream.reconfigure(line_buffering=True, write_through=False)
+        # Holds an entry for each print that is under way.
+        prints = []
+
+        def ends(*calls):
+            # Returns what makes all of these calls, one after the other.
+            return zip(*(starmap(call, repeat(())) for call in calls)).__next__
+
+        class Print(partial):
+            __slots__ = ()
+            __del__ = ends(prints.pop, out.flush, err.flush)
+
+        class Write(partial):
+            __slots__ = ()
+            __del__ = out.flush
+
+        class Sheet:
+            # Standard output as print sees it, which does not go out at each piece.
+            __slots__ = ()
+            write = put
+            flush = out.flush
+
+        sheet = Sheet()
+
+        def prints_now(_):
+            if sys.stdout is not out:
+                return show
+            prints.append(None)
+            return Print(show, file=sheet)
+
+        def writes_now(_):
+            return put if prints else Write(put)
+
+        def native(real, call):
+            class builtin_function_or_method:
+                __slots__ = ()
+                __module__ = real.__module__
+                __doc__ = real.__doc__
+                __class__ = property(lambda _: type(real))
+                __call__ = property(call)
+
+                def __getattr__(self, name):
+                    return getattr(real, name)
+
+                def __repr__(self):
+                    return repr(real)
+
+                def __reduce__(self):
+                    return real.__reduce__()
+
+            return builtin_function_or_method()
+
+        builtins.print = native(show, prints_now)
+        out.write = native(put, writes_now)
+
     def begin():
         packages = os.environ.get("PYTHONUSERBASE", "/nowhere")
         warm(os.path.join(packages, "warm"))
@@ -101,7 +169,13 @@ def boot():
         path = os.path.join(workspace, NAME)
         main = sys.modules["__main__"]
         code = marshal.dumps(compiled(main, path))
-        file = os.memfd_create(NAME)
+        try:
+            file = os.memfd_create(NAME)
+        except (AttributeError, OSError):
+            # Not every interpreter has it, nor does every box allow it.
+            name = os.path.join(os.environ.get("TMPDIR", "/tmp"), NAME + os.urandom(8).hex())
+            file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            os.unlink(name)
         os.dup2(file, FD)
         os.close(file)
         # Imported by the interpreter itself, so at no cost.
@@ -131,7 +205,13 @@ def boot():
 
         external.SourcelessFileLoader = start
 
-    begin()
+    if sys.implementation.name == "cpython" and sys.version_info >= (3, 8):
+        lines()
+    if sys.argv[:1] == ["/proc/self/fd/%d" % FD]:
+        begin()
+    else:
+        # An interpreter that a program started: only its lines are to be whole.
+        leave()
 
 
 boot()
