@@ -190,6 +190,12 @@ impl Engine {
                     let advice = runtime.and_then(|runtime| runtime.advice(stderr));
                     outcome.warnings.extend(advice);
                 }
+                let last = outcome.last();
+                let printed = [&last.stderr.bytes, &last.stdout.bytes];
+                let advice = printed
+                    .iter()
+                    .find_map(|bytes| self.inner.registry.installer_advice(bytes));
+                outcome.warnings.extend(advice);
                 Ok(Reply::Outcome(Box::new(outcome)))
             }
         }

@@ -36,17 +36,25 @@ impl Packages {
     pub(super) fn missing_module(&self, stderr: &[u8]) -> Option<String> {
         let tail = &stderr[stderr.len().saturating_sub(TAIL)..];
         let text = String::from_utf8_lossy(tail);
-        let named = text.lines().rev().find_map(|line| {
-            let mut phrases = self.missing.iter();
-            phrases.find_map(|phrase| line.strip_prefix(phrase.as_str()))
-        })?;
-        let module = named.split('\'').next()?;
+        let module = after(&self.missing, &text)?.split('\'').next()?;
         let mut parts = module.split(self.separator);
         let mut name = parts.next()?.to_owned();
         if name.starts_with('@') {
             name = format!("{name}/{}", parts.next()?);
         }
         could_be_a_package(&name).then_some(name)
+    }
+
+    /// Returns the package that an installer could not reach, by what it printed.
+    pub(super) fn unreached_package(&self, output: &[u8]) -> Option<String> {
+        let tail = &output[output.len().saturating_sub(TAIL)..];
+        let text = String::from_utf8_lossy(tail);
+        let asked = after(&self.unreached, &text)?.split_whitespace().next()?;
+        // Of an address, the end: a scope and its package are one part there.
+        let name = asked.rsplit('/').next()?.replace("%2f", "/");
+        let end = name.find(['=', '<', '>', '!', '~', '[', ';', ',']);
+        let name = &name[..end.unwrap_or(name.len())];
+        could_be_a_package(name).then(|| name.to_owned())
     }
 
     /// Returns what the caller of a failed program should know of a module that
@@ -81,6 +89,15 @@ impl Packages {
             "{module} is not installed; {condition} the server's operator can add: codex-server packages add {package}{flags}"
         ))
     }
+}
+
+/// Returns what the last line that begins with one of the `phrases` goes on with.
+fn after<'a>(phrases: &[String], text: &'a str) -> Option<&'a str> {
+    let mut lines = text.lines().rev();
+    lines.find_map(|line| {
+        let mut phrases = phrases.iter();
+        phrases.find_map(|phrase| line.strip_prefix(phrase.as_str()))
+    })
 }
 
 /// Says whether two names are the same package's.
@@ -143,6 +160,36 @@ mod tests {
                 assert_eq!(packages.provider(name), None, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_package_that_an_installer_misses_is_found() {
+        let check = |language: &str, output: &str, expected: &str| {
+            let found = packages(language).unreached_package(output.as_bytes());
+            assert_eq!(found.unwrap_or_default(), expected, "{output}");
+        };
+        let pip = |asked: &str, expected: &str| {
+            let line = format!("x\nERROR: No matching distribution found for {asked}\n");
+            check("python", &line, expected);
+        };
+        pip("emoji", "emoji");
+        pip("emoji==2.0,<3", "emoji");
+        pip("uvicorn[standard]>=1; python_version > '3'", "uvicorn");
+        pip("--x", "");
+        pip("", "");
+        check(
+            "python",
+            "it said ERROR: No matching distribution found for x",
+            "",
+        );
+        let npm = |asked: &str, expected: &str| {
+            let line = format!("npm error request to https://host/{asked} failed, reason: x\n");
+            check("javascript", &line, expected);
+        };
+        npm("is-odd", "is-odd");
+        npm("@types%2fnode", "@types/node");
+        npm("", "");
+        npm("`x`", "");
     }
 
     #[test]

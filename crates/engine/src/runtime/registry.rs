@@ -94,11 +94,26 @@ impl Runtime {
         let recipe = self.manifest.packages.as_ref()?;
         let set = self.packages();
         let installed = set.iter().flat_map(|set| &set.marker.packages);
-        let flags = match self.manifest.default {
+        let flags = self.package_flags();
+        recipe.advice(stderr, installed.map(|one| one.name.as_str()), &flags)
+    }
+
+    /// As [`Registry::installer_advice`], for packages of this language.
+    fn installer_advice(&self, output: &[u8]) -> Option<String> {
+        let recipe = self.manifest.packages.as_ref()?;
+        let package = recipe.unreached_package(output)?;
+        let flags = self.package_flags();
+        Some(format!(
+            "{package} can't be installed from inside a run, which reaches no network; the server's operator can add it: codex-server packages add {package}{flags}"
+        ))
+    }
+
+    /// Returns the flags by which `packages add` knows the language.
+    fn package_flags(&self) -> String {
+        match self.manifest.default {
             true => String::new(),
             false => format!(" --language {}", self.manifest.name),
-        };
-        recipe.advice(stderr, installed.map(|one| one.name.as_str()), &flags)
+        }
     }
 
     /// What it takes to build packages for it; `None` for a language without
@@ -275,6 +290,13 @@ impl Registry {
     pub(crate) fn is_reserved(&self, name: &str) -> bool {
         let mut runtimes = self.runtimes.iter();
         runtimes.any(|runtime| runtime.manifest.reserved.iter().any(|own| own == name))
+    }
+
+    /// Returns what the caller of a run should know that tried to install a
+    /// package, of any language, by what it printed.
+    pub(crate) fn installer_advice(&self, output: &[u8]) -> Option<String> {
+        let mut runtimes = self.runtimes.iter();
+        runtimes.find_map(|runtime| runtime.installer_advice(output))
     }
 
     /// By name or alias, in any case.

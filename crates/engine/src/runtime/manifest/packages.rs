@@ -29,6 +29,9 @@ pub(crate) struct Packages {
     /// What an uncaught error says before the name of a module that is missing;
     /// the name ends at a `'`.
     pub(crate) missing: Vec<String>,
+    /// What an installer's line says before the name, or the address, of a package
+    /// that it cannot reach.
+    pub(crate) unreached: Vec<String>,
     /// What stands between the parts of a module's name.
     pub(crate) separator: char,
     /// Modules of the language's own, which no package brings.
@@ -52,6 +55,7 @@ pub(super) struct PackagesFile {
     disk_mib: u64,
     main: Vec<String>,
     missing: Vec<String>,
+    unreached: Vec<String>,
     separator: char,
     builtin: Vec<String>,
     #[serde(default)]
@@ -86,8 +90,10 @@ impl PackagesFile {
         if self.main.is_empty() {
             return Err("packages.main: at least one is needed".to_owned());
         }
-        if self.missing.iter().any(String::is_empty) {
-            return Err("packages.missing: \"\" would find anything".to_owned());
+        for (field, phrases) in [("missing", &self.missing), ("unreached", &self.unreached)] {
+            if phrases.iter().any(String::is_empty) {
+                return Err(format!("packages.{field}: \"\" would find anything"));
+            }
         }
         check_environment("packages.environment", &self.environment, &["packages"])?;
         Ok(Packages {
@@ -100,6 +106,7 @@ impl PackagesFile {
             disk_mib: self.disk_mib,
             main: self.main,
             missing: self.missing,
+            unreached: self.unreached,
             separator: self.separator,
             builtin: self.builtin,
             imported: self.imported,
@@ -122,6 +129,7 @@ minimum = "8.6"
 disk_mib = 10
 main = ["tcllib"]
 missing = ["can't find package "]
+unreached = ["no route to "]
 separator = ":"
 builtin = ["http"]
 [environment]
