@@ -23,6 +23,10 @@ use crate::config::Bounds;
 use crate::outcome::OutputFile;
 use crate::quote::quote;
 
+mod left;
+
+pub(crate) use left::left;
+
 /// Warnings about single files; the rest are counted.
 const MAX_WARNINGS: usize = 8;
 

@@ -10,6 +10,7 @@ use std::ffi::CString;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
@@ -82,7 +83,10 @@ fn start(
     if let Some(tally) = &tally {
         protocol::send(socket, &Frame::Explained, &[tally.memory()]).at(Step::Init)?;
     }
-    protocol::send(socket, &Frame::Ready, &[workspace.as_fd()]).at(Step::Init)?;
+    let temporary = temporary(with)?;
+    let directories = [workspace.as_fd(), temporary.as_fd()];
+    protocol::send(socket, &Frame::Ready, &directories).at(Step::Init)?;
+    drop(temporary);
     Init {
         with,
         socket,
@@ -92,6 +96,16 @@ fn start(
         tally,
     }
     .serve()
+}
+
+/// Opens the directory of temporary files.
+fn temporary(with: &Confinement<'_>) -> Result<OwnedFd, Error> {
+    let path = Path::new("/tmp");
+    let path = with
+        .room()
+        .map_or(path.to_owned(), |room| room.seen("/tmp"));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).at(Step::Workspace)
 }
 
 /// Takes the places of the warden's own 0, 1 and 2.

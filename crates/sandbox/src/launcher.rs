@@ -235,6 +235,8 @@ pub enum Event {
     Ready {
         /// The workspace, opened before anything of the user's was there.
         workspace: OwnedFd,
+        /// The directory of temporary files, opened as early.
+        temporary: OwnedFd,
     },
     /// The program runs.
     Started {
@@ -299,8 +301,11 @@ impl Sandbox {
                 Event::Explained(Explanation::of(memory)?)
             }
             Frame::Ready => {
-                let [workspace] = fds.try_into().map_err(|_| malformed())?;
-                Event::Ready { workspace }
+                let [workspace, temporary] = fds.try_into().map_err(|_| malformed())?;
+                Event::Ready {
+                    workspace,
+                    temporary,
+                }
             }
             Frame::Started => {
                 let [stdout, stderr] = fds.try_into().map_err(|_| malformed())?;

@@ -213,7 +213,7 @@ fn attacked(launcher: &Launcher) -> Result<Vec<(String, bool, String)>, Error> {
         // The warden's word first: it knows why init is gone.
         sandbox.report()?;
         match sandbox.event() {
-            Ok(Some(Event::Ready { workspace })) => {
+            Ok(Some(Event::Ready { workspace, .. })) => {
                 can_collect(&workspace)?;
                 sandbox.self_test(bait.targets(launcher))?;
             }

@@ -11,7 +11,7 @@
 //! | server → warden, monitor | `Measure`, `Kill` | |
 //! | warden → server, monitor | `Usage`, `Gone`, `Failed` | |
 //! | init → server | `Explained`, before `Ready`, if asked | counts of denied calls |
-//! | init → server | `Ready` | workspace directory |
+//! | init → server | `Ready` | workspace and temporary directory |
 //! | server → init | `Exec` | command, standard input (if any) |
 //! | init → server | `Started` | stdout, stderr |
 //! | init → server | `Exited`, `Failed` | |

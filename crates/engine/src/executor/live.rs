@@ -59,7 +59,8 @@ pub(super) struct Live {
     doors: Arc<Doors>,
     place: Arc<Place>,
     /// Set as soon as the box is ready.
-    workspace: Option<OwnedFd>,
+    /// The workspace and the directory of temporary files.
+    directories: Option<(OwnedFd, OwnedFd)>,
     /// Set where denied calls are to be told.
     explanation: Option<Explanation>,
     /// What the box may use, in bytes.
@@ -106,7 +107,7 @@ impl Live {
         let mut live = Self {
             doors: Arc::new(Doors::open(sandbox)?),
             place,
-            workspace: None,
+            directories: None,
             explanation: None,
             memory: spec.limits.memory,
             measured,
@@ -117,8 +118,11 @@ impl Live {
             made = timeout(STEP_TIMEOUT, live.doors.event()).await;
         }
         match made.map_err(|_| late("make a box"))? {
-            Ok(Event::Ready { workspace }) => {
-                live.workspace = Some(workspace);
+            Ok(Event::Ready {
+                workspace,
+                temporary,
+            }) => {
+                live.directories = Some((workspace, temporary));
                 Ok(live)
             }
             Ok(_) => Err(unexpected("make a box")),
@@ -266,17 +270,22 @@ impl Live {
         bounds: Bounds,
     ) -> Result<Collected, Error> {
         let step = "collect files";
-        let workspace = self.workspace.as_ref().map(OwnedFd::try_clone);
-        let directory = workspace
-            .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
+        let missing = || Err(io::ErrorKind::NotFound.into());
+        let directories = self.directories.as_ref();
+        let (workspace, temporary) = directories
+            .map_or_else(missing, |(one, other)| {
+                Ok((one.try_clone()?, other.try_clone()?))
+            })
             .map_err(|source| Error::Io { step, source })?;
         let place = Arc::clone(&self.place);
         let cancel = CancellationToken::new();
         let _dropped = cancel.clone().drop_guard();
         tokio::task::spawn_blocking(move || {
-            let collected =
-                workspace::collect(directory.as_fd(), &inputs, &ignored, &bounds, &cancel);
-            drop((directory, place));
+            let mut collected =
+                workspace::collect(workspace.as_fd(), &inputs, &ignored, &bounds, &cancel);
+            let left = workspace::left(temporary.as_fd(), &ignored);
+            collected.warnings.extend(left);
+            drop((workspace, temporary, place));
             collected
         })
         .await

@@ -95,7 +95,7 @@ fn race(rungs: std::ops::RangeInclusive<Isolation>) {
     open_to_all(outside.path());
     let sandbox = launcher.create(&spec()).unwrap();
     let workspace = match event(&sandbox) {
-        Event::Ready { workspace } => workspace,
+        Event::Ready { workspace, .. } => workspace,
         other => panic!("no box: {other:?}"),
     };
     sandbox.exec(&attacker(outside.path())).unwrap();

@@ -105,7 +105,7 @@ impl Running {
         };
         let sandbox = launcher.create(&spec).map_err(|error| error.to_string())?;
         match event(&sandbox) {
-            Ok(Event::Ready { workspace }) => Ok(Self { sandbox, workspace }),
+            Ok(Event::Ready { workspace, .. }) => Ok(Self { sandbox, workspace }),
             other => Err(format!("no box: {other:?} {:?}", sandbox.report())),
         }
     }

@@ -46,7 +46,7 @@ fn explained(here: &Here) -> (Running, Explanation) {
         other => panic!("not explained: {other:?} {:?}", sandbox.report()),
     };
     match event(&sandbox) {
-        Ok(Event::Ready { workspace }) => (Running { sandbox, workspace }, explanation),
+        Ok(Event::Ready { workspace, .. }) => (Running { sandbox, workspace }, explanation),
         other => panic!("no box: {other:?} {:?}", sandbox.report()),
     }
 }

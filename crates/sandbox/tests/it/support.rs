@@ -105,7 +105,7 @@ pub(crate) fn ready(launcher: &Launcher, limits: Limits) -> Running {
 pub(crate) fn ready_as(launcher: &Launcher, spec: &Spec) -> Running {
     let sandbox = launcher.create(spec).unwrap();
     match event(&sandbox) {
-        Ok(Event::Ready { workspace }) => Running { sandbox, workspace },
+        Ok(Event::Ready { workspace, .. }) => Running { sandbox, workspace },
         other => panic!("no box: {other:?} {:?}", sandbox.report()),
     }
 }
