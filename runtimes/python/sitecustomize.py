@@ -22,10 +22,23 @@ def boot():
     FD = 63
     NAME = "main.py"
 
-    def warm(kept):
+    def warm(packages):
         # What packages would make anew in each run, such as matplotlib's list of
-        # fonts, was made when they were installed.
+        # fonts, was made when they were installed. Directories tell by their times
+        # that it is of another machine, such as one with fewer fonts.
+        kept = os.path.join(packages, "warm")
         caches = os.path.join(os.environ.get("HOME", "/tmp"), ".cache")
+        try:
+            with open(os.path.join(packages, "kept", "seen")) as seen:
+                for line in seen:
+                    time, _, place = line.rstrip("\n").partition(" ")
+                    now = os.stat(place).st_mtime_ns if os.path.isdir(place) else 0
+                    if now != int(time):
+                        os.environ.pop("MATPLOTLIBRC", None)
+                        return
+        except OSError:
+            # A set of an older server, which noted nothing.
+            pass
         try:
             for package in os.listdir(kept):
                 os.makedirs(os.path.join(caches, package))
@@ -52,6 +65,26 @@ def boot():
         del sys.path[end:]
         first = next((at for at, entry in enumerate(sys.path) if entry in own), end)
         sys.path[first:first] = lent
+
+    def plots(here, workspace):
+        # matplotlib looks for a backend when it plots first; then what it shows is
+        # made to come back.
+        class Plots:
+            def find_spec(self, name, path=None, target=None):
+                if not name.startswith("matplotlib.backends.backend_"):
+                    return
+                # Of matplotlib by its name and place, so that its warnings are still
+                # of the program's lines.
+                package = os.path.dirname(sys.modules["matplotlib"].__file__)
+                scope = {"__name__": "matplotlib.figures"}
+                with open(os.path.join(here, "figures.py"), "rb") as file:
+                    text = file.read()
+                exec(compile(text, os.path.join(package, "figures.py"), "exec"), scope)
+                if scope["figures"](workspace):
+                    # A list of its own, as the old one is being gone through.
+                    sys.meta_path = [one for one in sys.meta_path if one is not self]
+
+        sys.meta_path.insert(-1, Plots())
 
     def leave():
         # Takes back what led the interpreter here, and lets the machine's own module
@@ -162,10 +195,11 @@ def boot():
 
     def begin():
         packages = os.environ.get("PYTHONUSERBASE", "/nowhere")
-        warm(os.path.join(packages, "warm"))
+        warm(packages)
         lend(packages)
         own = leave()
         workspace = os.getcwd()
+        plots(os.path.dirname(__file__), workspace)
         path = os.path.join(workspace, NAME)
         main = sys.modules["__main__"]
         code = marshal.dumps(compiled(main, path))

@@ -15,6 +15,8 @@ pub enum Probe {
     Program(&'static [&'static str]),
     /// A file exists.
     File(&'static str),
+    /// A font is there whose file's name has one of these words in it.
+    Font(&'static [&'static str]),
     /// This Python can make a venv with pip in it.
     Ensurepip(&'static str),
 }
@@ -24,11 +26,28 @@ impl Probe {
         match self {
             Self::Program(names) => names.iter().any(|name| process::find(name).is_some()),
             Self::File(path) => Path::new(path).is_file(),
+            Self::Font(words) => FONTS.iter().any(|top| has_font(Path::new(top), words)),
             Self::Ensurepip(python) => {
                 process::succeeds(process::command(python).args(["-c", "import ensurepip, venv"]))
             }
         }
     }
+}
+
+/// Where a machine's fonts are.
+const FONTS: [&str; 2] = ["/usr/share/fonts", "/usr/local/share/fonts"];
+
+/// Whether a file below `directory` has one of the words in its name.
+fn has_font(directory: &Path, words: &[&str]) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut found = entries.map(|entry| {
+        let name = entry.file_name().to_string_lossy().to_lowercase();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => has_font(&entry.path(), words),
+            _ => words.iter().any(|word| name.contains(word)),
+        }
+    });
+    found.any(|found| found)
 }
 
 /// Something that has to be installed.
@@ -231,6 +250,12 @@ mod tests {
         assert!(Probe::File("/proc/self/status").holds());
         assert!(!NOTHING.probe.holds());
         assert!(!Probe::Ensurepip("/no/such/python").holds());
+        let fonts = tempfile::tempdir().unwrap();
+        std::fs::create_dir(fonts.path().join("wqy")).unwrap();
+        assert!(!has_font(fonts.path(), &["wqy"]));
+        std::fs::write(fonts.path().join("wqy/WQY-x.ttc"), "").unwrap();
+        assert!(has_font(fonts.path(), &["wqy"]));
+        assert!(!has_font(fonts.path(), &["cjk"]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use xtask::apt::{self, Need, Probe};
 use xtask::{build, process};
 
 /// The languages and their packages: without one the server still runs and says so.
-const LANGUAGES: [Need; 4] = [
+const LANGUAGES: [Need; 6] = [
     Need {
         probe: Probe::Program(&["python3"]),
         packages: &["python3"],
@@ -32,6 +32,18 @@ const LANGUAGES: [Need; 4] = [
         probe: Probe::Program(&["npm"]),
         packages: &["npm"],
         reason: "to install lodash, mathjs and others for programs",
+        required: false,
+    },
+    Need {
+        probe: Probe::Font(&["cjk", "wqy", "unifont", "sourcehan"]),
+        packages: &["fonts-wqy-microhei"],
+        reason: "to plot Chinese, Japanese and Korean text",
+        required: false,
+    },
+    Need {
+        probe: Probe::Font(&["symbola", "notoemoji"]),
+        packages: &["fonts-symbola"],
+        reason: "to plot emoji and symbols",
         required: false,
     },
 ];

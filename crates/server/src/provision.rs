@@ -31,6 +31,8 @@ const MIB: u64 = 1 << 20;
 const CACHE_MAX: u64 = 1 << 30;
 /// Characters of a check's last words that a message quotes.
 const QUOTED: usize = 600;
+/// Notes of a check that are told.
+const NOTES: usize = 3;
 
 /// Why packages were not installed. The old ones stay in use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -222,6 +224,9 @@ async fn build(
             )
         })?;
     checked(&outcome)?;
+    for note in notes(&outcome) {
+        watch.say(&note);
+    }
     let failed =
         |error: io::Error| Refused::io("put the packages into place", &kit.directory, &error);
     for file in &outcome.files {
@@ -231,6 +236,14 @@ async fn build(
     // Tens of thousands of files are written out; nothing else runs in this process.
     stage.finish(packages).map_err(failed)?;
     Ok(count)
+}
+
+/// What the check has to tell the operator.
+fn notes(outcome: &Outcome) -> Vec<String> {
+    let said = String::from_utf8_lossy(&outcome.last().stdout.bytes);
+    let notes = said.lines().filter_map(|line| line.strip_prefix("note="));
+    let short = notes.map(|note| note.chars().take(QUOTED).collect());
+    short.take(NOTES).collect()
 }
 
 /// Whether the packages loaded in a box.

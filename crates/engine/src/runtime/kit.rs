@@ -115,7 +115,7 @@ impl PackageKit {
             .iter()
             .filter(|(name, _)| *name != self.recipe.program);
         let texts = files.flat_map(|(name, text)| [name, text]).chain(&sorted);
-        for text in texts.chain([&self.abi, &self.recipe.at]) {
+        for text in texts.chain([&self.abi, &self.recipe.at, &self.check]) {
             hasher.update((text.len() as u64).to_le_bytes());
             hasher.update(text);
         }

@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -23,7 +24,10 @@ pub(crate) const STAGING: &str = ".building-";
 pub(crate) const MARKER: &str = "ready.toml";
 /// The part of a set that boxes see.
 pub(crate) const TREE: &str = "tree";
-/// Longest marker that is read, in bytes.
+/// What the check saw of the machine, in the tree: a line for each directory, of
+/// its time in nanoseconds (0 where there was none) and its path.
+const SEEN: &str = "kept/seen";
+/// Longest marker, or list of what was seen, that is read, in bytes.
 const MARKER_MAX: u64 = 1 << 20;
 /// How often the link is followed again when its set went away meanwhile.
 const TRIES: usize = 3;
@@ -83,6 +87,26 @@ impl PackageSet {
             marker: Marker::default(),
             in_use: None,
         }
+    }
+
+    /// Whether the machine's directories are as the check saw them, so that what
+    /// it kept, such as a list of fonts, is still true. The list comes from a box.
+    pub(crate) fn fits_machine(&self) -> bool {
+        let Ok(seen) = fs::File::open(self.tree().join(SEEN)) else {
+            return true;
+        };
+        let mut text = String::new();
+        let read = seen.take(MARKER_MAX).read_to_string(&mut text);
+        let is_as_seen = |line: &str| {
+            let (time, path) = line.split_once(' ')?;
+            let found = fs::symlink_metadata(path).ok();
+            let found = found.filter(fs::Metadata::is_dir);
+            let now = found.map_or(0, |found| {
+                i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec())
+            });
+            Some(time.parse() == Ok(now))
+        };
+        read.is_ok() && text.lines().all(|line| is_as_seen(line).unwrap_or(false))
     }
 
     /// What boxes see of it.

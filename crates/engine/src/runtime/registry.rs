@@ -171,7 +171,7 @@ impl Runtime {
         let set = self.packages();
         let added = kit::added(&shelf.directory).unwrap_or_default();
         let current = match (&kit, &set) {
-            (Ok(kit), Some(set)) => kit.key(&added) == set.marker.key,
+            (Ok(kit), Some(set)) => kit.key(&added) == set.marker.key && set.fits_machine(),
             _ => false,
         };
         Some(PackageState {

@@ -13,6 +13,7 @@ use engine::PackageState;
 use serde::{Deserialize, Serialize};
 
 use super::{Display, Refused};
+use crate::output::terminal::printable;
 
 const FILE: &str = "status.json";
 /// Longest file that is read, in bytes.
@@ -234,6 +235,11 @@ impl<'a> Watch<'a> {
             what,
             failed: None,
         });
+    }
+
+    /// Tells a line that stays, which may come from a box.
+    pub(super) fn say(&mut self, text: &str) {
+        self.display.say(&printable(text));
     }
 
     pub(super) fn end(self) {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+mod plots;
+
 use crate::server::{wait_until, wait_within};
 use crate::support::{Done, Home, Server, finish};
 

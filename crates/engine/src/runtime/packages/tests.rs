@@ -1,7 +1,7 @@
 //! Sets that come, go and are spoilt.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -143,4 +143,45 @@ fn runs_that_meet_a_switch_all_see_a_set() {
         }
     });
     assert_eq!(key(&shelf).as_deref(), Some("49"));
+}
+
+#[test]
+fn a_set_fits_while_directories_are_as_it_saw_them() {
+    let root = tempfile::tempdir().unwrap();
+    let fonts = root.path().join("fonts");
+    let absent = root.path().join("absent");
+    fs::create_dir(&fonts).unwrap();
+    let tree = put(root.path(), "a", ABI).join(TREE);
+    let shelf = Shelf::new(root.path().to_owned(), ABI.to_owned());
+    let set = shelf.current().unwrap();
+    assert!(set.fits_machine(), "it noted nothing");
+    fs::create_dir(tree.join("kept")).unwrap();
+    let time = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec())
+    };
+    let note = |lines: &str| fs::write(tree.join("kept/seen"), lines).unwrap();
+    note(&format!(
+        "{} {}\n0 {}\n",
+        time(&fonts),
+        fonts.display(),
+        absent.display()
+    ));
+    assert!(set.fits_machine());
+    fs::create_dir(&absent).unwrap();
+    assert!(!set.fits_machine(), "a directory came");
+    fs::remove_dir(&absent).unwrap();
+    assert!(set.fits_machine());
+    fs::write(fonts.join("new.ttf"), "").unwrap();
+    assert!(!set.fits_machine(), "a font came");
+    for junk in [
+        "x",
+        "1",
+        "1 ",
+        "\u{1}",
+        "99999999999999999999999999999999999999999 /",
+    ] {
+        note(junk);
+        assert!(!set.fits_machine(), "{junk}");
+    }
 }

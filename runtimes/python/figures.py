@@ -1,0 +1,80 @@
+# Gives back the figures of matplotlib that a program shows, or that are open when
+# it ends and were not saved: as figure-1.png, figure-2.png and so on in its
+# workspace. Run by sitecustomize.py when a backend of matplotlib is looked for,
+# since no program that plots comes by without one. Must never keep a program from
+# plotting: where matplotlib is not as expected, all stays as it is.
+
+
+def figures(workspace):
+    import atexit
+    import os
+    import sys
+    import weakref
+
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    figure_class = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
+    helpers = sys.modules.get("matplotlib._pylab_helpers")
+    if figure_class is None or helpers is None or not hasattr(pyplot, "show"):
+        return False
+    # Figures that one picture is enough of.
+    MOST = 20
+    save = figure_class.savefig
+    # What was saved, by the program or here, and what was shown last.
+    saved = weakref.WeakSet()
+    shown = []
+    given = []
+
+    def savefig(self, *args, **kwargs):
+        # Who saves after `show` means the figure that it ended, as there is no other.
+        if shown and not self.axes:
+            self = shown[-1]
+        saved.add(self)
+        return save(self, *args, **kwargs)
+
+    def give(figure):
+        if figure in saved or not (figure.axes or figure.texts or figure.images):
+            return
+        number = len(given) + 1
+        if number > MOST:
+            return
+        while os.path.lexists(os.path.join(workspace, "figure-%d.png" % number)):
+            number += 1
+        given.append(number)
+        saved.add(figure)
+        save(figure, os.path.join(workspace, "figure-%d.png" % number), format="png")
+
+    def show(*args, **kwargs):
+        for manager in helpers.Gcf.get_all_fig_managers():
+            give(manager.canvas.figure)
+            shown[:] = [manager.canvas.figure]
+        # As when somebody has closed the windows: what comes next is a new figure.
+        helpers.Gcf.destroy_all()
+
+    def rest():
+        for manager in helpers.Gcf.get_all_fig_managers():
+            give(manager.canvas.figure)
+
+    def warn_once(module):
+        # One warning for all characters that no font has, and not one for each.
+        warn = getattr(module, "warn_on_missing_glyph", None)
+        if warn is None:
+            return
+        told = []
+
+        def warn_on_missing_glyph(codepoint, *fonts):
+            if not told:
+                told.append(codepoint)
+                warn(codepoint, *fonts)
+
+        module.warn_on_missing_glyph = warn_on_missing_glyph
+
+    for ours, theirs in ((savefig, save), (show, pyplot.show)):
+        for name in ("__doc__", "__module__", "__qualname__"):
+            setattr(ours, name, getattr(theirs, name))
+        ours.__wrapped__ = theirs
+    figure_class.savefig = savefig
+    pyplot.show = show
+    warn_once(sys.modules.get("matplotlib._text_helpers"))
+    # Before those of matplotlib and the program: the last that comes is run first.
+    atexit.register(rest)
+    return True
