@@ -15,6 +15,7 @@ mod packages;
 mod response;
 
 pub use error::{Code, Problem, ProblemDocument};
+pub(crate) use execute::unknown_warning;
 pub use execute::{Encoding, ExecuteRequest, FileIn, Order};
 pub use file_ref::{FileRef, attachments};
 pub use fit::{fit, json_chars};

@@ -42,6 +42,7 @@ mod frame;
 pub(crate) mod fuzz;
 mod gate;
 mod health;
+mod hooks;
 mod host;
 mod languages;
 mod limits;

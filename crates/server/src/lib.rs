@@ -13,6 +13,7 @@ pub mod exit_code;
 pub mod file_url;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod hooks;
 pub mod http;
 mod mcp;
 pub mod media;

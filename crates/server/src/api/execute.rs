@@ -371,7 +371,8 @@ fn base64_fault(error: &base64::DecodeError) -> String {
     }
 }
 
-fn unknown_warning(unknown: &[String]) -> Option<String> {
+/// Returns the warning about fields that mean nothing; `None` without any.
+pub(crate) fn unknown_warning(unknown: &[String]) -> Option<String> {
     if unknown.is_empty() {
         return None;
     }

@@ -72,6 +72,18 @@ pub(super) async fn read(
     }
 }
 
+/// Counts bytes that are here already to `owner`.
+///
+/// # Errors
+/// 503 where there is no room.
+pub(super) fn share(
+    shares: &ByteShares,
+    owner: &Owner,
+    bytes: &Bytes,
+) -> Result<ByteShare, Problem> {
+    shares.take(owner, bytes.len() as u64).ok_or_else(no_room)
+}
+
 /// How a body is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {

@@ -4,6 +4,17 @@ use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::api::{Code, Problem};
 
+/// Returns whether a body is the form of a page, with its fields in one line.
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
+    let mut all = headers.get_all(header::CONTENT_TYPE).iter();
+    let first = all.next().filter(|_| all.next().is_none());
+    first.is_some_and(|value| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let essence = text.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    })
+}
+
 /// Refuses a request whose content type does not say JSON.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let mut all = headers.get_all(header::CONTENT_TYPE).iter();

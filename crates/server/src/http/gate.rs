@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -43,7 +43,7 @@ pub(super) async fn gate(
     let is_mcp = matched == Some("/mcp");
     let entrance = routes::entrance(matched, request.uri().path(), request.method());
     let scope = match entrance.door {
-        Door::Open | Door::Anyone => None,
+        Door::Open | Door::Anyone | Door::Body(_) => None,
         Door::Signed(_) if artifact::is_signed(&request) => None,
         Door::Signed(scope) | Door::Scope(scope) => Some(scope),
     };
@@ -63,18 +63,33 @@ pub(super) async fn gate(
                 return response;
             }
         };
-        if let Some(busy) = request.extensions().get::<Arc<Busy>>() {
-            busy.belongs_to(&principal.id);
-            if entrance.counted != Counted::No {
-                busy.count(shared.app.activity.begin());
-            }
-        }
-        if let Some(note) = request.extensions().get::<Note>() {
-            note.key(&principal.name);
-        }
-        request.extensions_mut().insert(principal);
+        welcome(
+            &shared,
+            request.extensions_mut(),
+            principal,
+            entrance.counted,
+        );
     }
     next.run(request).await
+}
+
+/// Notes whose a request is, wherever that counts.
+pub(super) fn welcome(
+    shared: &Shared,
+    extensions: &mut Extensions,
+    principal: Principal,
+    counted: Counted,
+) {
+    if let Some(busy) = extensions.get::<Arc<Busy>>() {
+        busy.belongs_to(&principal.id);
+        if counted != Counted::No {
+            busy.count(shared.app.activity.begin());
+        }
+    }
+    if let Some(note) = extensions.get::<Note>() {
+        note.key(&principal.name);
+    }
+    extensions.insert(principal);
 }
 
 /// Checks host and origin. What is open to all is not asked for its host: load
@@ -119,7 +134,9 @@ fn check_place(
     }
     let host = forwarded.unwrap_or(own);
     rules.check_host(&host).map_err(forbidden)?;
-    if !safe && entrance.is_route && entrance.door != Door::Anyone {
+    // No page knows a token that it has to write into a body.
+    let by_token = matches!(entrance.door, Door::Anyone | Door::Body(_));
+    if !safe && entrance.is_route && !by_token {
         rules.check_page(request.method(), &host, headers)?;
     }
     Ok(())
@@ -161,20 +178,50 @@ async fn admit(
                     }
                 }
             }
-            Some(token) => match shared.app.store.authenticate(token).await {
-                Ok(known) => known,
-                Err(error) => {
-                    tracing::error!(error = %chain(&error), "failed to check a token");
-                    return Err(Problem::internal().into_response());
-                }
-            },
+            Some(token) => known(shared, token).await?,
         }
     };
     let admitted = identified.and_then(|principal| principal.check(scope).map(|()| principal));
-    admitted.map_err(|denied| {
-        let client = client_ip(&shared.app.config, connection.peer.ip(), headers);
-        refuse(shared, client, Instant::now(), denied)
+    admitted.map_err(|denied| refusal(shared, connection, headers, denied))
+}
+
+/// Returns whose a token is that was shown in a header or in a body.
+///
+/// # Errors
+/// The answer to a token that is missing, wrong, or may not do this.
+pub(super) async fn identify(
+    shared: &Shared,
+    connection: Connection,
+    headers: &HeaderMap,
+    token: Option<&str>,
+    scope: Scope,
+) -> Result<Principal, Response> {
+    let identified = match token {
+        None => Err(Denied::Missing),
+        Some(token) if token.len() > TOKEN_CHARS => Err(Denied::Unknown),
+        Some(token) => known(shared, token).await?,
+    };
+    let admitted = identified.and_then(|principal| principal.check(scope).map(|()| principal));
+    admitted.map_err(|denied| refusal(shared, connection, headers, denied))
+}
+
+async fn known(shared: &Shared, token: &str) -> Result<Result<Principal, Denied>, Response> {
+    let known = shared.app.store.authenticate(token).await;
+    known.map_err(|error| {
+        tracing::error!(error = %chain(&error), "failed to check a token");
+        Problem::internal().into_response()
     })
+}
+
+/// Returns the answer to a caller who may not do this.
+fn refusal(
+    shared: &Shared,
+    connection: Connection,
+    headers: &HeaderMap,
+    denied: Denied,
+) -> Response {
+    let client = client_ip(&shared.app.config, connection.peer.ip(), headers);
+    refuse(shared, client, Instant::now(), denied)
 }
 
 /// Tells a client of `/mcp` that is not let in where it can ask.

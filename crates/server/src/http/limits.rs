@@ -32,9 +32,24 @@ pub(super) async fn limit(
         tracing::error!("a request reached its rate limit around the gate");
         return Problem::internal().into_response();
     };
-    let verdict = shared.app.rate.check(principal.id.as_str());
+    let id = principal.id.clone();
+    within(&shared, id.as_str(), next.run(request)).await
+}
+
+/// Returns `answer` where the rate of the caller with that key allows it, and
+/// else its refusal, and tells the rate.
+pub(super) async fn within(
+    shared: &Shared,
+    key: &str,
+    answer: impl Future<Output = Response>,
+) -> Response {
+    let config = &shared.app.config;
+    if config.rate.is_off() {
+        return answer.await;
+    }
+    let verdict = shared.app.rate.check(key);
     let mut response = if verdict.allowed {
-        next.run(request).await
+        answer.await
     } else {
         refusal(config.access, config.rate, verdict).into_response()
     };

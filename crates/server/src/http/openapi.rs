@@ -16,6 +16,7 @@ use crate::api::{
     StageOut, UsageOut,
 };
 use crate::config::Access;
+use crate::hooks::{HookRequest, HookResponse};
 use crate::provision;
 
 mod flatten;
@@ -46,7 +47,7 @@ const EVENTS_EXAMPLE: &str = concat!(
     ),
     components(schemas(
         Encoding, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
-        LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
+        HookRequest, HookResponse, LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
         StageOut, UsageOut,
     )),
     tags(
@@ -133,6 +134,7 @@ impl Description {
         let route = routes.find(|one| one.path == path && one.verb.word() == method);
         let route = route.expect("every operation is of a route");
         operation["security"] = match (route.door, access) {
+            (Door::Body(_), _) => json!([{ SCHEME: [] }, {}]),
             (Door::Open | Door::Anyone, _) | (_, Access::Open) => json!([]),
             (Door::Signed(_), Access::Token) => json!([{}, { SCHEME: [] }]),
             (Door::Scope(_), Access::Token) => json!([{ SCHEME: [] }]),
@@ -272,7 +274,7 @@ fn refusals(route: &Route, access: Access) -> Vec<Code> {
         // Also where wrong tokens came too often.
         codes.push(Code::RateLimited);
     }
-    if access == Access::Token {
+    if access == Access::Token || matches!(route.door, Door::Body(_)) {
         codes.push(Code::Unauthorized);
     }
     codes

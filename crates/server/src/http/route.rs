@@ -22,6 +22,9 @@ pub(super) enum Door {
     Scope(Scope),
     /// The holder of a signed link, or of a token with this scope.
     Signed(Scope),
+    /// The holder of a token with this scope, which may be in the body: the handler
+    /// asks for it, also where nobody else needs one.
+    Body(Scope),
 }
 
 /// As what a call counts.

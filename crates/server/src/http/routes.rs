@@ -12,7 +12,9 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 use super::route::{Counted, Documentation, Door, Entrance, Route, Verb};
 use super::state::Shared;
-use super::{artifact, docs, execute, health, languages, limits, oauth, pages, schema, scrape};
+use super::{
+    artifact, docs, execute, health, hooks, languages, limits, oauth, pages, schema, scrape,
+};
 use crate::api::{Code, Problem};
 use crate::auth::Scope;
 
@@ -45,6 +47,14 @@ const RUN: &[Code] = &[
     Code::Unavailable,
 ];
 
+/// What a hook can be refused with.
+const HOOK: &[Code] = &[
+    Code::RequestTimeout,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+    Code::Unavailable,
+];
+
 /// What the download of a file can end in.
 const DOWNLOAD: &[Code] = &[Code::NotFound, Code::Gone, Code::RangeNotSatisfiable];
 
@@ -52,6 +62,7 @@ const DOWNLOAD: &[Code] = &[Code::NotFound, Code::Gone, Code::RangeNotSatisfiabl
 #[rustfmt::skip]
 const ROUTES: &[Route] = &[
     row!(post Post "/execute", Door::Scope(Scope::Execute), Run, RUN, "execution", execute::execute, execute::__path_execute),
+    row!(post Post "/hooks/run", Door::Body(Scope::Execute), Run, HOOK, "execution", hooks::run, hooks::__path_run),
     mcp(Verb::Post, Counted::Use),
     mcp(Verb::Get, Counted::No),
     mcp(Verb::Delete, Counted::No),
@@ -171,7 +182,8 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new();
     for row in all() {
         let mut handler = (row.handler)();
-        if row.counted == Counted::Run {
+        // Whose rate it is, is known to the handler alone where the body says it.
+        if row.counted == Counted::Run && !matches!(row.door, Door::Body(_)) {
             let state = Arc::clone(shared);
             handler = handler.route_layer(middleware::from_fn_with_state(state, limits::limit));
         }

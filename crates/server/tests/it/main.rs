@@ -7,6 +7,7 @@ mod clients;
 mod connection;
 mod events;
 mod file_refs;
+mod hooks;
 mod http;
 mod importer;
 mod mcp;
