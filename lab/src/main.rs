@@ -34,6 +34,7 @@ mod prepare;
 mod promtool;
 mod regress;
 mod roots;
+mod stream;
 mod syscalls;
 mod tool;
 mod unit;
@@ -115,6 +116,12 @@ enum Command {
         #[arg(long)]
         binary: Option<PathBuf>,
     },
+    /// Read the events of runs with the clients that people use, and with a browser.
+    Stream {
+        /// Binary to check; built in the dev profile when left out.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+    },
     /// Have clients of npm list what `connect --write` wrote, and use the bundle.
     Clients {
         /// Binary to check; built in the dev profile when left out.
@@ -179,6 +186,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             conformance::conformance(&build::or_debug(binary)?, full)?;
         }
         Command::Mcp { binary } => mcp::mcp(&build::or_debug(binary)?)?,
+        Command::Stream { binary } => {
+            return Ok(told(stream::stream(&build::or_debug(binary)?)?));
+        }
         Command::Oauth {
             binary,
             inside,

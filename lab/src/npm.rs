@@ -45,6 +45,16 @@ impl Packages {
         Ok(Self { directory, node })
     }
 
+    /// Returns the clients of `lab/src/stream`, which read events.
+    ///
+    /// # Errors
+    /// With the cure, when npm can't install them.
+    pub(crate) fn of_streams() -> Result<Self> {
+        let node = Self::ready()?.node;
+        let directory = installed("lab/src/stream", "xtask/npm-stream")?;
+        Ok(Self { directory, node })
+    }
+
     /// Returns the path of a package's file.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join("node_modules").join(name)

@@ -16,7 +16,7 @@ use crate::tally::Counts;
 pub const ATTACKS_APART: &str = "ESCAPE_TEST_APART";
 
 /// Each command with a line for the list of all; a test of `lab` compares them.
-pub const COMMANDS: [(&str, &str); 15] = [
+pub const COMMANDS: [(&str, &str); 16] = [
     (
         "syscalls",
         "Trace the languages' cases, and print which allowed system calls none uses",
@@ -68,6 +68,10 @@ pub const COMMANDS: [(&str, &str); 15] = [
     (
         "mcp",
         "Use a live server with stock MCP clients, the conformance suite and the inspector",
+    ),
+    (
+        "stream",
+        "Read the events of runs with the clients that people use, and with a browser",
     ),
     (
         "clients",
