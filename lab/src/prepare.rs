@@ -39,5 +39,6 @@ pub(crate) fn prepare() -> Result<()> {
     apt::ensure(&needs)?;
     promtool::find()?;
     Packages::ready()?;
+    Packages::of_streams()?;
     venv::bin().map(drop)
 }

@@ -20,7 +20,7 @@ const FULL_FUZZING: [&str; 2] = ["--seconds", "60"];
 
 /// Steps that let the lab at one server's binary: the command, and its arguments
 /// in a run of every commit and in the full one.
-const ATTACKS: [Attack; 8] = [
+const ATTACKS: [Attack; 9] = [
     (
         "ordinary user, plain container, cured container",
         "container",
@@ -34,6 +34,7 @@ const ATTACKS: [Attack; 8] = [
         &["--full"],
     ),
     ("stock MCP clients", "mcp", &[], &[]),
+    ("clients that read events", STREAM, &[], &[]),
     ("pages and files in a browser", "browser", &[], &[]),
     ("OAuth in namespaces, with a browser", OAUTH, &[], &[]),
     (
@@ -62,6 +63,7 @@ type Attack = (
 /// Those of [`ATTACKS`] that count their own checks.
 const OAUTH: &str = "oauth";
 const REGRESS: &str = "regress";
+const STREAM: &str = "stream";
 
 /// Swaps of files under a collection in the full run; a few thousand else.
 const FULL_SWAPS: &str = "100000";
@@ -115,7 +117,7 @@ fn attacked(tally: &mut Tally, binary: &Path, full: bool) {
         let mut words: Vec<&OsStr> = vec![command.as_ref(), "--binary".as_ref(), binary.as_ref()];
         let more = if full { long } else { brief };
         words.extend(more.iter().map(|word| OsStr::new(*word)));
-        if [OAUTH, REGRESS].contains(&command) {
+        if [OAUTH, REGRESS, STREAM].contains(&command) {
             tally.counted(name, || lab::counted(&words));
         } else {
             tally.step(name, || lab::check(&words));
