@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::{Launcher, Support};
+use sandbox::Support;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -12,10 +12,11 @@ use tracing::Instrument as _;
 
 use crate::accept::accept;
 use crate::admission::{Admission, Load};
+use crate::boxes::{Boxes, Kept};
 use crate::config::{Bounds, Config};
 use crate::error::{Error, StartError};
 use crate::events::Sink;
-use crate::executor::{self, Followers, Place};
+use crate::executor::{self, Followers};
 use crate::job::{Draft, Invalid, Job};
 use crate::metrics::Metrics;
 use crate::outcome::{Isolation, Outcome, Status};
@@ -100,13 +101,9 @@ pub struct Engine {
 /// What all clones of an engine share.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) bounds: Bounds,
-    pub(crate) registry: Registry,
+    registry: Registry,
     support: Support,
-    /// The rung that every box is made on.
-    pub(crate) isolation: Isolation,
-    /// Makes boxes.
-    pub(crate) launcher: Launcher,
+    boxes: Boxes,
     admission: Admission,
     metrics: Metrics,
     /// Counts the calls in progress.
@@ -139,11 +136,13 @@ impl Engine {
             inner: Arc::new(Inner {
                 admission: Admission::new(&config.bounds),
                 metrics: Metrics::new(),
-                bounds: config.bounds,
+                boxes: Boxes {
+                    launcher,
+                    isolation,
+                    bounds: config.bounds,
+                },
                 registry,
                 support,
-                isolation,
-                launcher,
                 calls: TaskTracker::new(),
                 kill: CancellationToken::new(),
             }),
@@ -155,7 +154,7 @@ impl Engine {
     /// # Errors
     /// [`Invalid`] names the field and the cure.
     pub fn accept(&self, draft: Draft) -> Result<Job, Invalid> {
-        accept(draft, &self.inner.bounds, &self.inner.registry)
+        accept(draft, &self.inner.boxes.bounds, &self.inner.registry)
     }
 
     /// Answers a call. Dropping the future cancels the call and kills its run.
@@ -260,8 +259,8 @@ impl Engine {
             code: kit.check.clone(),
             language: Some(kit.language.clone()),
             args: names,
-            wall_time: Some(self.inner.bounds.wall_time_max),
-            memory: Some(self.inner.bounds.memory_max),
+            wall_time: Some(self.inner.boxes.bounds.wall_time_max),
+            memory: Some(self.inner.boxes.bounds.memory_max),
             ..Draft::default()
         };
         let job = self.accept(draft).map_err(|invalid| Error::Io {
@@ -282,20 +281,20 @@ impl Engine {
     /// The isolation that every run gets.
     #[must_use]
     pub fn isolation(&self) -> Isolation {
-        self.inner.isolation
+        self.inner.boxes.isolation
     }
 
     /// The bounds in force.
     #[must_use]
     pub fn bounds(&self) -> &Bounds {
-        &self.inner.bounds
+        &self.inner.boxes.bounds
     }
 
     /// Whether boxes can still be made. Once that is false it stays so: the
     /// warden ended, and only another start of the program makes a new one.
     #[must_use]
     pub fn healthy(&self) -> bool {
-        self.inner.launcher.is_alive()
+        self.inner.boxes.launcher.is_alive()
     }
 
     /// What it counts and measures of its runs.
@@ -347,13 +346,13 @@ impl Inner {
         sink: Option<Sink>,
     ) -> Result<Outcome, Error> {
         let language = job.language.clone();
-        let (plan, place) = self.admit(job, packages).await?;
-        let mut measured = self.metrics.begin(&language, self.isolation);
+        let (plan, kept) = self.admit(job, packages).await?;
+        let mut measured = self.metrics.begin(&language, self.boxes.isolation);
         let followers = Followers {
             sink,
             measured: &mut measured,
         };
-        let ended = executor::run(self, plan, place, &self.kill, followers).await;
+        let ended = executor::run(&self.boxes, plan, kept, &self.kill, followers).await;
         measured.ended(&ended);
         if let Ok(outcome) = &ended {
             let status = outcome.status.as_str();
@@ -362,12 +361,12 @@ impl Inner {
         ended
     }
 
-    /// What is to be done for a job, and the place to do it in.
+    /// What is to be done for a job, and what it takes to do it.
     async fn admit(
         &self,
         job: Job,
         packages: Option<Arc<PackageSet>>,
-    ) -> Result<(Plan, Place), Error> {
+    ) -> Result<(Plan, Kept), Error> {
         let (owner, patience) = (job.draft.owner.clone(), job.queue_wait);
         let runtime = self
             .registry
@@ -376,13 +375,14 @@ impl Inner {
         let begun = Instant::now();
         let admitted = async {
             let interpreter = runtime.interpreter()?;
-            let plan = plan(job, runtime, interpreter, packages.as_deref(), &self.bounds);
-            let place = Place {
-                _permit: self.admission.enter(&owner, patience).await?,
+            let bounds = &self.boxes.bounds;
+            let plan = plan(job, runtime, interpreter, packages.as_deref(), bounds);
+            let kept = Kept {
+                _permit: Some(self.admission.enter(&owner, patience).await?),
                 _call: self.calls.token(),
-                _packages: packages,
+                _packages: packages.into_iter().collect(),
             };
-            Ok((plan, place))
+            Ok((plan, kept))
         };
         let admitted = admitted.await;
         match &admitted {

@@ -1,40 +1,24 @@
 //! Runs a plan in a box: `Plan → Command → Exit → Outcome`.
 //!
-//! The only module, with those below it, that talks to the sandbox while jobs
-//! run. Dropping the future kills the box; the run's place is free again only
-//! when the box is dead.
+//! Dropping the future kills the box; the run's place is free again only when the
+//! box is dead.
 
-mod ended;
-mod live;
-
-use std::sync::Arc;
+pub(crate) mod ended;
+mod stage;
 
 use sandbox::{Command, File, Limits, Mount, Spec};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::admission::Permit;
+use crate::boxes::{Boxes, Kept, STEP_TIMEOUT};
 use crate::config::Bounds;
-use crate::engine::Inner;
 use crate::error::Error;
 use crate::events::{Sink, Started};
 use crate::metrics::Measured;
 use crate::outcome::{Isolation, Outcome, StageOutcome, Status, Usage};
 use crate::pace::Pace;
 use crate::plan::{Plan, Stage};
-use crate::runtime::PackageSet;
 use ended::Captures;
-use live::{Clock, Live, STEP_TIMEOUT};
-
-/// What a run holds until its box is dead: its place, its call in the count
-/// that a drain waits for, and the packages it sees.
-#[derive(Debug)]
-pub(crate) struct Place {
-    pub(crate) _permit: Permit,
-    pub(crate) _call: TaskTrackerToken,
-    /// Keeps the package set that the box sees.
-    pub(crate) _packages: Option<Arc<PackageSet>>,
-}
+use stage::{Clock, Stages};
 
 /// Who follows a run while it goes on.
 #[derive(Debug)]
@@ -44,26 +28,25 @@ pub(crate) struct Followers<'a> {
     pub(crate) measured: &'a mut Measured,
 }
 
-/// Runs `plan` and tells what became of it, also when `kill` ended it.
+/// Runs `plan` in a box that keeps `kept`, and tells what became of it, also when
+/// `kill` ended it.
 ///
 /// # Errors
 /// Only our own failures; what the program did is in the outcome.
 pub(crate) async fn run(
-    inner: &Inner,
+    boxes: &Boxes,
     plan: Plan,
-    place: Place,
+    kept: Kept,
     kill: &CancellationToken,
     followers: Followers<'_>,
 ) -> Result<Outcome, Error> {
-    let bounds = &inner.bounds;
-    let spec = spec(&plan, bounds);
-    let counted = inner.isolation == Isolation::Full;
-    let place = Arc::new(place);
-    let live = Live::create(&inner.launcher, &spec, plan.explain, counted, place).await?;
+    let bounds = &boxes.bounds;
+    let home = boxes.make(&spec(&plan, bounds), plan.explain, kept).await?;
+    let stages_here = Stages { home: &home };
     let Followers { sink, measured } = followers;
     measured.step("prepare");
     if let Some(sink) = &sink {
-        sink.started(started(&plan, inner.isolation));
+        sink.started(started(&plan, boxes.isolation));
     }
     let pace = Pace::new(bounds.output_rate);
     let mut clock = Clock::new(plan.wall_time);
@@ -88,8 +71,8 @@ pub(crate) async fn run(
         };
         let command = command(stage, files);
         let captures = Captures::new(bounds.output, sink.clone(), pace.clone());
-        let (command, ended) = live
-            .stage(command, &mut clock, captures, before, kill)
+        let (command, ended) = stages_here
+            .run(command, &mut clock, captures, before, kill)
             .await?;
         if stages.is_empty() {
             inputs = command.files;
@@ -104,15 +87,15 @@ pub(crate) async fn run(
         }
     }
     measured.step("run");
-    let collected = live.collect(inputs, plan.ignored, *bounds).await?;
+    let collected = home.collect(inputs, plan.ignored, *bounds).await?;
     measured.step("collect");
     warnings.extend(collected.warnings);
-    let denied_calls = live.denials()?.map(|denials| {
+    let denied_calls = home.denials()?.map(|denials| {
         warnings.extend(denials.gap);
         denials.calls
     });
     // The answer need not wait for the kernel to take the box apart.
-    drop(live);
+    drop(home);
     Ok(Outcome {
         id: plan.id,
         status: stages.last().map_or(Status::Error, |stage| stage.status),
@@ -121,7 +104,7 @@ pub(crate) async fn run(
         files: collected.files,
         language: plan.language,
         version: plan.version,
-        isolation: inner.isolation,
+        isolation: boxes.isolation,
         warnings,
         denied_calls,
         started: plan.started,
@@ -167,8 +150,8 @@ fn spec(plan: &Plan, bounds: &Bounds) -> Spec {
             inodes: bounds.inodes,
             shm: bounds.shm,
             open_files: Bounds::OPEN_FILES,
-            lifetime: plan.wall_time + bounds.collect_time + 4 * STEP_TIMEOUT,
         },
+        lifetime: Some(plan.wall_time + bounds.collect_time + 4 * STEP_TIMEOUT),
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod accept;
 mod admission;
+mod boxes;
 mod capture;
 mod config;
 pub mod data_dir;

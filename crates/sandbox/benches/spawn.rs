@@ -84,8 +84,8 @@ fn once(launcher: &Launcher, command: &Command) -> [Duration; 5] {
             inodes: 1000,
             shm: 16 << 20,
             open_files: 1024,
-            lifetime: Duration::from_secs(30),
         },
+        lifetime: Some(Duration::from_secs(30)),
     };
     let mut marks = vec![Instant::now()];
     let sandbox = launcher.create(&spec).expect("the warden lives");

@@ -357,7 +357,6 @@ mod tests {
                 inodes: 0,
                 shm: 0,
                 open_files: 0,
-                lifetime: Duration::ZERO,
             });
             // The kernel takes no less than a millisecond.
             proptest::prop_assert!(quota >= 1000);
@@ -376,7 +375,6 @@ mod tests {
                 inodes: 0,
                 shm: 0,
                 open_files: 0,
-                lifetime: Duration::ZERO,
             };
             assert_eq!(cpu_quota(&limits), expected);
         };

@@ -1,4 +1,5 @@
-//! PID 1 of a box: confines itself, then runs programs one after the other.
+//! PID 1 of a box: confines itself, then runs programs, one that has the box to
+//! itself or several side by side.
 //!
 //! Single-threaded. Everything it reads from its socket it reads after
 //! lock-down, with no more rights than the program has. It never answers the
@@ -8,10 +9,10 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -94,6 +95,9 @@ fn start(
         lifeline: go,
         signals,
         tally,
+        programs: Vec::new(),
+        watcher: None,
+        stopped: false,
     }
     .serve()
 }
@@ -117,6 +121,9 @@ pub(crate) fn standard_streams() -> Result<(), Error> {
     rustix::stdio::dup2_stderr(&null).at(Step::StandardStreams)
 }
 
+/// The number under which a program finds its channel.
+pub const CHANNEL: RawFd = 62;
+
 struct Init<'a> {
     with: &'a Confinement<'a>,
     socket: &'a OwnedFd,
@@ -127,53 +134,161 @@ struct Init<'a> {
     signals: OwnedFd,
     /// Answers and counts denied calls, where that was asked for.
     tally: Option<Tally>,
+    /// The programs that run.
+    programs: Vec<Program>,
+    /// Stands in for limits that the kernel does not hold, as long as there are programs.
+    watcher: Option<watch::Watcher>,
+    /// Whether all programs are stopped.
+    stopped: bool,
+}
+
+/// A program that runs.
+#[derive(Debug)]
+struct Program {
+    pid: Pid,
+    /// Its number among those that run side by side; none for a program that has
+    /// the box to itself, whose end is everybody's.
+    number: Option<u32>,
+    started: Instant,
+    /// The time that all children had used when it started.
+    cpu_before: Duration,
+}
+
+/// What a program gets besides its command.
+#[derive(Debug, Default)]
+struct Ends {
+    stdin: Option<OwnedFd>,
+    channel: Option<OwnedFd>,
 }
 
 impl Init<'_> {
-    fn serve(&self) -> Result<Infallible, Error> {
+    fn serve(&mut self) -> Result<Infallible, Error> {
         loop {
-            match protocol::receive(self.socket, true)? {
-                Received::Frame(Frame::Exec, fds) => {
-                    let reply = match self.execute(fds) {
-                        Ok(exit) => Frame::Exited(exit),
-                        Err(error) => Frame::from(&error),
-                    };
-                    protocol::send(self.socket, &reply, &[]).at(Step::Init)?;
-                }
-                // While it waits for the attackers nobody answers what they ask.
-                Received::Frame(Frame::SelfTest(targets), _) if self.tally.is_none() => {
-                    let findings = selftest::findings(self.with, &targets)?;
-                    kill_rest();
-                    protocol::send(self.socket, &Frame::SelfTested(findings), &[])
-                        .at(Step::Init)?;
-                }
-                Received::Frame(..) | Received::Nothing => {
-                    return Err(Error::new(
-                        Step::Frame,
-                        io::Error::from(io::ErrorKind::InvalidData),
-                    ));
-                }
-                // The server let go of this box.
-                Received::Closed => sys::exit_now(0),
+            if self.wait()? {
+                self.hear()?;
+            }
+            while let Some((pid, status)) = reap().at(Step::Wait)? {
+                self.ended(pid, status)?;
+            }
+            if let Some(tally) = &self.tally {
+                tally.answer().at(Step::Wait)?;
+            }
+            if let Some(watcher) = &mut self.watcher
+                && !self.stopped
+            {
+                watcher.look();
             }
         }
     }
 
-    fn execute(&self, fds: Vec<OwnedFd>) -> Result<Exit, Error> {
-        let mut fds = fds.into_iter();
-        let sealed = fds.next().ok_or_else(|| {
-            Error::new(Step::Command, io::Error::from(io::ErrorKind::InvalidData))
-        })?;
-        let stdin = fds.next();
-        let mut command = Command::unseal(sealed.as_fd())?;
-        drop(sealed);
-        // Consumed: what init holds counts against the program's memory.
-        for file in std::mem::take(&mut command.files) {
-            let file = &file;
-            copy_in(self.workspace.as_fd(), file)
-                .at(Step::CopyIn)
-                .map_err(|error| error.with(String::from_utf8_lossy(&file.path)))?;
+    /// Waits for something to happen. Says whether the server has said something.
+    fn wait(&self) -> Result<bool, Error> {
+        let listener = self.tally.as_ref().and_then(Tally::listener);
+        let mut fds = [
+            PollFd::new(self.socket, PollFlags::IN),
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.lifeline, PollFlags::empty()),
+            // Not looked at where nobody listens.
+            PollFd::from_borrowed_fd(listener.unwrap_or(self.signals.as_fd()), PollFlags::IN),
+        ];
+        let fds = &mut fds[..3 + usize::from(listener.is_some())];
+        let watched = self.watcher.is_some() && !self.stopped;
+        let timeout = watched.then_some(&watch::INTERVAL);
+        match rustix::event::poll(fds, timeout) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(false),
+            Err(errno) => return Err(Error::new(Step::Wait, errno)),
         }
+        if !fds[2].revents().is_empty() {
+            // The warden is dead, and nobody else would ever end this box.
+            kill_rest();
+            sys::exit_now(0);
+        }
+        if !fds[1].revents().is_empty() {
+            sys::drain_signals(&self.signals).at(Step::Wait)?;
+        }
+        Ok(!fds[0].revents().is_empty())
+    }
+
+    /// Does what the server says.
+    fn hear(&mut self) -> Result<(), Error> {
+        let nonsense = || Error::new(Step::Frame, io::Error::from(io::ErrorKind::InvalidData));
+        match protocol::receive(self.socket, false)? {
+            Received::Frame(Frame::Exec, fds) => {
+                let mut fds = fds.into_iter();
+                let command = fds.next().ok_or_else(nonsense)?;
+                let ends = Ends {
+                    stdin: fds.next(),
+                    channel: None,
+                };
+                if let Err(error) = self.launch(None, &command, ends) {
+                    self.say(&Frame::from(&error))?;
+                }
+            }
+            Received::Frame(
+                Frame::Launch {
+                    program,
+                    stdin,
+                    channel,
+                },
+                fds,
+            ) => {
+                let mut fds = fds.into_iter();
+                let command = fds.next().ok_or_else(nonsense)?;
+                let mut take = |given: bool| given.then(|| fds.next().ok_or_else(nonsense));
+                let ends = Ends {
+                    stdin: take(stdin).transpose()?,
+                    channel: take(channel).transpose()?,
+                };
+                if let Err(error) = self.launch(Some(program), &command, ends) {
+                    self.say(&Frame::NotLaunched {
+                        program,
+                        step: error.step,
+                        errno: error.errno(),
+                        detail: error.wire_detail(),
+                    })?;
+                }
+            }
+            Received::Frame(Frame::Write, fds) => {
+                let [files] = fds.try_into().map_err(|_| nonsense())?;
+                let written = Command::unseal(files.as_fd());
+                let written = written.and_then(|mut command| self.copy_in(&mut command));
+                self.say(&written.map_or_else(|error| Frame::from(&error), |()| Frame::Written))?;
+            }
+            Received::Frame(Frame::Signal { program, signal }, _) => self.signal(program, signal),
+            Received::Frame(Frame::Stop, _) => {
+                // ESRCH: there is nobody, and nobody will be.
+                sys::send_signal_to_all(libc::SIGSTOP).ok();
+                self.stopped = true;
+                self.say(&Frame::Stopped)?;
+            }
+            Received::Frame(Frame::GoOn, _) => {
+                self.stopped = false;
+                // As above.
+                sys::send_signal_to_all(libc::SIGCONT).ok();
+            }
+            // While it waits for the attackers nobody answers what they ask.
+            Received::Frame(Frame::SelfTest(targets), _) if self.tally.is_none() => {
+                let findings = selftest::findings(self.with, &targets)?;
+                kill_rest();
+                self.say(&Frame::SelfTested(findings))?;
+            }
+            Received::Nothing => {}
+            Received::Frame(..) => return Err(nonsense()),
+            // The server let go of this box.
+            Received::Closed => sys::exit_now(0),
+        }
+        Ok(())
+    }
+
+    fn say(&self, frame: &Frame) -> Result<(), Error> {
+        protocol::send(self.socket, frame, &[]).at(Step::Init)
+    }
+
+    /// Starts a program, and tells the server that it runs.
+    fn launch(&mut self, number: Option<u32>, sealed: &OwnedFd, ends: Ends) -> Result<(), Error> {
+        let mut command = Command::unseal(sealed.as_fd())?;
+        self.copy_in(&mut command)?;
         let stdout = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
         let stderr = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
         let started = Instant::now();
@@ -181,80 +296,89 @@ impl Init<'_> {
         if let Some(room) = self.with.room() {
             move_into(room, &mut command.env);
         }
-        let pid = self.spawn(&command, stdin.as_ref(), [&stdout.1, &stderr.1])?;
-        drop((stdin, stdout.1, stderr.1));
-        let ends = [stdout.0.as_fd(), stderr.0.as_fd()];
-        protocol::send(self.socket, &Frame::Started, &ends).at(Step::Init)?;
-        drop((stdout.0, stderr.0));
+        let pid = self.spawn(&command, &ends, [&stdout.1, &stderr.1], number.is_none())?;
+        drop((ends, stdout.1, stderr.1));
         let limits = self.with.limits;
-        let mut watcher = match self.with.isolation {
-            Isolation::Full => None,
-            Isolation::Namespaces => Some(watch::Watcher::of_memory(limits)),
-            // The warden watches the memory: it sees whose processes are whose.
-            Isolation::Uids => Some(watch::Watcher::of_disk(limits, self.with.room())),
-        };
-        let status = self.wait_for(pid, watcher.as_mut()).at(Step::Wait)?;
-        let wall_time = started.elapsed();
-        kill_rest();
-        let tripped = watcher.as_ref().and_then(watch::Watcher::tripped);
-        Ok(Exit {
-            how: how(status),
-            wall_time,
-            cpu_time: sys::children_cpu_time().saturating_sub(cpu_before),
-            memory_peak: watcher.as_ref().map_or(0, watch::Watcher::peak),
-            over_memory: tripped == Some(watch::What::Memory),
-            over_disk: tripped == Some(watch::What::Disk),
-        })
+        if self.watcher.is_none() {
+            self.watcher = match self.with.isolation {
+                Isolation::Full => None,
+                Isolation::Namespaces => Some(watch::Watcher::of_memory(limits)),
+                // The warden watches the memory: it sees whose processes are whose.
+                Isolation::Uids => Some(watch::Watcher::of_disk(limits, self.with.room())),
+            };
+        }
+        self.programs.push(Program {
+            pid,
+            number,
+            started,
+            cpu_before,
+        });
+        let frame = number.map_or(Frame::Started, Frame::Launched);
+        let reading = [stdout.0.as_fd(), stderr.0.as_fd()];
+        protocol::send(self.socket, &frame, &reading).at(Step::Init)
     }
 
-    /// Reaps everybody until `pid` ends.
-    fn wait_for(
-        &self,
-        pid: Pid,
-        mut watcher: Option<&mut watch::Watcher>,
-    ) -> io::Result<WaitStatus> {
-        loop {
-            while let Some((who, status)) = reap()? {
-                if who == pid {
-                    return Ok(status);
-                }
-            }
-            let listener = self.tally.as_ref().and_then(Tally::listener);
-            let mut fds = [
-                PollFd::new(&self.signals, PollFlags::IN),
-                PollFd::new(&self.lifeline, PollFlags::empty()),
-                // Not looked at where nobody listens.
-                PollFd::from_borrowed_fd(listener.unwrap_or(self.signals.as_fd()), PollFlags::IN),
-            ];
-            let fds = &mut fds[..2 + usize::from(listener.is_some())];
-            let timeout = watcher.as_ref().map(|_| &watch::INTERVAL);
-            match rustix::event::poll(fds, timeout) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            if !fds[1].revents().is_empty() {
-                // The warden is dead, and nobody else would ever end this box.
-                kill_rest();
-                sys::exit_now(0);
-            }
-            if !fds[0].revents().is_empty() {
-                sys::drain_signals(&self.signals)?;
-            }
-            if let Some(tally) = &self.tally {
-                tally.answer()?;
-            }
-            if let Some(watcher) = watcher.as_deref_mut() {
-                watcher.look();
-            }
+    /// Writes a command's files. Consumes them: what init holds counts against the
+    /// programs' memory.
+    fn copy_in(&self, command: &mut Command) -> Result<(), Error> {
+        for file in std::mem::take(&mut command.files) {
+            let file = &file;
+            copy_in(self.workspace.as_fd(), file)
+                .at(Step::CopyIn)
+                .map_err(|error| error.with(String::from_utf8_lossy(&file.path)))?;
+        }
+        Ok(())
+    }
+
+    /// Signals a program and those of its descendants that are still of its group.
+    fn signal(&self, number: u32, signal: i32) {
+        let of = |program: &&Program| program.number == Some(number);
+        if let Some(program) = self.programs.iter().find(of) {
+            // It was not reaped yet, so the number of its group is nobody else's.
+            // ESRCH: all of them have ended, and are reaped next.
+            sys::send_signal_to_group(program.pid, signal).ok();
         }
     }
 
-    /// Forks and execs the program; fails if it could not be started.
+    /// Tells the server of a program's end, if that was one.
+    fn ended(&mut self, pid: Pid, status: WaitStatus) -> Result<(), Error> {
+        let Some(at) = self.programs.iter().position(|program| program.pid == pid) else {
+            // An orphan, or one of the killed.
+            return Ok(());
+        };
+        let program = self.programs.swap_remove(at);
+        let wall_time = program.started.elapsed();
+        if program.number.is_none() {
+            kill_rest();
+            self.programs.clear();
+        }
+        let tripped = self.watcher.as_ref().and_then(watch::Watcher::tripped);
+        let exit = Exit {
+            how: how(status),
+            wall_time,
+            cpu_time: sys::children_cpu_time().saturating_sub(program.cpu_before),
+            memory_peak: self.watcher.as_ref().map_or(0, watch::Watcher::peak),
+            over_memory: tripped == Some(watch::What::Memory),
+            over_disk: tripped == Some(watch::What::Disk),
+        };
+        if self.programs.is_empty() {
+            self.watcher = None;
+        }
+        self.say(
+            &program
+                .number
+                .map_or(Frame::Exited(exit), |number| Frame::Ended(number, exit)),
+        )
+    }
+
+    /// Forks and execs a program; fails if it could not be started. One that is
+    /// alone leaves nobody behind then.
     fn spawn(
         &self,
         command: &Command,
-        stdin: Option<&OwnedFd>,
+        ends: &Ends,
         output: [&OwnedFd; 2],
+        alone: bool,
     ) -> Result<Pid, Error> {
         let strings = |list: &[Vec<u8>]| -> Result<Vec<CString>, Error> {
             list.iter()
@@ -262,11 +386,14 @@ impl Init<'_> {
                 .collect()
         };
         let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
-        let (report, failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
+        let (report, low) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
+        // Out of the way of the channel.
+        let failed = rustix::io::fcntl_dupfd_cloexec(&low, CHANNEL + 1).at(Step::Pipes)?;
+        drop(low);
         let init = rustix::process::getpid();
         let pid = match sys::fork().at(Step::Fork)? {
             Child::Me => {
-                let error = match self.prepare(init, stdin, output) {
+                let error = match self.prepare(init, ends, output) {
                     Ok(()) => sys::exec(&argv, &env),
                     Err(error) => error,
                 };
@@ -285,7 +412,9 @@ impl Init<'_> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             Err(error) => return Err(Error::new(Step::Exec, error)),
             Ok(()) => {
-                kill_rest();
+                if alone {
+                    kill_rest();
+                }
                 let error = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
                 let name = String::from_utf8_lossy(command.argv.first().map_or(&[], Vec::as_slice));
                 return Err(Error::new(Step::Exec, error).with(name));
@@ -296,7 +425,7 @@ impl Init<'_> {
     }
 
     /// Makes a child what its program will be.
-    fn prepare(&self, init: Pid, stdin: Option<&OwnedFd>, output: [&OwnedFd; 2]) -> io::Result<()> {
+    fn prepare(&self, init: Pid, ends: &Ends, output: [&OwnedFd; 2]) -> io::Result<()> {
         if let Some(room) = self.with.room() {
             room.become_program()?;
             // Until now nobody could kill it by uid. Whoever kills by uid has
@@ -306,12 +435,16 @@ impl Init<'_> {
             }
         }
         rustix::process::setsid()?;
-        if let Some(stdin) = stdin {
+        if let Some(stdin) = &ends.stdin {
             rustix::stdio::dup2_stdin(stdin)?;
         }
         rustix::stdio::dup2_stdout(output[0])?;
         rustix::stdio::dup2_stderr(output[1])?;
         rustix::process::fchdir(&self.workspace)?;
+        if let Some(channel) = &ends.channel {
+            // After all else that has a number which this may take away.
+            sys::give(channel, CHANNEL)?;
+        }
         sys::default_signals();
         Ok(())
     }

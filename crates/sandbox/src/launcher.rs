@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::Shutdown;
 use rustix::time::Timespec;
 
-use crate::command::Command;
+use crate::command::{Command, File};
 use crate::error::{At, Error, Step};
 use crate::exit::Exit;
 use crate::explain::Explanation;
@@ -247,6 +247,33 @@ pub enum Event {
     },
     /// The program ended, and every other process of the box is dead.
     Exited(Exit),
+    /// One of several programs runs.
+    Launched {
+        /// Its number.
+        program: u32,
+        /// Read end of its standard output.
+        stdout: OwnedFd,
+        /// Read end of its standard error.
+        stderr: OwnedFd,
+    },
+    /// One of several programs could not be started.
+    NotLaunched {
+        /// Its number.
+        program: u32,
+        /// The step at which that failed.
+        error: Error,
+    },
+    /// One of several programs ended. What it left behind may go on.
+    Ended {
+        /// Its number.
+        program: u32,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// All programs are stopped.
+    Stopped,
+    /// The files are in the workspace.
+    Written,
     /// What the attacks of the probe met: name, held, detail.
     SelfTested(Vec<(String, bool, String)>),
 }
@@ -312,6 +339,29 @@ impl Sandbox {
                 Event::Started { stdout, stderr }
             }
             Frame::Exited(exit) => Event::Exited(exit),
+            Frame::Launched(program) => {
+                let [stdout, stderr] = fds.try_into().map_err(|_| malformed())?;
+                Event::Launched {
+                    program,
+                    stdout,
+                    stderr,
+                }
+            }
+            Frame::NotLaunched {
+                program,
+                step,
+                errno,
+                detail,
+            } => Event::NotLaunched {
+                program,
+                error: failed(step, errno, detail),
+            },
+            Frame::Ended(program, exit) => Event::Ended { program, exit },
+            Frame::Stopped => {
+                self.tell_warden(&Frame::Asleep(true))?;
+                Event::Stopped
+            }
+            Frame::Written => Event::Written,
             Frame::SelfTested(findings) => Event::SelfTested(findings),
             Frame::Failed {
                 step,
@@ -352,7 +402,8 @@ impl Sandbox {
         }
     }
 
-    /// Hands init a program to run.
+    /// Hands init a program to run, alone: with its end everybody else in the box is
+    /// killed. [`Event::Started`] and [`Event::Exited`] follow.
     ///
     /// # Errors
     /// [`Step::Command`] when it cannot be put into memory; [`Step::Init`]
@@ -365,12 +416,101 @@ impl Sandbox {
         protocol::send(&self.init, &Frame::Exec, &fds).at(Step::Init)
     }
 
+    /// Hands init a program to run beside others, under a number of the caller's that
+    /// no living program has. [`Event::Launched`] or [`Event::NotLaunched`] follow, and
+    /// [`Event::Ended`] at its end.
+    ///
+    /// The program finds `channel` as descriptor [`CHANNEL`](crate::CHANNEL). Its standard input is
+    /// `stdin`, where there is one, instead of the command's.
+    ///
+    /// # Errors
+    /// [`Step::Command`] when it cannot be put into memory; [`Step::Init`]
+    /// when init is gone.
+    pub fn launch(
+        &self,
+        program: u32,
+        command: &Command,
+        stdin: Option<BorrowedFd<'_>>,
+        channel: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Error> {
+        let sealed = command.seal()?;
+        let own = match stdin {
+            None => command.seal_stdin()?,
+            Some(_) => None,
+        };
+        let stdin = stdin.or(own.as_ref().map(|fd| fd.as_fd()));
+        let frame = Frame::Launch {
+            program,
+            stdin: stdin.is_some(),
+            channel: channel.is_some(),
+        };
+        let mut fds = vec![sealed.as_fd()];
+        fds.extend(stdin);
+        fds.extend(channel);
+        protocol::send(&self.init, &frame, &fds).at(Step::Init)
+    }
+
+    /// Sends a signal to a program of [`Sandbox::launch`] and those of its
+    /// descendants that are still of its process group. Nothing, where it has ended.
+    ///
+    /// # Errors
+    /// [`Step::Init`] when init is gone.
+    pub fn signal(&self, program: u32, signal: i32) -> Result<(), Error> {
+        protocol::send(&self.init, &Frame::Signal { program, signal }, &[]).at(Step::Init)
+    }
+
+    /// Stops all programs, so that they use no more time; [`Event::Stopped`] follows.
+    ///
+    /// # Errors
+    /// [`Step::Init`] when init is gone.
+    pub fn stop(&self) -> Result<(), Error> {
+        protocol::send(&self.init, &Frame::Stop, &[]).at(Step::Init)
+    }
+
+    /// Lets stopped programs go on.
+    ///
+    /// # Errors
+    /// [`Step::Warden`] when the box is gone, [`Step::Init`] when its init is.
+    pub fn go_on(&self) -> Result<(), Error> {
+        // The warden looks after them before they can do anything.
+        self.tell_warden(&Frame::Asleep(false))?;
+        protocol::send(&self.init, &Frame::GoOn, &[]).at(Step::Init)
+    }
+
+    /// Has files written into the workspace, by the box's own init, below it and
+    /// through no link; [`Event::Written`] or the error follow.
+    ///
+    /// # Errors
+    /// [`Step::Command`] when they cannot be put into memory; [`Step::Init`] when init
+    /// is gone.
+    pub fn write(&self, files: Vec<File>) -> Result<(), Error> {
+        let files = Command {
+            files,
+            ..Command::default()
+        };
+        let sealed = files.seal()?;
+        protocol::send(&self.init, &Frame::Write, &[sealed.as_fd()]).at(Step::Init)
+    }
+
+    /// Has the box killed after so long from now on, whatever the server does, or
+    /// never: in place of [`Spec::lifetime`].
+    ///
+    /// # Errors
+    /// [`Step::Warden`] when the warden, or the box, is gone.
+    pub fn live_on(&self, lifetime: Option<Duration>) -> Result<(), Error> {
+        self.tell_warden(&Frame::LiveOn(lifetime))
+    }
+
+    fn tell_warden(&self, frame: &Frame) -> Result<(), Error> {
+        protocol::send(&self.monitor, frame, &[]).at(Step::Warden)
+    }
+
     /// Asks for the box's usage.
     ///
     /// # Errors
     /// [`Step::Warden`] when the warden, or the box, is gone.
     pub fn measure(&self) -> Result<(), Error> {
-        protocol::send(&self.monitor, &Frame::Measure, &[]).at(Step::Warden)
+        self.tell_warden(&Frame::Measure)
     }
 
     /// Kills everything in the box; [`Report::Gone`] follows.
@@ -378,7 +518,7 @@ impl Sandbox {
     /// # Errors
     /// [`Step::Warden`] when the warden, or the box, is gone.
     pub fn kill(&self) -> Result<(), Error> {
-        protocol::send(&self.monitor, &Frame::Kill, &[]).at(Step::Warden)
+        self.tell_warden(&Frame::Kill)
     }
 
     pub(crate) fn self_test(&self, targets: Targets) -> Result<(), Error> {

@@ -51,6 +51,7 @@ pub use command::{Command, File};
 pub use error::{Error, Step};
 pub use exit::{Exit, How};
 pub use explain::{Denials, DeniedCall, Explanation};
+pub use init::CHANNEL;
 pub use launcher::{Event, Launcher, Report, Sandbox};
 pub use limits::{Limits, Usage};
 #[cfg(feature = "omit")]

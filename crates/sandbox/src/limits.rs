@@ -19,9 +19,6 @@ pub struct Limits {
     pub shm: u64,
     /// Open files of one process.
     pub open_files: u64,
-    /// When the warden kills the box whatever the server does: a backstop,
-    /// longer than any wall time.
-    pub lifetime: Duration,
 }
 
 /// What a box used, as the kernel counted it.

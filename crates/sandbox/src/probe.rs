@@ -203,8 +203,8 @@ fn attacked(launcher: &Launcher) -> Result<Vec<(String, bool, String)>, Error> {
             inodes: 64,
             shm: 1024 * 1024,
             open_files: 64,
-            lifetime: TIMEOUT,
         },
+        lifetime: Some(TIMEOUT),
     };
     let sandbox = launcher.create(&spec)?;
     let until = Instant::now() + TIMEOUT;

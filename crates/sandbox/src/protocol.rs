@@ -8,19 +8,28 @@
 //! |---|---|---|
 //! | warden → server | `Hello` once | |
 //! | server → warden | `Create` | init's socket, monitor socket |
-//! | server → warden, monitor | `Measure`, `Kill` | |
+//! | server → warden, monitor | `Measure`, `Kill`, `LiveOn`, `Asleep` | |
 //! | warden → server, monitor | `Usage`, `Gone`, `Failed` | |
 //! | init → server | `Explained`, before `Ready`, if asked | counts of denied calls |
 //! | init → server | `Ready` | workspace and temporary directory |
 //! | server → init | `Exec` | command, standard input (if any) |
 //! | init → server | `Started` | stdout, stderr |
 //! | init → server | `Exited`, `Failed` | |
+//! | server → init | `Launch` | command, then standard input and channel (if any) |
+//! | init → server | `Launched` | stdout, stderr |
+//! | init → server | `Ended`, `NotLaunched` | |
+//! | server → init | `Signal`, `Stop`, `GoOn` | |
+//! | init → server | `Stopped` | |
+//! | server → init | `Write` | files |
+//! | init → server | `Written`, `Failed` | |
 //! | server → init, init → server | `SelfTest`, `SelfTested` | |
+
+mod fields;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,11 +42,12 @@ use crate::error::{Error, Step};
 use crate::exit::{Exit, How};
 use crate::limits::{Limits, Usage};
 use crate::spec::{Mount, Spec};
+pub(crate) use fields::{Reader, Writer};
 
 /// Largest frame in bytes; a `Create` with two hundred long mounts fits.
 const MAX_FRAME: usize = 64 * 1024;
 /// Most descriptors on one frame.
-const MAX_FDS: usize = 2;
+const MAX_FDS: usize = 3;
 
 /// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +77,34 @@ pub(crate) enum Frame {
     Exited(Exit),
     SelfTest(Targets),
     SelfTested(Vec<(String, bool, String)>),
+    /// Kill the box after so long from now on, or never.
+    LiveOn(Option<Duration>),
+    /// Whether all of the box's programs are stopped, so that nothing in it changes.
+    Asleep(bool),
+    Launch {
+        program: u32,
+        /// Whether standard input comes along.
+        stdin: bool,
+        /// Whether a channel comes along.
+        channel: bool,
+    },
+    Launched(u32),
+    NotLaunched {
+        program: u32,
+        step: Step,
+        errno: i32,
+        detail: String,
+    },
+    Ended(u32, Exit),
+    Signal {
+        program: u32,
+        signal: i32,
+    },
+    Stop,
+    Stopped,
+    GoOn,
+    Write,
+    Written,
 }
 
 /// What the probe's attacks aim at.
@@ -159,8 +197,93 @@ impl Frame {
                     out.bytes(detail.as_bytes());
                 }
             }
+            Self::LiveOn(lifetime) => {
+                out.u8(14);
+                out.lifetime(*lifetime);
+            }
+            Self::Asleep(asleep) => {
+                out.u8(15);
+                out.u8(u8::from(*asleep));
+            }
+            _ => self.encode_of_programs(&mut out),
         }
         out.finish()
+    }
+
+    /// Encodes what is said of programs that run side by side.
+    fn encode_of_programs(&self, out: &mut Writer) {
+        match self {
+            Self::Launch {
+                program,
+                stdin,
+                channel,
+            } => {
+                out.u8(16);
+                out.u32(*program);
+                out.u8(u8::from(*stdin));
+                out.u8(u8::from(*channel));
+            }
+            Self::Launched(program) => {
+                out.u8(17);
+                out.u32(*program);
+            }
+            Self::NotLaunched {
+                program,
+                step,
+                errno,
+                detail,
+            } => {
+                out.u8(18);
+                out.u32(*program);
+                out.u8(*step as u8);
+                out.i32(*errno);
+                out.bytes(detail.as_bytes());
+            }
+            Self::Ended(program, exit) => {
+                out.u8(19);
+                out.u32(*program);
+                encode_exit(exit, out);
+            }
+            Self::Signal { program, signal } => {
+                out.u8(20);
+                out.u32(*program);
+                out.i32(*signal);
+            }
+            Self::Stop => out.u8(21),
+            Self::Stopped => out.u8(22),
+            Self::GoOn => out.u8(23),
+            Self::Write => out.u8(24),
+            Self::Written => out.u8(25),
+            _ => unreachable!("encode() takes all others"),
+        }
+    }
+
+    fn decode_of_programs(kind: u8, input: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(match kind {
+            16 => Self::Launch {
+                program: input.u32()?,
+                stdin: input.flag()?,
+                channel: input.flag()?,
+            },
+            17 => Self::Launched(input.u32()?),
+            18 => Self::NotLaunched {
+                program: input.u32()?,
+                step: Step::from_wire(input.u8()?).ok_or_else(malformed)?,
+                errno: input.i32()?,
+                detail: input.text()?,
+            },
+            19 => Self::Ended(input.u32()?, decode_exit(input)?),
+            20 => Self::Signal {
+                program: input.u32()?,
+                signal: input.i32()?,
+            },
+            21 => Self::Stop,
+            22 => Self::Stopped,
+            23 => Self::GoOn,
+            24 => Self::Write,
+            25 => Self::Written,
+            _ => return Err(malformed()),
+        })
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Error> {
@@ -200,7 +323,9 @@ impl Frame {
                 Self::SelfTested(findings)
             }
             13 => Self::Explained,
-            _ => return Err(malformed()),
+            14 => Self::LiveOn(input.lifetime()?),
+            15 => Self::Asleep(input.flag()?),
+            kind => Self::decode_of_programs(kind, &mut input)?,
         };
         input.end()?;
         Ok(frame)
@@ -221,7 +346,7 @@ fn encode_spec(spec: &Spec, out: &mut Writer) {
     out.u64(limits.inodes);
     out.u64(limits.shm);
     out.u64(limits.open_files);
-    out.duration(limits.lifetime);
+    out.lifetime(spec.lifetime);
 }
 
 fn decode_spec(input: &mut Reader<'_>) -> Result<Spec, Error> {
@@ -240,9 +365,12 @@ fn decode_spec(input: &mut Reader<'_>) -> Result<Spec, Error> {
         inodes: input.u64()?,
         shm: input.u64()?,
         open_files: input.u64()?,
-        lifetime: input.duration()?,
     };
-    Ok(Spec { mounts, limits })
+    Ok(Spec {
+        mounts,
+        limits,
+        lifetime: input.lifetime()?,
+    })
 }
 
 fn encode_usage(usage: &Usage, out: &mut Writer) {
@@ -390,101 +518,6 @@ fn malformed() -> Error {
     Error::new(Step::Frame, io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// Appends fields, little-endian, lengths before bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Writer(Vec<u8>);
-
-impl Writer {
-    pub(crate) fn u8(&mut self, value: u8) {
-        self.0.push(value);
-    }
-    pub(crate) fn u32(&mut self, value: u32) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-    pub(crate) fn i32(&mut self, value: i32) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-    pub(crate) fn u64(&mut self, value: u64) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-    pub(crate) fn duration(&mut self, value: Duration) {
-        self.u64(u64::try_from(value.as_nanos()).unwrap_or(u64::MAX));
-    }
-    pub(crate) fn bytes(&mut self, value: &[u8]) {
-        self.u64(value.len() as u64);
-        self.0.extend_from_slice(value);
-    }
-    pub(crate) fn list(&mut self, values: &[Vec<u8>]) {
-        self.u32(u32::try_from(values.len()).unwrap_or(u32::MAX));
-        for value in values {
-            self.bytes(value);
-        }
-    }
-    pub(crate) fn finish(self) -> Vec<u8> {
-        self.0
-    }
-}
-
-/// Takes fields off the front; fails on the first that is not there.
-#[derive(Debug)]
-pub(crate) struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        let (head, tail) = self.0.split_first_chunk().ok_or_else(malformed)?;
-        self.0 = tail;
-        Ok(*head)
-    }
-    pub(crate) fn u8(&mut self) -> Result<u8, Error> {
-        Ok(self.take::<1>()?[0])
-    }
-    pub(crate) fn u32(&mut self) -> Result<u32, Error> {
-        Ok(u32::from_le_bytes(self.take()?))
-    }
-    pub(crate) fn i32(&mut self) -> Result<i32, Error> {
-        Ok(i32::from_le_bytes(self.take()?))
-    }
-    pub(crate) fn u64(&mut self) -> Result<u64, Error> {
-        Ok(u64::from_le_bytes(self.take()?))
-    }
-    pub(crate) fn duration(&mut self) -> Result<Duration, Error> {
-        Ok(Duration::from_nanos(self.u64()?))
-    }
-    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Error> {
-        let length = usize::try_from(self.u64()?).map_err(|_| malformed())?;
-        let (head, tail) = self.0.split_at_checked(length).ok_or_else(malformed)?;
-        self.0 = tail;
-        Ok(head)
-    }
-    pub(crate) fn text(&mut self) -> Result<String, Error> {
-        Ok(String::from_utf8_lossy(self.bytes()?).into_owned())
-    }
-    pub(crate) fn path(&mut self) -> Result<PathBuf, Error> {
-        Ok(PathBuf::from(std::ffi::OsString::from_vec(
-            self.bytes()?.to_vec(),
-        )))
-    }
-    pub(crate) fn list(&mut self) -> Result<Vec<Vec<u8>>, Error> {
-        let count = self.u32()?;
-        let mut values = Vec::new();
-        for _ in 0..count {
-            values.push(self.bytes()?.to_vec());
-        }
-        Ok(values)
-    }
-    pub(crate) fn end(&self) -> Result<(), Error> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(malformed())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -513,7 +546,6 @@ mod tests {
             inodes: 5,
             shm: 6,
             open_files: 7,
-            lifetime: Duration::from_millis(8),
         }
     }
 
@@ -542,6 +574,7 @@ mod tests {
                 Spec {
                     mounts: vec![Mount::same("/usr/bin")],
                     limits: limits(),
+                    lifetime: Some(Duration::from_millis(8)),
                 },
                 true,
             ),
@@ -568,6 +601,31 @@ mod tests {
                 name: "name".to_owned(),
             }),
             Frame::SelfTested(vec![("root".to_owned(), true, "read-only".to_owned())]),
+            Frame::LiveOn(Some(Duration::from_secs(1))),
+            Frame::LiveOn(None),
+            Frame::Asleep(true),
+            Frame::Launch {
+                program: 1,
+                stdin: true,
+                channel: false,
+            },
+            Frame::Launched(2),
+            Frame::NotLaunched {
+                program: 3,
+                step: Step::Exec,
+                errno: 2,
+                detail: "x".to_owned(),
+            },
+            Frame::Ended(4, exit(How::Exited(0))),
+            Frame::Signal {
+                program: 5,
+                signal: 2,
+            },
+            Frame::Stop,
+            Frame::Stopped,
+            Frame::GoOn,
+            Frame::Write,
+            Frame::Written,
         ]
     }
 

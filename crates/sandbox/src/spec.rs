@@ -1,6 +1,7 @@
 //! What a box is: plain data, sent to the warden. Nothing of a user's is in it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::limits::Limits;
 
@@ -43,4 +44,7 @@ pub struct Spec {
     pub mounts: Vec<Mount>,
     /// What it may use.
     pub limits: Limits,
+    /// How long after its birth the warden kills the box whatever the server does;
+    /// [`Sandbox::live_on`](crate::Sandbox::live_on) changes that. `None` lets it live.
+    pub lifetime: Option<Duration>,
 }

@@ -17,10 +17,11 @@ pub(crate) use memory::{fixed_memory, read_whole, sealed_memory, touch};
 pub(crate) use mount::{Attributes, loopback_up, set_mount_attributes};
 pub(crate) use process::{
     Child, CloneFlags, children_cpu_time, clone_box, close_all_but, close_range, exec, exit_now,
-    fork, seccomp_install, seize, unshare,
+    fork, give, seccomp_install, seize, unshare,
 };
 pub(crate) use signal::{
     child_signals, default_signals, drain_signals, ignore_signals, send_signal_to_all,
+    send_signal_to_group,
 };
 
 /// The result of a libc call as an `io::Result`.

@@ -188,7 +188,7 @@ impl Warden {
             .boxes
             .iter()
             .filter(|each| each.phase == Phase::Alive && !each.killed)
-            .map(|each| each.deadline.saturating_duration_since(now))
+            .filter_map(|each| Some(each.deadline?.saturating_duration_since(now)))
             .min();
         let due = match &self.ground {
             Ground::Namespaces { networks, .. } => networks.refill_due(),
@@ -201,6 +201,7 @@ impl Warden {
     /// When a box without namespaces wants to be looked after.
     fn due(&self, each: &LiveBox) -> Option<Duration> {
         match each.phase {
+            Phase::Alive if each.asleep => None,
             Phase::Alive => Some(LOOK.saturating_sub(self.looked.elapsed())),
             Phase::Killing | Phase::Clearing => Some(REAP),
             Phase::Kept => None,
@@ -245,6 +246,10 @@ impl Warden {
             }
             Ok(Received::Nothing) => {}
             Ok(Received::Frame(..)) if each.phase == Phase::Kept => {}
+            Ok(Received::Frame(Frame::LiveOn(lifetime), _)) => {
+                each.deadline = lifetime.map(|lifetime| Instant::now() + lifetime);
+            }
+            Ok(Received::Frame(Frame::Asleep(asleep), _)) => each.asleep = asleep,
             // Let go of: nobody reads what it left.
             _ if each.phase == Phase::Kept => each.clear(),
             // Asked to, or let go of, or nonsense: it dies.
@@ -255,7 +260,7 @@ impl Warden {
     fn kill_overdue(&mut self) {
         let now = Instant::now();
         for each in &mut self.boxes {
-            if each.deadline <= now {
+            if each.deadline.is_some_and(|deadline| deadline <= now) {
                 each.kill();
             }
         }
@@ -274,7 +279,7 @@ impl Warden {
         let mut alive: Vec<&mut LiveBox> = self
             .boxes
             .iter_mut()
-            .filter(|each| each.phase == Phase::Alive)
+            .filter(|each| each.phase == Phase::Alive && !each.asleep)
             .collect();
         if alive.is_empty() {
             return;

@@ -195,8 +195,8 @@ fn spec() -> Spec {
             inodes: 2000,
             shm: 16 << 20,
             open_files: 256,
-            lifetime: PATIENCE,
         },
+        lifetime: Some(PATIENCE),
     }
 }
 

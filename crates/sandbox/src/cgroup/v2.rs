@@ -320,7 +320,6 @@ mod tests {
             inodes: 0,
             shm: 0,
             open_files: 0,
-            lifetime: Duration::ZERO,
         })
         .unwrap();
         let expected = [

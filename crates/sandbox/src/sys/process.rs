@@ -129,6 +129,23 @@ pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
+/// Gives a descriptor the number `number` as well, under which it outlives `execve`.
+/// What had that number is closed: under the promise of [`close_range`].
+///
+/// # Errors
+/// `EBADF` beyond the limit of open files.
+pub(crate) fn give(fd: &OwnedFd, number: RawFd) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        return rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).map_err(io::Error::from);
+    }
+    // SAFETY: no memory is touched; that no owner of `number` will close it again is
+    // the caller's promise.
+    check(libc::c_long::from(unsafe {
+        libc::dup2(fd.as_raw_fd(), number)
+    }))
+    .map(drop)
+}
+
 /// Closes all descriptors from 3 on but `kept`, under the same promise.
 ///
 /// # Errors

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
+use rustix::process::Pid;
+
 use super::check;
 
 /// Ignores `signals` in this process and what it forks.
@@ -77,4 +79,15 @@ pub(crate) fn drain_signals(signals: &OwnedFd) -> io::Result<()> {
 pub(crate) fn send_signal_to_all(signal: i32) -> io::Result<()> {
     // SAFETY: kill touches no memory.
     check(libc::c_long::from(unsafe { libc::kill(-1, signal) })).map(drop)
+}
+
+/// Sends `signal` to every process of a group. Its leader must not be reaped yet:
+/// then nobody else's group can have the number.
+///
+/// # Errors
+/// `ESRCH` when all of them have ended.
+pub(crate) fn send_signal_to_group(leader: Pid, signal: i32) -> io::Result<()> {
+    let group = leader.as_raw_nonzero().get();
+    // SAFETY: kill touches no memory.
+    check(libc::c_long::from(unsafe { libc::kill(-group, signal) })).map(drop)
 }

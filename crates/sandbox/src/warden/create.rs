@@ -59,7 +59,8 @@ impl Warden {
                     monitor,
                     kind: made.kind,
                     slot,
-                    deadline: Instant::now() + spec.limits.lifetime,
+                    deadline: spec.lifetime.map(|lifetime| Instant::now() + lifetime),
+                    asleep: false,
                     killed: false,
                 });
                 Ok(())

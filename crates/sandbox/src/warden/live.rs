@@ -46,7 +46,10 @@ pub(super) struct LiveBox {
     pub(super) monitor: OwnedFd,
     pub(super) kind: Kind,
     pub(super) slot: u32,
-    pub(super) deadline: Instant,
+    /// When it is killed whatever the server does.
+    pub(super) deadline: Option<Instant>,
+    /// Whether its programs are stopped, so that nobody has to look at them.
+    pub(super) asleep: bool,
     /// Whether it was told to die: once is enough.
     pub(super) killed: bool,
 }

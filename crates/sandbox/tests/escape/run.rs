@@ -39,7 +39,6 @@ pub(crate) fn limits(bounds: &Bounds) -> Limits {
         inodes: bounds.inodes.unwrap_or(2000),
         shm: 16 * MIB,
         open_files: 1024,
-        lifetime: Duration::from_secs(3600),
     }
 }
 
@@ -102,6 +101,7 @@ impl Running {
         let spec = Spec {
             mounts: mounts(),
             limits,
+            lifetime: Some(Duration::from_secs(3600)),
         };
         let sandbox = launcher.create(&spec).map_err(|error| error.to_string())?;
         match event(&sandbox) {

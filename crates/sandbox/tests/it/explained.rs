@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sandbox::{Denials, DeniedCall, Event, Explanation, How, Isolation};
 
-use crate::support::{Finished, Running, event, limits, mounts, python, run, run_in, secs};
+use crate::support::{Finished, Running, event, limits, python, run, run_in, secs};
 use crate::{Here, Test};
 
 pub(crate) const EVERYWHERE: &[Test] = &[
@@ -36,10 +36,7 @@ BPF, PTRACE, CLONE3, IOCTL = (280, 117, 435, 29) if ARM else (321, 101, 435, 16)
 
 /// A box that is explained.
 fn explained(here: &Here) -> (Running, Explanation) {
-    let spec = sandbox::Spec {
-        mounts: mounts(),
-        limits: limits(),
-    };
+    let spec = crate::support::spec(limits());
     let sandbox = here.launcher.create_explained(&spec).unwrap();
     let explanation = match event(&sandbox) {
         Ok(Event::Explained(explanation)) => explanation,

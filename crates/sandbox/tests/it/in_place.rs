@@ -260,10 +260,7 @@ fn shared(here: &Here) {
     let directory = here.launcher.shared_directory().unwrap();
     let file = directory.join("lent-in-a-test.txt");
     fs::write(&file, "lent").unwrap();
-    let mut spec = sandbox::Spec {
-        mounts: crate::support::mounts(),
-        limits: limits(),
-    };
+    let mut spec = crate::support::spec(limits());
     spec.mounts.push(sandbox::Mount::same(&file));
     let running = crate::support::ready_as(&here.launcher, &spec);
     let code = format!(
@@ -280,10 +277,7 @@ fn shared(here: &Here) {
 }
 
 fn elsewhere(here: &Here) {
-    let mut spec = sandbox::Spec {
-        mounts: crate::support::mounts(),
-        limits: limits(),
-    };
+    let mut spec = crate::support::spec(limits());
     for target in ["/lent", "/opt/lent/deeper"] {
         spec.mounts.push(sandbox::Mount {
             source: "/usr/lib".into(),

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use sandbox::{Event, File, How, Step};
 
-use crate::support::{command, event, limits, millis, python, ready, report, run, run_in, secs};
+use crate::support::{
+    command, event, limits, millis, python, ready, ready_as, report, run, run_in, secs, spec,
+};
 use crate::{Here, Test};
 
 /// Set in a process that is to be killed with live boxes.
@@ -109,7 +111,7 @@ fn missing(here: &Here) {
 fn missing_mount(here: &Here) {
     let spec = sandbox::Spec {
         mounts: vec![sandbox::Mount::same("/no/such/place")],
-        limits: limits(),
+        ..spec(limits())
     };
     let sandbox = here.launcher.create(&spec).unwrap();
     let error = event(&sandbox).unwrap_err();
@@ -280,15 +282,30 @@ fn reopen(here: &Here) {
 }
 
 fn lifetime(here: &Here) {
-    let short = sandbox::Limits {
-        lifetime: Duration::from_millis(700),
-        ..limits()
+    let short = |lifetime| sandbox::Spec {
+        lifetime,
+        ..spec(limits())
     };
-    let running = ready(&here.launcher, short);
-    running.sandbox.exec(&python("while True: pass")).unwrap();
-    let started = Instant::now();
-    assert!(matches!(report(&running.sandbox), sandbox::Report::Gone(_)));
-    assert!(started.elapsed() < secs(3));
+    let endless = python("while True: pass");
+    // Set at birth, and set later.
+    for (born_with, then) in [(Some(700), None), (None, Some(700)), (Some(100), Some(700))] {
+        let of = |millis: Option<u64>| millis.map(Duration::from_millis);
+        let running = ready_as(&here.launcher, &short(of(born_with)));
+        let started = Instant::now();
+        if then.is_some() {
+            running.sandbox.live_on(of(then)).unwrap();
+        }
+        running.sandbox.exec(&endless).unwrap();
+        assert!(matches!(report(&running.sandbox), sandbox::Report::Gone(_)));
+        let lived = started.elapsed();
+        assert!(lived > millis(500) && lived < secs(3), "{lived:?}");
+    }
+    // Taken back.
+    let running = ready_as(&here.launcher, &short(Some(Duration::from_millis(400))));
+    running.sandbox.live_on(None).unwrap();
+    std::thread::sleep(Duration::from_millis(600));
+    let done = run_in(&running, &command(&["/bin/echo", "still here"]), WALL);
+    assert_eq!(done.stdout, "still here\n");
 }
 
 /// Another launcher than the one that all tests share. Started while other
@@ -313,7 +330,7 @@ fn dead_warden(_: &Here) {
     assert!(settle(secs(2), || !launcher.is_alive()));
     let spec = sandbox::Spec {
         mounts: Vec::new(),
-        limits: limits(),
+        ..spec(limits())
     };
     assert_eq!(launcher.create(&spec).unwrap_err().step, Step::Warden);
     // What it left is swept by the next one.

@@ -12,6 +12,7 @@ mod in_place;
 mod lifecycle;
 mod limits;
 mod probe;
+mod side_by_side;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
@@ -67,6 +68,7 @@ fn main() {
         lifecycle::EVERYWHERE,
         limits::EVERYWHERE,
         probe::EVERYWHERE,
+        side_by_side::EVERYWHERE,
     ]
     .concat();
     tests.extend(match isolation {

@@ -34,7 +34,6 @@ pub(crate) fn limits() -> Limits {
         inodes: 2000,
         shm: 16 * MIB,
         open_files: 1024,
-        lifetime: Duration::from_secs(60),
     }
 }
 
@@ -94,11 +93,16 @@ pub(crate) fn python(code: &str) -> Command {
 
 /// Makes a box and waits until it takes a command.
 pub(crate) fn ready(launcher: &Launcher, limits: Limits) -> Running {
-    let spec = Spec {
+    ready_as(launcher, &spec(limits))
+}
+
+/// A box that sees the system's programs.
+pub(crate) fn spec(limits: Limits) -> Spec {
+    Spec {
         mounts: mounts(),
         limits,
-    };
-    ready_as(launcher, &spec)
+        lifetime: Some(Duration::from_secs(60)),
+    }
 }
 
 /// The same, of any kind.

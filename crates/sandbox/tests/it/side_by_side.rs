@@ -1,0 +1,290 @@
+//! Several programs in one box: their ends, channels, signals and stops.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use sandbox::{CHANNEL, Command, Event, Exit, File, How, Isolation, Step};
+
+use crate::support::{
+    MIB, Running, command, event, limits, millis, python, ready, report, run_in, secs, wait,
+};
+use crate::{Here, Test};
+
+pub(crate) const EVERYWHERE: &[Test] = &[
+    ("one_of_two_programs_goes_on_after_the_other", apart),
+    ("a_channel_reaches_its_program_alone", channel),
+    ("a_signal_reaches_a_program_and_its_children", signal),
+    ("stopped_programs_do_nothing_until_they_go_on", stop),
+    (
+        "a_program_that_cannot_start_disturbs_no_other",
+        not_launched,
+    ),
+    ("standard_input_can_be_a_pipe", piped),
+    (
+        "files_are_written_beside_programs_and_through_no_link",
+        write,
+    ),
+    ("too_much_memory_ends_programs_and_not_the_box", memory),
+];
+
+fn named(name: &str, code: &str) -> Command {
+    let mut command = python(code);
+    command.argv[2] = name.as_bytes().to_vec();
+    command.files[0].path = name.as_bytes().to_vec();
+    command
+}
+
+/// A program that runs beside others.
+struct Launched {
+    number: u32,
+    stdout: BufReader<std::fs::File>,
+}
+
+impl Launched {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line
+    }
+}
+
+fn launch(running: &Running, number: u32, command: &Command) -> Launched {
+    running.sandbox.launch(number, command, None, None).unwrap();
+    launched(running, number)
+}
+
+fn launched(running: &Running, number: u32) -> Launched {
+    match event(&running.sandbox) {
+        Ok(Event::Launched {
+            program, stdout, ..
+        }) => {
+            assert_eq!(program, number);
+            Launched {
+                number,
+                stdout: BufReader::new(stdout.into()),
+            }
+        }
+        other => panic!("not launched: {other:?}"),
+    }
+}
+
+fn ended(running: &Running, number: u32) -> Exit {
+    match event(&running.sandbox) {
+        Ok(Event::Ended { program, exit }) => {
+            assert_eq!(program, number);
+            exit
+        }
+        other => panic!("not ended: {other:?}"),
+    }
+}
+
+fn apart(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let long = "import sys\nopen('shared', 'w').write('of both')\nprint('up')\nsys.stdin.read()";
+    let (theirs, mut ours) = std::io::pipe().unwrap();
+    let stdin = theirs.as_fd();
+    let command = named("long.py", long);
+    running
+        .sandbox
+        .launch(1, &command, Some(stdin), None)
+        .unwrap();
+    let mut first = launched(&running, 1);
+    drop(theirs);
+    assert_eq!(first.line(), "up\n");
+    let mut second = launch(&running, 2, &named("b.py", "print(open('shared').read())"));
+    assert_eq!(second.line(), "of both\n");
+    assert_eq!(ended(&running, 2).how, How::Exited(0));
+    // A program that ran alone would have ended it.
+    ours.write_all(b"x").unwrap();
+    drop(ours);
+    assert_eq!(ended(&running, 1).how, How::Exited(0));
+    // And one can still have the box to itself.
+    let done = run_in(&running, &python("print(open('shared').read())"), secs(20));
+    assert_eq!(done.stdout, "of both\n");
+}
+
+fn channel(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let code = format!(
+        "import os\nkept = []\nfor fd in range(1024):\n  try: os.fstat(fd); kept.append(fd)\n  except OSError: pass\nprint(kept)\nos.write({CHANNEL}, os.read({CHANNEL}, 100).upper())"
+    );
+    let channel = Some(theirs.as_fd());
+    running
+        .sandbox
+        .launch(7, &python(&code), None, channel)
+        .unwrap();
+    let mut program = launched(&running, 7);
+    drop(theirs);
+    assert_eq!(program.line(), format!("[0, 1, 2, {CHANNEL}]\n"));
+    (&ours).write_all(b"cell").unwrap();
+    let mut answer = String::new();
+    (&ours).read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "CELL");
+    assert_eq!(ended(&running, 7).how, How::Exited(0));
+    // The next one has none.
+    let mut other = launch(&running, 8, &python(&code));
+    assert_eq!(other.line(), "[0, 1, 2]\n");
+    assert_eq!(ended(&running, 8).how, How::Exited(1));
+}
+
+fn signal(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let code = "import os, subprocess, time\nchild = subprocess.Popen(['/bin/sleep', '60'])\nprint('up')\ntry:\n  while True: time.sleep(60)\nexcept KeyboardInterrupt:\n  print(child.wait())";
+    let mut first = launch(&running, 1, &named("a.py", code));
+    let mut second = launch(&running, 2, &named("b.py", code));
+    assert_eq!(
+        (first.line(), second.line()),
+        ("up\n".into(), "up\n".into())
+    );
+    running.sandbox.signal(1, 2).unwrap();
+    assert_eq!(first.line(), "-2\n");
+    assert_eq!(ended(&running, 1).how, How::Exited(0));
+    // Nobody has that number any more, or ever had.
+    for number in [1, 99] {
+        running.sandbox.signal(number, 9).unwrap();
+    }
+    running.sandbox.signal(second.number, 9).unwrap();
+    assert_eq!(ended(&running, 2).how, How::Signalled(9));
+    assert_eq!(second.line(), "");
+}
+
+fn stop(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let code = "import os, time\nos.fork()\nwhile True:\n  print('.')\n  time.sleep(0.005)";
+    let program = launch(&running, 1, &python(code));
+    let mut stdout: OwnedFd = program.stdout.into_inner().into();
+    for _ in 0..2 {
+        assert!(wait(&stdout, secs(5)), "it prints");
+        running.sandbox.stop().unwrap();
+        assert!(matches!(event(&running.sandbox), Ok(Event::Stopped)));
+        stdout = drained(stdout);
+        assert!(
+            !wait(&stdout, millis(200)),
+            "it goes on though it is stopped"
+        );
+        running.sandbox.go_on().unwrap();
+    }
+    assert!(wait(&stdout, secs(5)), "it prints again");
+    running.sandbox.stop().unwrap();
+    assert!(matches!(event(&running.sandbox), Ok(Event::Stopped)));
+    // What is stopped can still be killed.
+    running.sandbox.kill().unwrap();
+    assert!(matches!(report(&running.sandbox), sandbox::Report::Gone(_)));
+}
+
+/// Takes all that is in a pipe now.
+fn drained(pipe: OwnedFd) -> OwnedFd {
+    let mut pipe = std::fs::File::from(pipe);
+    let mut buffer = [0; 65536];
+    while wait(&pipe, Duration::ZERO) {
+        assert!(pipe.read(&mut buffer).unwrap() > 0, "it ended");
+    }
+    pipe.into()
+}
+
+fn not_launched(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let mut first = launch(&running, 1, &named("a.py", "print(input())"));
+    let missing = command(&["/usr/bin/no-such-program"]);
+    running.sandbox.launch(2, &missing, None, None).unwrap();
+    let mut seen = (false, false);
+    while seen != (true, true) {
+        match event(&running.sandbox) {
+            Ok(Event::NotLaunched { program, error }) => {
+                assert_eq!((program, error.step), (2, Step::Exec));
+                assert!(error.detail.contains("no-such-program"), "{error}");
+                seen.0 = true;
+            }
+            // It had nothing to read.
+            Ok(Event::Ended { program: 1, exit }) => {
+                assert_eq!(exit.how, How::Exited(1));
+                seen.1 = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(first.line(), "");
+}
+
+fn piped(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let (theirs, mut ours) = std::io::pipe().unwrap();
+    let cat = command(&["/bin/cat"]);
+    running
+        .sandbox
+        .launch(1, &cat, Some(theirs.as_fd()), None)
+        .unwrap();
+    let mut program = launched(&running, 1);
+    drop(theirs);
+    for line in ["one\n", "two\n"] {
+        ours.write_all(line.as_bytes()).unwrap();
+        assert_eq!(program.line(), line);
+    }
+    drop(ours);
+    assert_eq!(ended(&running, 1).how, How::Exited(0));
+}
+
+fn write(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let code = "import os, sys\nos.symlink('/tmp', 'out')\nos.symlink('/tmp/f', 'f')\nos.mkfifo('pipe')\nprint('ready')\nsys.stdin.readline()\nprint(sorted(os.listdir('.')), os.listdir('/tmp') if os.getcwd() == '/workspace' else [], open('d/g').read())";
+    let (theirs, mut ours) = std::io::pipe().unwrap();
+    running
+        .sandbox
+        .launch(1, &python(code), Some(theirs.as_fd()), None)
+        .unwrap();
+    let mut program = launched(&running, 1);
+    assert_eq!(program.line(), "ready\n");
+    let check = |path: &str, written: bool| {
+        let file = File {
+            path: path.as_bytes().to_vec(),
+            content: b"content".to_vec(),
+        };
+        running.sandbox.write(vec![file]).unwrap();
+        let event = event(&running.sandbox);
+        assert_eq!(
+            matches!(event, Ok(Event::Written)),
+            written,
+            "{path}: {event:?}"
+        );
+    };
+    check("d/g", true);
+    for path in ["out/x", "f", "pipe", "../x", "/tmp/x", "d/../../x", "d"] {
+        check(path, false);
+    }
+    ours.write_all(b"\n").unwrap();
+    assert_eq!(
+        program.line(),
+        "['d', 'f', 'main.py', 'out', 'pipe'] [] content\n"
+    );
+}
+
+fn memory(here: &Here) {
+    let running = ready(
+        &here.launcher,
+        sandbox::Limits {
+            memory: 96 * MIB,
+            ..limits()
+        },
+    );
+    let mut program = launch(
+        &running,
+        1,
+        &python("print('up')\nkept = []\nwhile True: kept.append(bytearray(1 << 20))"),
+    );
+    assert_eq!(program.line(), "up\n");
+    let exit = ended(&running, 1);
+    running.sandbox.measure().unwrap();
+    let (sandbox::Report::Usage(usage) | sandbox::Report::Gone(usage)) = report(&running.sandbox);
+    // Where nothing counts, the limit of one process may be met first.
+    let told = match here.isolation {
+        Isolation::Full => exit.how == How::Signalled(9) && usage.oom_kills > 0,
+        _ => exit.over_memory || usage.oom_kills > 0 || exit.how == How::Exited(1),
+    };
+    assert!(told, "{exit:?} {usage:?}");
+    let mut next = launch(&running, 2, &named("next.py", "print('still here')"));
+    assert_eq!(next.line(), "still here\n");
+    assert_eq!(ended(&running, 2).how, How::Exited(0));
+}
