@@ -3,9 +3,12 @@
 # workspace. Run by sitecustomize.py when a backend of matplotlib is looked for,
 # since no program that plots comes by without one. Must never keep a program from
 # plotting: where matplotlib is not as expected, all stays as it is.
+#
+# In a session kernel.py runs it, and takes the figures itself: those that a cell shows
+# or leaves open, saved or not.
 
 
-def figures(workspace):
+def figures(workspace, take=None):
     import atexit
     import os
     import sys
@@ -32,7 +35,11 @@ def figures(workspace):
         return save(self, *args, **kwargs)
 
     def give(figure):
-        if figure in saved or not (figure.axes or figure.texts or figure.images):
+        if not (figure.axes or figure.texts or figure.images):
+            return
+        if take is not None:
+            return take(figure, save)
+        if figure in saved:
             return
         number = len(given) + 1
         if number > MOST:
@@ -44,6 +51,9 @@ def figures(workspace):
         save(figure, os.path.join(workspace, "figure-%d.png" % number), format="png")
 
     def show(*args, **kwargs):
+        if take is not None:
+            shown[:] = [manager.canvas.figure for manager in helpers.Gcf.get_all_fig_managers()]
+            return rest()
         for manager in helpers.Gcf.get_all_fig_managers():
             give(manager.canvas.figure)
             shown[:] = [manager.canvas.figure]
@@ -51,7 +61,11 @@ def figures(workspace):
         helpers.Gcf.destroy_all()
 
     def rest():
-        for manager in helpers.Gcf.get_all_fig_managers():
+        managers = helpers.Gcf.get_all_fig_managers()
+        if take is not None:
+            # Before they are drawn: one that can't be would come again with each cell.
+            helpers.Gcf.destroy_all()
+        for manager in managers:
             give(manager.canvas.figure)
 
     def warn_once(module):
@@ -75,6 +89,8 @@ def figures(workspace):
     figure_class.savefig = savefig
     pyplot.show = show
     warn_once(sys.modules.get("matplotlib._text_helpers"))
+    if take is not None:
+        return rest
     # Before those of matplotlib and the program: the last that comes is run first.
     atexit.register(rest)
     return True

@@ -243,6 +243,12 @@ def boot():
         lines()
     if sys.argv[:1] == ["/proc/self/fd/%d" % FD]:
         begin()
+    elif sys.argv[:1] == [os.path.join(os.path.dirname(__file__), "kernel.py")]:
+        # The interpreter of a session, which does the rest itself.
+        packages = os.environ.get("PYTHONUSERBASE", "/nowhere")
+        warm(packages)
+        lend(packages)
+        leave()
     else:
         # An interpreter that a program started: only its lines are to be whole.
         leave()

@@ -8,14 +8,14 @@ use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use crate::config::Bounds;
-use crate::job::{Draft, DraftFile, Invalid, Job};
+use crate::job::{Desk, Draft, DraftFile, Invalid, Job};
 use crate::quote::quote;
 use crate::runtime::manifest::is_environment_name;
 use crate::runtime::{Manifest, Registry};
 
 const MIB: u64 = 1024 * 1024;
 /// The shortest wall time that may be asked for.
-const WALL_TIME_MIN: Duration = Duration::from_secs(1);
+pub(crate) const WALL_TIME_MIN: Duration = Duration::from_secs(1);
 /// The least memory that may be asked for, in bytes; no interpreter starts with less.
 const MEMORY_MIN: u64 = 16 * MIB;
 /// Files and folders of a workspace that are there before any input: its root,
@@ -32,7 +32,7 @@ pub(crate) fn accept(draft: Draft, bounds: &Bounds, registry: &Registry) -> Resu
     stdin(&draft.stdin, bounds)?;
     arguments(&draft.args, bounds)?;
     environment(&draft.env, bounds)?;
-    files(&draft.files, manifest, bounds)?;
+    files(&draft.files, &manifest.reserved, bounds)?;
     fits(&draft, bounds)?;
     Ok(Job {
         id: uuid::Uuid::now_v7().to_string(),
@@ -43,12 +43,64 @@ pub(crate) fn accept(draft: Draft, bounds: &Bounds, registry: &Registry) -> Resu
             .processes
             .or(manifest.processes)
             .unwrap_or(Bounds::PROCESSES),
-        queue_wait: draft
-            .queue_wait
-            .map_or(bounds.queue_wait, |wait| wait.min(bounds.queue_wait)),
+        queue_wait: queue_wait(&draft, bounds),
         started: SystemTime::now(),
+        cell: None,
         draft,
     })
+}
+
+/// Checks a draft that is to run as a cell of a session, but for the session.
+///
+/// # Errors
+/// [`Invalid`] for the first field that is wrong.
+pub(crate) fn cell(draft: &Draft, bounds: &Bounds) -> Result<(), Invalid> {
+    code(&draft.code, bounds)?;
+    stdin(&draft.stdin, bounds)?;
+    environment(&draft.env, bounds)?;
+    files(&draft.files, &[], bounds)?;
+    let of_runs = [
+        ("args", !draft.args.is_empty()),
+        ("memory_mb", draft.memory.is_some()),
+        ("explain", draft.explain),
+    ];
+    if let Some((field, _)) = of_runs.into_iter().find(|(_, given)| *given) {
+        return Err(invalid(
+            field,
+            "is for a run of its own, not for a cell of a session",
+            "Leave it out, or leave out session_id.",
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the job of a checked cell.
+///
+/// # Errors
+/// [`Invalid`] for a wall time that is none.
+pub(crate) fn cell_job(
+    draft: Draft,
+    language: String,
+    bounds: &Bounds,
+    desk: Desk,
+) -> Result<Job, Invalid> {
+    Ok(Job {
+        id: uuid::Uuid::now_v7().to_string(),
+        language,
+        wall_time: wall_time(draft.wall_time, bounds)?,
+        memory: bounds.memory,
+        processes: Bounds::PROCESSES,
+        queue_wait: queue_wait(&draft, bounds),
+        started: SystemTime::now(),
+        cell: Some(desk),
+        draft,
+    })
+}
+
+/// How long a draft may wait for a place.
+fn queue_wait(draft: &Draft, bounds: &Bounds) -> Duration {
+    let asked = draft.queue_wait;
+    asked.map_or(bounds.queue_wait, |wait| wait.min(bounds.queue_wait))
 }
 
 fn invalid(
@@ -170,7 +222,7 @@ fn arguments(args: &[String], bounds: &Bounds) -> Result<(), Invalid> {
     )
 }
 
-fn environment(env: &[(String, String)], bounds: &Bounds) -> Result<(), Invalid> {
+pub(crate) fn environment(env: &[(String, String)], bounds: &Bounds) -> Result<(), Invalid> {
     at_most(
         "env",
         env.len(),
@@ -226,7 +278,7 @@ fn environment(env: &[(String, String)], bounds: &Bounds) -> Result<(), Invalid>
     )
 }
 
-fn files(files: &[DraftFile], manifest: &Manifest, bounds: &Bounds) -> Result<(), Invalid> {
+fn files(files: &[DraftFile], reserved: &[String], bounds: &Bounds) -> Result<(), Invalid> {
     at_most(
         "files",
         files.len(),
@@ -241,12 +293,12 @@ fn files(files: &[DraftFile], manifest: &Manifest, bounds: &Bounds) -> Result<()
         |bytes| format!("are {bytes} bytes in all"),
         "Send less data.",
     )?;
-    let mut taken: BTreeSet<&str> = manifest.reserved.iter().map(String::as_str).collect();
+    let mut taken: BTreeSet<&str> = reserved.iter().map(String::as_str).collect();
     let mut directories = BTreeSet::new();
     for (number, DraftFile { path, .. }) in files.iter().enumerate() {
         let field = || format!("files[{number}].path");
         check_path(path).map_err(|(problem, cure)| invalid(field(), problem, cure))?;
-        if manifest.reserved.contains(path) {
+        if reserved.contains(path) {
             return Err(invalid(
                 field(),
                 format!("\"{path}\" is the name of the program's own file"),
@@ -386,7 +438,7 @@ fn wall_time(asked: Option<Duration>, bounds: &Bounds) -> Result<Duration, Inval
     Ok(wall_time)
 }
 
-fn memory(asked: Option<u64>, bounds: &Bounds) -> Result<u64, Invalid> {
+pub(crate) fn memory(asked: Option<u64>, bounds: &Bounds) -> Result<u64, Invalid> {
     let memory = asked.unwrap_or(bounds.memory);
     if memory < MEMORY_MIN.min(bounds.memory_max) || memory > bounds.memory_max {
         return Err(invalid(

@@ -22,6 +22,7 @@ use crate::config::Bounds;
 use crate::error::Error;
 use crate::outcome::Isolation;
 use crate::runtime::PackageSet;
+use crate::session::Seat;
 use crate::workspace::{self, Collected};
 
 /// How long the sandbox may take over any one step of its own. Long, because a
@@ -57,6 +58,8 @@ pub(crate) struct Kept {
     pub(crate) _permit: Option<Permit>,
     /// Its part in the count that a drain waits for.
     pub(crate) _call: TaskTrackerToken,
+    /// The seat of the session that it was made for.
+    pub(crate) _seat: Option<Seat>,
     /// The package sets that it sees.
     pub(crate) _packages: Vec<Arc<PackageSet>>,
 }
@@ -139,6 +142,14 @@ impl LiveBox {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The workspace, opened before anything ran.
+    pub(crate) fn workspace(&self) -> Result<&OwnedFd, Error> {
+        let directories = self.directories.as_ref();
+        directories
+            .map(|(workspace, _)| workspace)
+            .ok_or_else(|| unexpected("open the workspace"))
     }
 
     /// What the box keeps, for who goes on with it in another thread.
@@ -290,4 +301,9 @@ pub(crate) fn broken(step: &'static str, error: tokio::task::JoinError) -> Error
         step,
         source: io::Error::other(error),
     }
+}
+
+/// Makes an error of our own out of the system's, which failed at `step`.
+pub(crate) fn broken_io(step: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Io { step, source }
 }

@@ -77,6 +77,16 @@ impl Capture {
         }
     }
 
+    /// Keeps bytes that were read elsewhere.
+    pub(crate) fn keep(&self, bytes: &[u8]) {
+        self.lock().push(bytes);
+    }
+
+    /// Returns how many bytes there were until now, kept or not.
+    pub(crate) fn total(&self) -> u64 {
+        self.lock().total
+    }
+
     /// What has been kept until now; the capture is empty afterwards.
     pub(crate) fn finish(&self) -> Output {
         self.lock().take()

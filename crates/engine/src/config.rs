@@ -88,6 +88,16 @@ pub struct Bounds {
     pub file_out_bytes: u64,
     /// All files given back together, in bytes: they are held in memory.
     pub files_out_bytes: u64,
+    /// Sessions in all.
+    pub sessions: usize,
+    /// Sessions of one owner.
+    pub sessions_each: usize,
+    /// How long a session may be idle before it is paused, when its caller says nothing.
+    pub session_idle: Duration,
+    /// How long a session may live, and the longest that a caller may ask for.
+    pub session_ttl: Duration,
+    /// Size of a session's workspace and `/tmp` together, in bytes.
+    pub session_workspace: u64,
     /// How long the files of a run may be looked for and read; the rest is left out.
     pub collect_time: Duration,
 }
@@ -112,6 +122,16 @@ impl Bounds {
     /// The most runs at once: half of the sandbox's 1024 slots, so that there
     /// is always one while dead boxes are taken apart.
     pub const CONCURRENCY_MAX: usize = 512;
+    /// Contexts of a session.
+    pub const CONTEXTS: usize = 4;
+    /// Cells that may wait for one context.
+    pub const CELLS_WAITING: usize = 16;
+    /// Results of one cell.
+    pub const RESULTS: usize = 100;
+    /// Results of one cell together, in bytes: they are held in memory.
+    pub const RESULTS_BYTES: usize = 16 * 1024 * 1024;
+    /// How long a session may be idle before it ends, paused or not.
+    pub const SESSION_IDLE_END: Duration = Duration::from_secs(3600);
     /// The most that input files may be together, in bytes: with the program
     /// text they must fit into one command of the sandbox (256 MiB).
     pub const FILES_IN_BYTES_MAX: u64 = 128 * MIB;
@@ -163,6 +183,11 @@ impl Default for Bounds {
             files_out: 20,
             file_out_bytes: 10 * MIB,
             files_out_bytes: 32 * MIB,
+            sessions: 64,
+            sessions_each: 16,
+            session_idle: Duration::from_secs(600),
+            session_ttl: Duration::from_secs(24 * 3600),
+            session_workspace: 1024 * MIB,
             collect_time: Duration::from_secs(2),
         }
     }

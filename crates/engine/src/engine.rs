@@ -1,5 +1,7 @@
 //! The engine and its one door. Knows nothing of HTTP.
 
+mod sessions;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +19,16 @@ use crate::config::{Bounds, Config};
 use crate::error::{Error, StartError};
 use crate::events::Sink;
 use crate::executor::{self, Followers};
-use crate::job::{Draft, Invalid, Job};
+use crate::job::{Draft, Job};
 use crate::metrics::Metrics;
 use crate::outcome::{Isolation, Outcome, Status};
+use crate::owner::Owner;
 use crate::plan::{Plan, plan};
 use crate::runtime::kit::{PackageKit, Stage};
 use crate::runtime::packages::Package;
 use crate::runtime::{PackageSet, Places, Provider, Registry, Runtime};
+use crate::session::{SessionCall, SessionState, Sessions};
+use sessions::Answer;
 
 /// How long killed runs may take to be gone when the server drains.
 const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -33,6 +38,8 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 pub enum Call {
     /// Run a job from start to end.
     Execute(Box<Job>),
+    /// Do something about the sessions of an owner.
+    Session(Owner, SessionCall),
 }
 
 /// The answer to a [`Call`], variant by variant.
@@ -40,6 +47,12 @@ pub enum Call {
 pub enum Reply {
     /// To [`Call::Execute`].
     Outcome(Box<Outcome>),
+    /// To a [`Call::Session`] on one session, which lives on.
+    Session(Box<SessionState>),
+    /// To [`SessionCall::List`].
+    Sessions(Vec<SessionState>),
+    /// To [`SessionCall::End`].
+    Ended,
 }
 
 /// A language as the engine knows it.
@@ -105,6 +118,7 @@ pub(crate) struct Inner {
     support: Support,
     boxes: Boxes,
     admission: Admission,
+    sessions: Arc<Sessions>,
     metrics: Metrics,
     /// Counts the calls in progress.
     calls: TaskTracker,
@@ -135,6 +149,7 @@ impl Engine {
         Ok(Self {
             inner: Arc::new(Inner {
                 admission: Admission::new(&config.bounds),
+                sessions: Arc::new(Sessions::new()),
                 metrics: Metrics::new(),
                 boxes: Boxes {
                     launcher,
@@ -152,9 +167,17 @@ impl Engine {
     /// Checks a draft against the bounds and the known languages.
     ///
     /// # Errors
-    /// [`Invalid`] names the field and the cure.
-    pub fn accept(&self, draft: Draft) -> Result<Job, Invalid> {
-        accept(draft, &self.inner.boxes.bounds, &self.inner.registry)
+    /// [`Error::Invalid`] names the field and the cure; for a cell also
+    /// [`Error::NoSession`] and [`Error::NoContext`].
+    pub fn accept(&self, draft: Draft) -> Result<Job, Error> {
+        match draft.session.clone() {
+            Some(place) => self.inner.accept_cell(draft, &place),
+            None => Ok(accept(
+                draft,
+                &self.inner.boxes.bounds,
+                &self.inner.registry,
+            )?),
+        }
     }
 
     /// Answers a call. Dropping the future cancels the call and kills its run.
@@ -180,10 +203,21 @@ impl Engine {
             Call::Execute(job) => {
                 // At this level it is there as long as anything is logged at all.
                 let span = tracing::error_span!("run", run_id = job.id());
+                let desk = job.cell.clone();
                 let packages = self.inner.packages(&job);
                 let runtime = self.inner.registry.find(&job.language);
-                let running = self.inner.execute(*job, packages, sink);
-                let mut outcome = running.instrument(span).await?;
+                let mut outcome = match desk {
+                    Some(desk) => {
+                        self.inner
+                            .run_cell(*job, desk, sink)
+                            .instrument(span)
+                            .await?
+                    }
+                    None => {
+                        let running = self.inner.execute(*job, packages, sink);
+                        running.instrument(span).await?
+                    }
+                };
                 if outcome.status == Status::Error {
                     let stderr = &outcome.last().stderr.bytes;
                     let advice = runtime.and_then(|runtime| runtime.advice(stderr));
@@ -197,6 +231,11 @@ impl Engine {
                 outcome.warnings.extend(advice);
                 Ok(Reply::Outcome(Box::new(outcome)))
             }
+            Call::Session(owner, call) => Ok(match self.inner.on_sessions(&owner, call).await? {
+                Answer::One(state) => Reply::Session(Box::new(state)),
+                Answer::Many(states) => Reply::Sessions(states),
+                Answer::Done => Reply::Ended,
+            }),
         }
     }
 
@@ -263,10 +302,7 @@ impl Engine {
             memory: Some(self.inner.boxes.bounds.memory_max),
             ..Draft::default()
         };
-        let job = self.accept(draft).map_err(|invalid| Error::Io {
-            step: "check the packages",
-            source: std::io::Error::other(invalid),
-        })?;
+        let job = self.accept(draft)?;
         let _call = self.inner.calls.token();
         let staged = Arc::new(PackageSet::staged(&stage.directory));
         self.inner.execute(job, Some(staged), None).await
@@ -303,6 +339,12 @@ impl Engine {
         &self.inner.metrics
     }
 
+    /// Sessions that live now.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.inner.sessions.count()
+    }
+
     /// How busy the engine is now.
     #[must_use]
     pub fn load(&self) -> Load {
@@ -315,6 +357,7 @@ impl Engine {
     pub async fn drain(&self, grace: Duration) {
         let inner = &self.inner;
         inner.admission.close();
+        inner.sessions.close();
         inner.calls.close();
         if tokio::time::timeout(grace, inner.calls.wait())
             .await
@@ -323,6 +366,7 @@ impl Engine {
             return;
         }
         inner.kill.cancel();
+        inner.sessions.end_all();
         if tokio::time::timeout(KILL_GRACE, inner.calls.wait())
             .await
             .is_err()
@@ -380,6 +424,7 @@ impl Inner {
             let kept = Kept {
                 _permit: Some(self.admission.enter(&owner, patience).await?),
                 _call: self.calls.token(),
+                _seat: None,
                 _packages: packages.into_iter().collect(),
             };
             Ok((plan, kept))

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::job::Invalid;
+use crate::session::SessionEnd;
+
 /// Why the engine could not run a job.
 #[expect(
     clippy::error_impl_error,
@@ -35,6 +38,49 @@ pub enum Error {
         /// How to make it available.
         cure: String,
     },
+    /// There is no such session.
+    #[error("there is no session {id}: {}", end.reason())]
+    NoSession {
+        /// The id that was asked for.
+        id: String,
+        /// Why there is none.
+        end: SessionEnd,
+    },
+    /// There is no such context in the session.
+    #[error("the session has no context {name:?}")]
+    NoContext {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// There are as many sessions as there may be.
+    #[error("there are {limit} sessions already")]
+    TooManySessions {
+        /// How many there may be.
+        limit: usize,
+        /// Whether they are all of this owner.
+        own: bool,
+    },
+    /// As many cells wait for a context as may.
+    #[error("{waiting} cells wait for this context already")]
+    ContextBusy {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// A file can't be written into a session's workspace.
+    #[error("the workspace does not take {path:?}: {reason}")]
+    NotWritten {
+        /// The file's path, or what is known of it.
+        path: String,
+        /// Why.
+        reason: String,
+        /// Whether the workspace is full.
+        full: bool,
+    },
+    /// What was asked for is not to be had.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
     /// The sandbox could not be set up or broke down.
     #[error("the sandbox failed")]
     Sandbox(#[from] sandbox::Error),

@@ -10,6 +10,7 @@ use sandbox::{Command, File, Limits, Mount, Spec};
 use tokio_util::sync::CancellationToken;
 
 use crate::boxes::{Boxes, Kept, STEP_TIMEOUT};
+use crate::captures::Captures;
 use crate::config::Bounds;
 use crate::error::Error;
 use crate::events::{Sink, Started};
@@ -17,7 +18,6 @@ use crate::metrics::Measured;
 use crate::outcome::{Isolation, Outcome, StageOutcome, Status, Usage};
 use crate::pace::Pace;
 use crate::plan::{Plan, Stage};
-use ended::Captures;
 use stage::{Clock, Stages};
 
 /// Who follows a run while it goes on.
@@ -108,6 +108,7 @@ pub(crate) async fn run(
         warnings,
         denied_calls,
         started: plan.started,
+        cell: None,
     })
 }
 

@@ -17,6 +17,7 @@ use crate::job::{Draft, DraftFile, Invalid, Job};
 use crate::outcome::OutputFile;
 use crate::runtime::manifest::{Manifest, System, Version};
 use crate::runtime::{Places, Registry};
+use crate::session::frames::{self, Said};
 use crate::workspace::collect;
 
 /// A name and what it calls; its seeds are in `fuzz/seeds/<name>`.
@@ -28,7 +29,31 @@ pub const TARGETS: &[Target] = &[
     ("drafts", drafts),
     ("captures", crate::capture::fuzz::captures),
     ("collections", crate::workspace::fuzz::collections),
+    ("cells", cells),
 ];
+
+/// What a session's interpreter says, as a stream of frames.
+fn cells(bytes: &[u8]) {
+    let mut left = bytes;
+    while let Ok(Some((frame, length))) = frames::parse(left) {
+        assert!(
+            length > 0 && length <= left.len(),
+            "it is a part of what there was"
+        );
+        if let Said::Result(result) = &frame.said {
+            let bytes: usize = result.forms.iter().map(|form| form.content.len()).sum();
+            // What is no UTF-8 takes three times its bytes at most.
+            assert!(bytes <= 3 * length, "it holds no more than was sent");
+            assert!(
+                result
+                    .forms
+                    .iter()
+                    .all(|form| form.media_type.contains('/'))
+            );
+        }
+        left = &left[length..];
+    }
+}
 
 /// What every language shares, as shipped.
 const SYSTEM: &str = include_str!("../../../runtimes/system.toml");

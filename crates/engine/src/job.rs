@@ -4,9 +4,11 @@
 //! Only `Engine::accept` makes one from the other, so a `Job` never needs a
 //! second check.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::owner::Owner;
+use crate::session::{Context, InSession, Session};
 
 /// What a caller asks for, unchecked. `None` means the default.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +36,9 @@ pub struct Draft {
     pub queue_wait: Option<Duration>,
     /// Whether to tell which system calls were denied.
     pub explain: bool,
+    /// The session in which it is to run, as a cell of one of its interpreters;
+    /// `None` for a box of its own.
+    pub session: Option<InSession>,
 }
 
 /// A file of a [`Draft`], its path unchecked.
@@ -68,6 +73,14 @@ pub struct Job {
     pub(crate) processes: u32,
     pub(crate) queue_wait: Duration,
     pub(crate) started: SystemTime,
+    pub(crate) cell: Option<Desk>,
+}
+
+/// Where in a session a job runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Desk {
+    pub(crate) session: Arc<Session>,
+    pub(crate) context: Arc<Context>,
 }
 
 impl Job {

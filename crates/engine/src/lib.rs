@@ -10,6 +10,7 @@ mod accept;
 mod admission;
 mod boxes;
 mod capture;
+mod captures;
 mod config;
 pub mod data_dir;
 mod engine;
@@ -27,6 +28,7 @@ mod places;
 mod plan;
 mod quote;
 mod runtime;
+mod session;
 mod verdict;
 mod workspace;
 
@@ -38,7 +40,8 @@ pub use events::{Event, EventBounds, Events, Sink, Started, Stream, events};
 pub use job::{Draft, DraftFile, Invalid, Job};
 pub use metrics::{Metrics, SECONDS};
 pub use outcome::{
-    DeniedCall, Isolation, Outcome, Output, OutputFile, StageOutcome, Status, Usage,
+    CellOutcome, DeniedCall, Exception, Form, Isolation, Outcome, Output, OutputFile, RichResult,
+    StageOutcome, Status, Usage,
 };
 pub use owner::Owner;
 pub use places::{FairPlace, FairPlaces, NoPlace};
@@ -49,3 +52,6 @@ pub use runtime::kit::{InstallLock, PackageKit, Stage};
 pub use runtime::packages::Package;
 pub use runtime::registry::language_named;
 pub use sandbox::{Layer, Support};
+pub use session::{
+    Activity, ContextState, InSession, SessionCall, SessionDraft, SessionEnd, SessionState,
+};

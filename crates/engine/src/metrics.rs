@@ -156,7 +156,14 @@ impl Metrics {
             Error::Overloaded { .. } => REASONS[1],
             Error::Draining => REASONS[2],
             Error::Unavailable { .. } => REASONS[3],
+            Error::ContextBusy { .. } => REASONS[0],
             Error::Sandbox(_) | Error::Io { .. } => REASONS[4],
+            // The caller's to mend, and no sign of how the server does.
+            Error::NoSession { .. }
+            | Error::NoContext { .. }
+            | Error::TooManySessions { .. }
+            | Error::NotWritten { .. }
+            | Error::Invalid(_) => return,
         };
         self.refused.with_label_values(&[reason]).inc();
     }

@@ -25,11 +25,13 @@ pub enum Status {
     Signalled,
     /// The server shut down and stopped the run; exit code 137.
     Cancelled,
+    /// Its caller interrupted a cell of a session; exit code 130.
+    Interrupted,
 }
 
 impl Status {
     /// Every status, for schemas and documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Success,
         Self::Error,
         Self::Timeout,
@@ -37,6 +39,7 @@ impl Status {
         Self::ProcessLimit,
         Self::Signalled,
         Self::Cancelled,
+        Self::Interrupted,
     ];
 
     /// The word used on the wire and in logs.
@@ -50,6 +53,7 @@ impl Status {
             Self::ProcessLimit => "process_limit",
             Self::Signalled => "signalled",
             Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
         }
     }
 }
@@ -107,6 +111,54 @@ pub struct StageOutcome {
     pub usage: Usage,
 }
 
+/// A value or a picture that code showed, in each form that there is of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RichResult {
+    /// Whether it is the value of a cell's last expression.
+    pub is_value: bool,
+    /// The forms, each media type once.
+    pub forms: Vec<Form>,
+}
+
+/// One form of a [`RichResult`]: a program's word, whatever it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    /// Media type, such as `image/png`: one of a fixed list.
+    pub media_type: &'static str,
+    /// Whether the content is text, and not Base64.
+    pub is_text: bool,
+    /// The content.
+    pub content: String,
+}
+
+/// The error that ended a cell, as its interpreter tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exception {
+    /// Name of its type, such as `ValueError`.
+    pub name: String,
+    /// Its own words.
+    pub message: String,
+    /// How it came about, as the interpreter prints it.
+    pub traceback: String,
+}
+
+/// What is known of a run because it was a cell of a session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CellOutcome {
+    /// The session's id.
+    pub session: String,
+    /// Name of the context.
+    pub context: String,
+    /// Which cell of its context it was, from 1.
+    pub number: u64,
+    /// What the cell showed, in order.
+    pub results: Vec<RichResult>,
+    /// The error that ended it.
+    pub exception: Option<Exception>,
+    /// What was written between the cell before and this one.
+    pub late: [Output; 2],
+}
+
 /// What became of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -132,6 +184,8 @@ pub struct Outcome {
     pub denied_calls: Option<Vec<DeniedCall>>,
     /// When the job was accepted.
     pub started: SystemTime,
+    /// What there is besides of a cell of a session.
+    pub cell: Option<CellOutcome>,
 }
 
 impl Outcome {

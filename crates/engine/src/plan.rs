@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use sandbox::CHANNEL;
+
 use crate::config::Bounds;
 use crate::job::Job;
 use crate::runtime::manifest::Packages;
@@ -80,25 +82,9 @@ pub(crate) fn plan(
     bounds: &Bounds,
 ) -> Plan {
     let manifest = &runtime.manifest;
-    let lent = packages.and_then(|set| Some((set, manifest.packages.as_ref()?)));
-    let words = Words {
-        interpreter: interpreter.path.to_string_lossy().into_owned(),
-        bin: interpreter
-            .path
-            .parent()
-            .unwrap_or(&interpreter.path)
-            .to_string_lossy()
-            .into_owned(),
-        support: runtime.support_seen().to_string_lossy().into_owned(),
-        packages: lent.map_or_else(String::new, |(set, recipe)| {
-            runtime
-                .seen(&set.tree(), &recipe.at)
-                .to_string_lossy()
-                .into_owned()
-        }),
-        source: manifest.source.clone(),
-        args: job.draft.args,
-    };
+    let lent = lent(runtime, packages);
+    let mut words = Words::of(runtime, interpreter, lent);
+    words.args = job.draft.args;
     let recipe = lent.map(|(_, recipe)| recipe);
     let env = environment(manifest, recipe, interpreter, &words, job.draft.env);
 
@@ -133,10 +119,7 @@ pub(crate) fn plan(
         version: interpreter.version.clone(),
         mounts: interpreter.mounts.clone(),
         links: interpreter.links.clone(),
-        support: (
-            runtime.support.clone(),
-            runtime.manifest.support_dir().into(),
-        ),
+        support: (runtime.support.clone(), manifest.support_dir().into()),
         packages: lent.map(|(set, recipe)| (set.tree(), recipe.at.clone().into())),
         files: std::iter::once(source).chain(inputs).collect(),
         ignored: manifest.ignored.clone(),
@@ -144,6 +127,57 @@ pub(crate) fn plan(
         wall_time: job.wall_time,
         explain: job.draft.explain,
     }
+}
+
+/// How the interpreter of a session's context is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KernelPlan {
+    /// The command; the first word is an absolute path in the box.
+    pub(crate) argv: Vec<String>,
+    /// The whole environment, sorted by name.
+    pub(crate) env: Vec<(String, String)>,
+}
+
+/// Plans the interpreter of a context, with variables of the session's; `None` for a
+/// language that has no sessions.
+pub(crate) fn kernel(
+    runtime: &Runtime,
+    interpreter: &Interpreter,
+    packages: Option<&PackageSet>,
+    given: Vec<(String, String)>,
+) -> Option<KernelPlan> {
+    let manifest = &runtime.manifest;
+    let lent = lent(runtime, packages);
+    let words = Words::of(runtime, interpreter, lent);
+    let recipe = lent.map(|(_, recipe)| recipe);
+    Some(KernelPlan {
+        argv: words.command(manifest.kernel.as_ref()?),
+        env: environment(manifest, recipe, interpreter, &words, given),
+    })
+}
+
+/// What a box that serves a language has to see of the host: each path, and where.
+pub(crate) fn seen(
+    runtime: &Runtime,
+    interpreter: &Interpreter,
+    packages: Option<&PackageSet>,
+) -> Vec<(PathBuf, PathBuf)> {
+    let links = interpreter.links.iter().map(|(link, _)| link);
+    let same = interpreter.mounts.iter().chain(links);
+    let same = same.map(|path| (path.clone(), path.clone()));
+    let support = runtime.manifest.support_dir().into();
+    let lent = lent(runtime, packages);
+    same.chain([(runtime.support.clone(), support)])
+        .chain(lent.map(|(set, recipe)| (set.tree(), recipe.at.clone().into())))
+        .collect()
+}
+
+/// A package set with the recipe that it was made by, where both are there.
+fn lent<'a>(
+    runtime: &'a Runtime,
+    packages: Option<&'a PackageSet>,
+) -> Option<(&'a PackageSet, &'a Packages)> {
+    Some((packages?, runtime.manifest.packages.as_ref()?))
 }
 
 /// Returns the whole environment of a job: the language's, the packages', the
@@ -188,6 +222,25 @@ struct Words {
 }
 
 impl Words {
+    fn of(
+        runtime: &Runtime,
+        interpreter: &Interpreter,
+        lent: Option<(&PackageSet, &Packages)>,
+    ) -> Self {
+        let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let path = &interpreter.path;
+        Self {
+            interpreter: text(path),
+            bin: text(path.parent().unwrap_or(path)),
+            support: text(&runtime.support_seen()),
+            packages: lent.map_or_else(String::new, |(set, recipe)| {
+                text(&runtime.seen(&set.tree(), &recipe.at))
+            }),
+            source: runtime.manifest.source.clone(),
+            args: Vec::new(),
+        }
+    }
+
     fn command(&self, template: &[String]) -> Vec<String> {
         let mut argv = Vec::new();
         for word in template {
@@ -208,6 +261,7 @@ impl Words {
             ("{support}", &self.support),
             ("{packages}", &self.packages),
             ("{source}", &self.source),
+            ("{channel}", &CHANNEL.to_string()),
         ];
         let mut filled = String::new();
         let mut rest = word;

@@ -13,6 +13,8 @@ pub(crate) struct End {
     pub(crate) timed_out: bool,
     /// The server is shutting down, and the kill was ours.
     pub(crate) cancelled: bool,
+    /// A caller interrupted it.
+    pub(crate) interrupted: bool,
     /// Processes of the box that were killed for want of memory.
     pub(crate) memory_kills: u64,
     /// Processes or threads that the box was refused.
@@ -36,6 +38,8 @@ pub(crate) struct Verdict {
 const TIMEOUT_CODE: i32 = 124;
 /// Exit code of a run that was killed for want of memory: 128 + SIGKILL.
 const MEMORY_CODE: i32 = 137;
+/// Exit code of a cell that was interrupted: 128 + SIGINT.
+const INTERRUPT_CODE: i32 = 130;
 
 /// Judges how a stage ended.
 ///
@@ -52,6 +56,8 @@ pub(crate) fn verdict(end: End) -> Verdict {
         (Status::Cancelled, code)
     } else if end.timed_out {
         (Status::Timeout, TIMEOUT_CODE)
+    } else if end.interrupted && !success {
+        (Status::Interrupted, INTERRUPT_CODE)
     } else if end.memory_kills > 0 && !success {
         (Status::MemoryLimit, MEMORY_CODE)
     } else if end.refused_processes > 0 && !success {
@@ -92,17 +98,18 @@ mod tests {
 
     use super::{End, verdict};
     use crate::outcome::Status::{
-        self, Cancelled, Error, MemoryLimit, ProcessLimit, Signalled, Success, Timeout,
+        self, Cancelled, Error, Interrupted, MemoryLimit, ProcessLimit, Signalled, Success, Timeout,
     };
 
-    /// Whether the kill was ours, and why.
-    const NO: [bool; 2] = [false, false];
-    const LATE: [bool; 2] = [true, false];
-    const GONE: [bool; 2] = [false, true];
+    /// Whether the end was our doing, and why: late, gone, interrupted.
+    const NO: [bool; 3] = [false, false, false];
+    const LATE: [bool; 3] = [true, false, false];
+    const GONE: [bool; 3] = [false, true, false];
+    const ASKED: [bool; 3] = [false, false, true];
 
     #[test]
     fn every_end_has_its_status() {
-        // exit, [late, gone], memory kills, refused processes => status, exit code, warned
+        // exit, why, memory kills, refused processes => status, exit code, warned
         check(Code(0), NO, 0, 0, Success, 0, false);
         check(Code(1), NO, 0, 0, Error, 1, false);
         check(Code(124), NO, 0, 0, Error, 124, false);
@@ -117,7 +124,12 @@ mod tests {
         check(Code(0), LATE, 0, 0, Timeout, 124, false);
         check(Signal(9), LATE, 1, 0, Timeout, 124, true);
         check(Signal(9), GONE, 0, 0, Cancelled, 137, false);
-        check(Signal(9), [true, true], 0, 0, Cancelled, 137, false);
+        check(Signal(9), [true, true, true], 0, 0, Cancelled, 137, false);
+
+        check(Code(1), ASKED, 0, 0, Interrupted, 130, false);
+        check(Signal(9), ASKED, 0, 0, Interrupted, 130, false);
+        check(Code(0), ASKED, 0, 0, Success, 0, false);
+        check(Code(1), [true, false, true], 0, 0, Timeout, 124, false);
 
         check(Signal(9), NO, 1, 0, MemoryLimit, 137, false);
         check(Code(1), NO, 1, 0, MemoryLimit, 137, false);
@@ -133,7 +145,7 @@ mod tests {
 
     fn check(
         how: How,
-        [timed_out, cancelled]: [bool; 2],
+        [timed_out, cancelled, interrupted]: [bool; 3],
         memory_kills: u64,
         refused_processes: u64,
         status: Status,
@@ -144,6 +156,7 @@ mod tests {
             how,
             timed_out,
             cancelled,
+            interrupted,
             memory_kills,
             refused_processes,
         };

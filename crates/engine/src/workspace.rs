@@ -23,8 +23,10 @@ use crate::config::Bounds;
 use crate::outcome::OutputFile;
 use crate::quote::quote;
 
+mod changes;
 mod left;
 
+pub(crate) use changes::{Seen, changed, note};
 pub(crate) use left::left;
 
 /// Warnings about single files; the rest are counted.

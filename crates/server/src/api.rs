@@ -13,6 +13,7 @@ mod json;
 mod language;
 mod packages;
 mod response;
+mod session;
 
 pub use error::{Code, Problem, ProblemDocument};
 pub(crate) use execute::unknown_warning;
@@ -23,4 +24,10 @@ pub use health::{Health, HealthStatus, LoadOut, whole_seconds};
 pub use json::parse_object;
 pub use language::{LanguageOut, Languages};
 pub use packages::{PackageOut, PackagesOut, PackagesPhase};
-pub use response::{ExecuteResponse, FileOut, INLINE_BYTES, Link, StageOut, UsageOut};
+pub use response::{
+    CellOut, ExceptionOut, ExecuteResponse, FileOut, INLINE_BYTES, Link, ResultOut, StageOut,
+    UsageOut,
+};
+pub use session::{
+    ContextOut, ContextRequest, SessionOrder, SessionOut, SessionRequest, Sessions, context_named,
+};

@@ -57,6 +57,7 @@ mod routes;
 mod schema;
 mod scrape;
 mod serve;
+mod sessions;
 mod state;
 mod stream;
 mod unread;

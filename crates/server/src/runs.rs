@@ -71,7 +71,7 @@ pub(crate) async fn prepare(app: &App, caller: &Caller, order: Order) -> Result<
         warnings.extend(deadline.fit(&mut draft, app.engine.bounds(), left));
     }
     Ok(Prepared {
-        job: app.engine.accept(draft)?,
+        job: app.engine.accept(draft).map_err(|error| failed(&error))?,
         fetched,
         warnings,
     })
@@ -126,8 +126,10 @@ async fn run(
             .map_err(|_| too_late(&deadline))?,
         None => answered.await,
     };
-    let Reply::Outcome(outcome) = replied.map_err(|error| failed(&error))?;
-    Ok(*outcome)
+    match replied.map_err(|error| failed(&error))? {
+        Reply::Outcome(outcome) => Ok(*outcome),
+        _ => Err(Problem::internal()),
+    }
 }
 
 impl ClientLimits {
@@ -144,7 +146,7 @@ impl ClientLimits {
 }
 
 /// Returns what the caller may know of a failure, and logs the rest.
-fn failed(error: &engine::Error) -> Problem {
+pub(crate) fn failed(error: &engine::Error) -> Problem {
     let problem = Problem::from(error);
     if problem.code == Code::Internal {
         tracing::error!(error = %chain(error), "failed to run a job");

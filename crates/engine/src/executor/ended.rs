@@ -1,86 +1,13 @@
 //! How a stage ended, put together from what init, the warden and the clock
 //! say. Pure but for the captures: never waits.
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use sandbox::How;
-use tokio::net::unix::pipe;
-use tokio::time::sleep;
 
-use crate::capture::{Capture, Tap};
-use crate::events::{Sink, Stream};
+use crate::captures::Captures;
 use crate::outcome::{StageOutcome, Usage};
-use crate::pace::Pace;
 use crate::verdict::{End, verdict};
-
-/// Both streams of a stage.
-#[derive(Debug, Clone)]
-pub(super) struct Captures {
-    stdout: Capture,
-    stderr: Capture,
-    sink: Option<Sink>,
-    pace: Pace,
-}
-
-impl Captures {
-    /// Keeps so many bytes of each stream, and tells them to the sink.
-    pub(super) fn new(limit: usize, sink: Option<Sink>, pace: Pace) -> Self {
-        if let Some(sink) = &sink {
-            sink.draining(false);
-        }
-        Self {
-            stdout: Capture::new(limit),
-            stderr: Capture::new(limit),
-            sink,
-            pace,
-        }
-    }
-
-    /// The program is dead: what its pipes still hold waits for no reader.
-    pub(super) fn drain(&self) {
-        if let Some(sink) = &self.sink {
-            sink.draining(true);
-        }
-    }
-
-    /// Reads both to their ends. A stream that fails keeps what it had.
-    pub(super) fn read(
-        &self,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
-    ) -> impl Future<Output = ()> + use<> {
-        let captures = self.clone();
-        async move {
-            let read = async |stream, capture: &Capture, fd| -> io::Result<()> {
-                let tap = Tap {
-                    stream,
-                    sink: captures.sink.clone(),
-                    pace: captures.pace.clone(),
-                };
-                let mut fd: OwnedFd = fd;
-                loop {
-                    let mut pipe = pipe::Receiver::from_owned_fd(fd)?;
-                    let Some(pause) = capture.read_from(&mut pipe, &tap).await? else {
-                        return Ok(());
-                    };
-                    // Not watched meanwhile: the kernel would wake us at each
-                    // single write, and with small ones that is all we did.
-                    fd = pipe.into_nonblocking_fd()?;
-                    sleep(pause).await;
-                }
-            };
-            let both = tokio::join!(
-                read(Stream::Stdout, &captures.stdout, stdout),
-                read(Stream::Stderr, &captures.stderr, stderr)
-            );
-            for error in [both.0, both.1].into_iter().filter_map(Result::err) {
-                tracing::warn!(%error, "failed to read a program's output");
-            }
-        }
-    }
-}
 
 /// Why a program did not get to its own end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +74,7 @@ impl Ended {
             how,
             timed_out: cut == Some(Cut::Late),
             cancelled: cut == Some(Cut::Cancelled),
+            interrupted: false,
             memory_kills,
             refused_processes: self.own.forks_refused,
         });
@@ -160,13 +88,14 @@ impl Ended {
             _ => None,
         };
         let warning = verdict.warning.or_else(|| said.map(str::to_owned));
+        let [stdout, stderr] = self.captures.finish();
         let outcome = StageOutcome {
             name,
             status: verdict.status,
             exit_code: verdict.exit_code,
             signal: verdict.signal,
-            stdout: self.captures.stdout.finish(),
-            stderr: self.captures.stderr.finish(),
+            stdout,
+            stderr,
             usage: self.usage(),
         };
         (outcome, warning)
@@ -190,7 +119,7 @@ impl Ended {
 }
 
 /// What was used between two accounts of one box. The peak is the box's.
-fn since(now: sandbox::Usage, before: sandbox::Usage) -> sandbox::Usage {
+pub(crate) fn since(now: sandbox::Usage, before: sandbox::Usage) -> sandbox::Usage {
     sandbox::Usage {
         cpu_time: now.cpu_time.saturating_sub(before.cpu_time),
         memory_peak: now.memory_peak,
@@ -205,7 +134,8 @@ mod tests {
 
     use sandbox::{Exit, How};
 
-    use super::{Captures, Cut, Ended, Last, since};
+    use super::{Cut, Ended, Last, since};
+    use crate::captures::Captures;
     use crate::outcome::Status;
     use crate::pace::Pace;
 

@@ -9,8 +9,9 @@ use sandbox::{Command, Event, Step};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::ended::{Captures, Cut, Ended, Last};
+use super::ended::{Cut, Ended, Last};
 use crate::boxes::{LiveBox, STEP_TIMEOUT, broken, late, unexpected};
+use crate::captures::Captures;
 use crate::error::Error;
 
 /// How long the pipes of dead processes are read on: they hold 64 KiB each.

@@ -56,6 +56,9 @@ pub(crate) struct Manifest {
     pub(crate) search_paths: BTreeMap<String, String>,
     /// The package set that it can have, if any.
     pub(crate) packages: Option<Packages>,
+    /// The command of the interpreter that serves a context of a session, where the
+    /// language has sessions.
+    pub(crate) kernel: Option<Vec<String>>,
     /// What is run, in order; never empty.
     pub(crate) stages: Vec<StageTemplate>,
 }
@@ -180,6 +183,7 @@ impl Manifest {
             environment,
             search_paths: file.search_paths,
             packages: file.packages.map(PackagesFile::checked).transpose()?,
+            kernel: file.kernel,
             stages: file
                 .stages
                 .into_iter()
@@ -276,6 +280,7 @@ struct RuntimeFile {
     #[serde(default)]
     search_paths: BTreeMap<String, String>,
     packages: Option<PackagesFile>,
+    kernel: Option<Vec<String>>,
     stages: Vec<StageFile>,
 }
 
@@ -349,6 +354,9 @@ impl RuntimeFile {
             return Err(format!(
                 "detect.environment: {name:?} is no variable's name"
             ));
+        }
+        if let Some(kernel) = &self.kernel {
+            check_words("kernel", kernel, &["interpreter", "support", "channel"])?;
         }
         if self.stages.is_empty() {
             return Err("stages: at least one is needed".to_owned());

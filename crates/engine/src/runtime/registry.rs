@@ -67,6 +67,11 @@ impl Runtime {
         self.seen(&self.support, &self.manifest.support_dir())
     }
 
+    /// Whether it is one version beside the preferred one of its language.
+    pub(crate) fn is_another_version(&self) -> bool {
+        self.version_of.is_some()
+    }
+
     /// The interpreter.
     ///
     /// # Errors
@@ -297,6 +302,11 @@ impl Registry {
     pub(crate) fn installer_advice(&self, output: &[u8]) -> Option<String> {
         let mut runtimes = self.runtimes.iter();
         runtimes.find_map(|runtime| runtime.installer_advice(output))
+    }
+
+    /// All languages, the default one first.
+    pub(crate) fn runtimes(&self) -> impl Iterator<Item = &Runtime> {
+        self.runtimes.iter()
     }
 
     /// By name or alias, in any case.

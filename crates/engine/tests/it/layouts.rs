@@ -228,7 +228,10 @@ impl Layouts {
         let Reply::Outcome(outcome) = engine
             .call(Call::Execute(Box::new(job)))
             .await
-            .map_err(|error| format!("{error:?}"))?;
+            .map_err(|error| format!("{error:?}"))?
+        else {
+            return Err("no outcome".to_owned());
+        };
         let printed = String::from_utf8_lossy(&outcome.last().stdout.bytes).into_owned();
         match printed == layout.prints.replace("{root}", &root) {
             true => Ok(()),

@@ -11,6 +11,7 @@ mod case;
 mod layouts;
 mod plain;
 mod scenario;
+mod session;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -101,7 +102,10 @@ fn main() {
     if arguments.list {
         // Naming the tests takes no engine.
         let names = cases.into_iter().map(|case| case.name);
-        let trials = names.chain([LAYOUTS, SCENARIOS].map(str::to_owned));
+        let sessions = session::TESTS.iter();
+        let trials = names
+            .chain(sessions.map(|(name, _)| format!("session/{name}")))
+            .chain([LAYOUTS, SCENARIOS].map(str::to_owned));
         let trials = trials.map(|name| Trial::test(name, || Ok(()))).collect();
         libtest_mimic::run(&arguments, trials).exit();
     }
@@ -138,6 +142,13 @@ fn main() {
         .filter(|case| case.is_for(rung))
         .map(|case| trial(case, engine.clone(), Arc::clone(&runtime)))
         .collect();
+    trials.extend(session::TESTS.iter().map(|(name, test)| {
+        let (engine, runtime) = (engine.clone(), Arc::clone(&runtime));
+        Trial::test(format!("session/{name}"), move || {
+            runtime.block_on(test(engine.clone()));
+            Ok(())
+        })
+    }));
     if let Some(layouts) = layouts {
         let runtime = Arc::clone(&runtime);
         trials.push(Trial::test(LAYOUTS, move || {
@@ -188,6 +199,7 @@ async fn run(engine: &Engine, case: &Case) -> Vec<String> {
     };
     let outcome = match engine.call(Call::Execute(Box::new(job))).await {
         Ok(Reply::Outcome(outcome)) => outcome,
+        Ok(other) => return vec![format!("no outcome: {other:?}")],
         Err(error) => return vec![error.to_string()],
     };
     let mut complaints = case.complaints(&outcome);

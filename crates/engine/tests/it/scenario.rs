@@ -49,8 +49,10 @@ fn accepted(engine: &Engine, draft: Draft) -> Result<Job, String> {
 }
 
 async fn execute(engine: &Engine, job: Job) -> Result<Outcome, Error> {
-    let Reply::Outcome(outcome) = engine.call(Call::Execute(Box::new(job))).await?;
-    Ok(*outcome)
+    match engine.call(Call::Execute(Box::new(job))).await? {
+        Reply::Outcome(outcome) => Ok(*outcome),
+        other => panic!("no outcome: {other:?}"),
+    }
 }
 
 async fn outcome(engine: &Engine, draft: Draft) -> Result<Outcome, String> {

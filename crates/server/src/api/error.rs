@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use engine::Invalid;
 pub use engine::quote;
+use engine::{Invalid, SessionEnd};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -38,6 +38,8 @@ pub enum Code {
     NotAcceptable,
     /// The client took too long to send its request.
     RequestTimeout,
+    /// What is there stands in the way.
+    Conflict,
     /// It was there, and is not any more.
     Gone,
     /// The request body is over the limit.
@@ -52,6 +54,8 @@ pub enum Code {
     Internal,
     /// We cannot now; later will do.
     Unavailable,
+    /// The session's workspace has no room.
+    WorkspaceFull,
 }
 
 /// A row of the table of problems.
@@ -108,10 +112,16 @@ const ROWS: [Row; Code::ALL.len()] = [
         doc: "The client took too long to send its request body.",
     },
     Row {
+        status: 409,
+        slug: "conflict",
+        title: "Conflict",
+        doc: "What is there already stands in the way: as many sessions as a token may have, or a folder where a file is to be. `detail` says what.",
+    },
+    Row {
         status: 410,
         slug: "gone",
         title: "Gone",
-        doc: "The file was here and is no longer kept. Run the program again to get it.",
+        doc: "The file or session was here and is no longer kept; `detail` says why. Run the program again, or make another session.",
     },
     Row {
         status: 413,
@@ -149,11 +159,17 @@ const ROWS: [Row; Code::ALL.len()] = [
         title: "Temporarily unavailable",
         doc: "The server is busy, shutting down, or lacks what the request needs; the Retry-After header says when to try again.",
     },
+    Row {
+        status: 507,
+        slug: "workspace-full",
+        title: "Workspace full",
+        doc: "The files do not fit into the session's workspace. Delete some of those that are there.",
+    },
 ];
 
 impl Code {
     /// Every code, in order of status.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -161,6 +177,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::RequestTimeout,
+        Self::Conflict,
         Self::Gone,
         Self::BodyTooLarge,
         Self::UnsupportedMediaType,
@@ -168,6 +185,7 @@ impl Code {
         Self::RateLimited,
         Self::Internal,
         Self::Unavailable,
+        Self::WorkspaceFull,
     ];
 
     fn row(self) -> Row {
@@ -328,8 +346,67 @@ impl From<&engine::Error> for Problem {
                 format!("{language} is not available on this server. {cure}"),
             )
             .retry_after(RETRY_UNAVAILABLE),
+            engine::Error::Invalid(invalid) => Self::from(invalid.clone()),
             engine::Error::Sandbox(_) | engine::Error::Io { .. } => Self::internal(),
+            of_session => session(of_session),
         }
+    }
+}
+
+/// Returns what is told of an error that has to do with a session.
+fn session(error: &engine::Error) -> Problem {
+    match error {
+        engine::Error::NoSession {
+            id,
+            end: SessionEnd::Unknown,
+        } => Problem::new(
+            Code::NotFound,
+            format!(
+                "There is no session \"{}\" of this token. GET /sessions lists those there are; POST /sessions makes one.",
+                quote(id)
+            ),
+        ),
+        engine::Error::NoSession { id, end } => Problem::new(
+            Code::Gone,
+            format!(
+                "The session \"{}\" is gone: {}. Its state and files are lost; POST /sessions makes another.",
+                quote(id),
+                end.reason()
+            ),
+        ),
+        engine::Error::NoContext { name, known } => Problem {
+            field: Some("context".to_owned()),
+            ..Problem::new(
+                Code::NotFound,
+                format!(
+                    "The session has no context \"{}\"{}. POST /sessions/{{id}}/contexts makes one.",
+                    quote(name),
+                    match known.is_empty() {
+                        true => String::new(),
+                        false => format!("; it has: {}", known.join(", ")),
+                    }
+                ),
+            )
+        },
+        engine::Error::TooManySessions { limit, own: true } => Problem::new(
+            Code::Conflict,
+            format!("This token has {limit} sessions already, as many as it may. DELETE one first."),
+        ),
+        engine::Error::TooManySessions { limit, own: false } => Problem::new(
+            Code::Unavailable,
+            format!("The server has {limit} sessions already, as many as it may. Try again later."),
+        )
+        .retry_after(RETRY_UNAVAILABLE),
+        engine::Error::ContextBusy { waiting } => Problem::new(
+            Code::Unavailable,
+            format!("{waiting} cells wait for this context already. Wait for them, interrupt the session, or use another context."),
+        )
+        .retry_after(RETRY),
+        engine::Error::NotWritten { path, reason, full } => Problem::new(
+            if *full { Code::WorkspaceFull } else { Code::Conflict },
+            format!("The session's workspace does not take \"{}\": {reason}.", quote(path)),
+        ),
+        _ => Problem::internal(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use engine::{Draft, DraftFile};
+use engine::{Draft, DraftFile, InSession};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -80,6 +80,10 @@ pub struct ExecuteRequest {
     /// Whether to name the system calls that the sandbox denied, in `denied_calls`; each of them takes longer then.
     #[schema(default = false)]
     pub explain: Option<bool>,
+    /// The session in which to run the code, as a cell that finds the state of those before; without one it gets a fresh sandbox.
+    pub session_id: Option<String>,
+    /// The session's interpreter; without one that of the language.
+    pub context: Option<String>,
 }
 
 /// A request as the server carries it out: the draft for the engine, and what
@@ -109,13 +113,17 @@ impl TryFrom<Map<String, Value>> for Order {
                 "timeout" => request.timeout = optional(value, timeout)?,
                 "stdin" => request.stdin = optional(value, |v| text("stdin", v))?,
                 "args" => request.args = optional(value, args)?,
-                "env" => request.env = optional(value, env)?,
+                "env" => request.env = optional(value, |value| env("env", value))?,
                 "files" => request.files = optional(value, files)?,
                 "openaiFileIdRefs" => {
                     file_refs = optional(value, super::file_ref::file_refs)?.unwrap_or_default();
                 }
                 "memory_mb" => request.memory_mb = optional(value, memory)?,
                 "explain" => request.explain = optional(value, explain)?,
+                "session_id" => {
+                    request.session_id = optional(value, |value| text("session_id", value))?;
+                }
+                "context" => request.context = optional(value, |value| text("context", value))?,
                 _ => unknown.push(name),
             }
         }
@@ -139,6 +147,17 @@ impl TryFrom<ExecuteRequest> for Draft {
 
     fn try_from(request: ExecuteRequest) -> Result<Self, Problem> {
         let files = request.files.unwrap_or_default().into_iter().enumerate();
+        let session = match (request.session_id, request.context) {
+            (Some(session), context) => Some(InSession { session, context }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err(Problem::field(
+                    "context",
+                    "is given without `session_id`",
+                    "Send the id of the session that has it.",
+                ));
+            }
+        };
         Ok(Self {
             owner: engine::Owner::default(),
             code: request.code,
@@ -150,24 +169,24 @@ impl TryFrom<ExecuteRequest> for Draft {
                 .map(|(at, file)| draft_file(at, file))
                 .collect::<Result<_, _>>()?,
             wall_time: request.timeout.map(wall_time).transpose()?,
-            memory: request
-                .memory_mb
-                .map(|mib| {
-                    mib.checked_mul(MIB)
-                        .ok_or_else(|| out_of_range("memory_mb", &mib.to_string(), MEMORY_CURE))
-                })
-                .transpose()?,
+            memory: request.memory_mb.map(memory_bytes).transpose()?,
             queue_wait: None,
             explain: request.explain.unwrap_or_default(),
+            session,
         })
     }
+}
+
+pub(super) fn memory_bytes(mib: u64) -> Result<u64, Problem> {
+    mib.checked_mul(MIB)
+        .ok_or_else(|| out_of_range("memory_mb", &mib.to_string(), MEMORY_CURE))
 }
 
 const MEMORY_CURE: &str = "Send a whole number of MiB, such as 512.";
 const TIMEOUT_CURE: &str = "Send a number of seconds, at least 1, such as 10.";
 
 /// `null` stands for the default, like a field that is not there.
-fn optional<T>(
+pub(super) fn optional<T>(
     value: Value,
     read: impl FnOnce(Value) -> Result<T, Problem>,
 ) -> Result<Option<T>, Problem> {
@@ -181,7 +200,7 @@ fn out_of_range(field: &str, sent: &str, cure: &str) -> Problem {
     Problem::field(field, &format!("is {}, out of range", quote(sent)), cure)
 }
 
-fn text(field: &str, value: Value) -> Result<String, Problem> {
+pub(super) fn text(field: &str, value: Value) -> Result<String, Problem> {
     match value {
         Value::String(text) => Ok(text),
         other => Err(wrong_type(field, &other, "Send a string.")),
@@ -199,7 +218,7 @@ fn code_text(value: Value) -> Result<String, Problem> {
     }
 }
 
-fn language(value: Value) -> Result<String, Problem> {
+pub(super) fn language(value: Value) -> Result<String, Problem> {
     match value {
         Value::String(name) => Ok(name),
         other => Err(wrong_type(
@@ -236,7 +255,7 @@ fn wall_time(seconds: f64) -> Result<Duration, Problem> {
     })
 }
 
-fn memory(value: Value) -> Result<u64, Problem> {
+pub(super) fn memory(value: Value) -> Result<u64, Problem> {
     // 512.0 is a whole number that some clients write with a point.
     let whole = value.as_u64().or_else(|| {
         value
@@ -267,17 +286,17 @@ fn args(value: Value) -> Result<Vec<String>, Problem> {
         .collect()
 }
 
-fn env(value: Value) -> Result<BTreeMap<String, String>, Problem> {
+pub(super) fn env(field: &str, value: Value) -> Result<BTreeMap<String, String>, Problem> {
     let Value::Object(members) = value else {
         return Err(wrong_type(
-            "env",
+            field,
             &value,
             "Send an object of strings, such as {\"NAME\": \"value\"}.",
         ));
     };
     members
         .into_iter()
-        .map(|(name, value)| text(&format!("env.{}", quote(&name)), value).map(|v| (name, v)))
+        .map(|(name, value)| text(&format!("{field}.{}", quote(&name)), value).map(|v| (name, v)))
         .collect()
 }
 

@@ -6,6 +6,8 @@
 //! survives a flood of output. Texts keep head and tail, file contents are
 //! whole or absent, since half a picture is of no use.
 
+use serde_json::Value;
+
 use super::response::{ExecuteResponse, FileOut};
 
 /// The least number of characters that [`fit`] can be asked for.
@@ -17,7 +19,10 @@ const WARNINGS_PART: usize = 8;
 /// Characters kept of each warning and of the version when room is very short.
 const SHORT: usize = 120;
 
-/// Denied calls kept when room is very short.
+/// Characters kept of a result's text when the whole is too long.
+const RESULT: usize = 2_000;
+
+/// Denied calls, and results, kept when room is very short.
 const FEW: usize = 8;
 
 /// Room for the warnings that fitting itself adds.
@@ -37,6 +42,7 @@ pub fn fit(mut response: ExecuteResponse, max_chars: usize) -> ExecuteResponse {
     response.truncated = true;
     cut_warnings(&mut response.warnings, max_chars / WARNINGS_PART);
     let room = max_chars - OWN_WARNINGS;
+    drop_results(&mut response);
     let fixed = document_chars(&strip(&response));
     let dropped = drop_contents(&mut response, room.saturating_sub(fixed));
     if dropped > 0 {
@@ -53,6 +59,29 @@ pub fn fit(mut response: ExecuteResponse, max_chars: usize) -> ExecuteResponse {
         shorten_lists(&mut response, max_chars);
     }
     response
+}
+
+/// Leaves of each result what a model reads, and little of that: a picture in Base64
+/// would leave no room for anything else.
+fn drop_results(response: &mut ExecuteResponse) {
+    let mut dropped = 0;
+    for result in &mut response.results {
+        let before = result.data.len();
+        result.data.retain(|form, _| form == "text/plain");
+        dropped += before - result.data.len();
+        for value in result.data.values_mut() {
+            if let Value::String(text) = value {
+                cut(text, RESULT);
+            }
+        }
+    }
+    let surplus = response.results.len().saturating_sub(FEW);
+    response.results.truncate(FEW);
+    if dropped + surplus > 0 {
+        response.warnings.push(format!(
+            "left out of the results for want of room: {dropped} forms such as pictures, and {surplus} whole results"
+        ));
+    }
 }
 
 /// Cuts the longest warnings until all together have at most `room` characters
@@ -214,6 +243,10 @@ fn shorten_lists(response: &mut ExecuteResponse, max_chars: usize) {
         }
         response.version = response.version.chars().take(SHORT).collect();
         response.stages.clear();
+        response.results.clear();
+        if let Some(cell) = &mut response.cell {
+            (cell.exception, cell.late_output, cell.late_error) = Default::default();
+        }
         if let Some(calls) = &mut response.denied_calls {
             let left_out = calls.len().saturating_sub(FEW);
             calls.truncate(FEW);

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use engine::{DeniedCall, Outcome, Output, OutputFile, StageOutcome, Usage};
+use engine::{
+    CellOutcome, DeniedCall, Outcome, Output, OutputFile, RichResult, StageOutcome, Usage,
+};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::execute::Encoding;
 use super::health::whole_seconds;
+use super::json::parse_object;
 use crate::media::{Media, label};
 
 /// Bytes of file contents that one response carries, all files together.
@@ -135,6 +139,101 @@ pub struct StageOut {
     pub usage: UsageOut,
 }
 
+/// A value or a picture that code showed, in each form that there is of it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = RichResult)]
+pub struct ResultOut {
+    /// Whether it is the value of the last expression.
+    pub is_value: bool,
+    /// The forms by media type: text as it is, JSON as JSON, pictures and documents in Base64.
+    #[schema(value_type = std::collections::HashMap<String, serde_json::Value>, example = json!({"text/plain": "4"}))]
+    pub data: Map<String, Value>,
+}
+
+/// The error that ended a cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Exception)]
+pub struct ExceptionOut {
+    /// Name of its type.
+    #[schema(example = "ZeroDivisionError")]
+    pub name: String,
+    /// Its own words.
+    #[schema(example = "division by zero")]
+    pub message: String,
+    /// How it came about, as the interpreter prints it.
+    pub traceback: String,
+}
+
+/// What there is of a cell of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Cell)]
+pub struct CellOut {
+    /// The session's id.
+    pub session_id: String,
+    /// Name of the context.
+    #[schema(example = "python")]
+    pub context: String,
+    /// Which cell of its context it was, from 1.
+    #[schema(minimum = 1, example = 3)]
+    pub number: u64,
+    /// The error that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub exception: Option<ExceptionOut>,
+    /// What was written to standard output since the cell before, by threads and processes that went on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    pub late_output: String,
+    /// The same of standard error.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    pub late_error: String,
+}
+
+impl From<RichResult> for ResultOut {
+    fn from(result: RichResult) -> Self {
+        let forms = result.forms.into_iter().map(|form| {
+            let json = form.media_type.ends_with("json");
+            // What says that it is JSON and is none stays text.
+            let value = json
+                .then(|| {
+                    parse_object(form.content.as_bytes())
+                        .ok()
+                        .map(Value::Object)
+                })
+                .flatten();
+            let value = value.unwrap_or(Value::String(form.content));
+            (form.media_type.to_owned(), value)
+        });
+        Self {
+            is_value: result.is_value,
+            data: forms.collect(),
+        }
+    }
+}
+
+/// Splits what there is of a cell into its results and the rest.
+fn cell(outcome: Option<CellOutcome>) -> (Vec<ResultOut>, Option<CellOut>) {
+    let Some(cell) = outcome else {
+        return (Vec::new(), None);
+    };
+    let [late_output, late_error] = cell.late.each_ref().map(lossy);
+    let out = CellOut {
+        session_id: cell.session,
+        context: cell.context,
+        number: cell.number,
+        exception: cell.exception.map(|exception| ExceptionOut {
+            name: exception.name,
+            message: exception.message,
+            traceback: exception.traceback,
+        }),
+        late_output,
+        late_error,
+    };
+    let results = cell.results.into_iter().map(ResultOut::from);
+    (results.collect(), Some(out))
+}
+
 /// What became of the code. A program that fails is still a good answer: see `status`.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ExecuteResponse {
@@ -173,6 +272,14 @@ pub struct ExecuteResponse {
     #[serde(rename = "openaiFileResponse", skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub openai_files: Vec<String>,
+    /// What the code showed, in order: the value of a cell's last expression, figures, what `display` was given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub results: Vec<ResultOut>,
+    /// What there is besides of a cell of a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub cell: Option<CellOut>,
     /// Canonical name of the language.
     #[schema(example = "python")]
     pub language: String,
@@ -194,7 +301,9 @@ pub struct ExecuteResponse {
     pub stages: Vec<StageOut>,
 }
 
-fn words(words: impl IntoIterator<Item = &'static str>) -> utoipa::openapi::schema::Object {
+pub(super) fn words(
+    words: impl IntoIterator<Item = &'static str>,
+) -> utoipa::openapi::schema::Object {
     utoipa::openapi::ObjectBuilder::new()
         .schema_type(utoipa::openapi::schema::Type::String)
         .enum_values(Some(words))
@@ -284,6 +393,7 @@ impl From<Outcome> for ExecuteResponse {
         let (files, left_out) = inline(&outcome.files);
         warnings.extend(left_out);
         let truncated = outcome.stages.iter().any(cut);
+        let (results, cell) = cell(outcome.cell);
         let stages = if outcome.stages.len() > 1 {
             outcome.stages.iter().map(StageOut::from).collect()
         } else {
@@ -302,6 +412,8 @@ impl From<Outcome> for ExecuteResponse {
             files,
             markdown: None,
             openai_files: Vec::new(),
+            results,
+            cell,
             language: outcome.language,
             version: outcome.version,
             isolation: outcome.isolation.as_str().to_owned(),
@@ -347,7 +459,7 @@ fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e6
 }
 
-fn timestamp(at: std::time::SystemTime) -> String {
+pub(super) fn timestamp(at: std::time::SystemTime) -> String {
     let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{at:.6}")
 }

@@ -179,6 +179,7 @@ pub const GROUPS: &[(&str, &[Key])] = &[
     ("Log", log::LOG),
     ("Runs", runs::RUNS),
     ("The box of a run", runs::BOX),
+    ("Sessions", runs::SESSIONS),
     ("What requests may hold", requests::REQUESTS),
     ("Output", output::OUTPUT),
     ("Files kept and fetched", files::FILES),

@@ -11,9 +11,10 @@ use utoipa::openapi::HttpMethod;
 
 use super::route::{Counted, Door, Route, Verb};
 use crate::api::{
-    Code, Encoding, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
-    LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
-    StageOut, UsageOut,
+    CellOut, Code, ContextOut, ContextRequest, Encoding, ExceptionOut, ExecuteRequest,
+    ExecuteResponse, FileIn, FileOut, Health, HealthStatus, LanguageOut, Languages, LoadOut,
+    PackageOut, PackagesOut, PackagesPhase, ProblemDocument, ResultOut, SessionOut, SessionRequest,
+    Sessions, StageOut, UsageOut,
 };
 use crate::config::Access;
 use crate::hooks::{HookRequest, HookResponse};
@@ -46,12 +47,13 @@ const EVENTS_EXAMPLE: &str = concat!(
         description = "Runs code in a sandbox and answers with its output, errors and files."
     ),
     components(schemas(
-        Encoding, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
+        CellOut, ContextOut, ContextRequest, Encoding, ExceptionOut, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
         HookRequest, HookResponse, LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
-        StageOut, UsageOut,
+        ResultOut, SessionOut, SessionRequest, Sessions, StageOut, UsageOut,
     )),
     tags(
         (name = "execution", description = "Running code"),
+        (name = "sessions", description = "Sandboxes that keep files and state between calls"),
         (name = "files", description = "Files that runs left"),
         (name = "server", description = "What this server is and can do"),
         (name = "schemas", description = "This API, described"),

@@ -14,6 +14,7 @@ use super::route::{Counted, Documentation, Door, Entrance, Route, Verb};
 use super::state::Shared;
 use super::{
     artifact, docs, execute, health, hooks, languages, limits, oauth, pages, schema, scrape,
+    sessions,
 };
 use crate::api::{Code, Problem};
 use crate::auth::Scope;
@@ -40,11 +41,15 @@ macro_rules! row {
 
 /// What a run can be refused with.
 const RUN: &[Code] = &[
+    Code::NotFound,
     Code::NotAcceptable,
     Code::RequestTimeout,
+    Code::Conflict,
+    Code::Gone,
     Code::BodyTooLarge,
     Code::UnsupportedMediaType,
     Code::Unavailable,
+    Code::WorkspaceFull,
 ];
 
 /// What a hook can be refused with.
@@ -55,6 +60,27 @@ const HOOK: &[Code] = &[
     Code::Unavailable,
 ];
 
+/// What making a session can be refused with.
+const SESSION: &[Code] = &[
+    Code::RequestTimeout,
+    Code::Conflict,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+    Code::Unavailable,
+];
+
+/// What a call on a session can be refused with.
+const NO_SESSION: &[Code] = &[Code::NotFound, Code::Gone];
+
+/// The same of a call that has a body.
+const IN_SESSION: &[Code] = &[
+    Code::NotFound,
+    Code::RequestTimeout,
+    Code::Gone,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+];
+
 /// What the download of a file can end in.
 const DOWNLOAD: &[Code] = &[Code::NotFound, Code::Gone, Code::RangeNotSatisfiable];
 
@@ -63,6 +89,16 @@ const DOWNLOAD: &[Code] = &[Code::NotFound, Code::Gone, Code::RangeNotSatisfiabl
 const ROUTES: &[Route] = &[
     row!(post Post "/execute", Door::Scope(Scope::Execute), Run, RUN, "execution", execute::execute, execute::__path_execute),
     row!(post Post "/hooks/run", Door::Body(Scope::Execute), Run, HOOK, "execution", hooks::run, hooks::__path_run),
+    row!(post Post "/sessions", Door::Scope(Scope::Sessions), Run, SESSION, "sessions", sessions::create, sessions::__path_create),
+    row!(get Get "/sessions", Door::Scope(Scope::Sessions), Use, &[], "sessions", sessions::list, sessions::__path_list),
+    row!(get Get "/sessions/{id}", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::show, sessions::__path_show),
+    row!(delete Delete "/sessions/{id}", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::delete, sessions::__path_delete),
+    row!(post Post "/sessions/{id}/interrupt", Door::Scope(Scope::Sessions), Use, IN_SESSION, "sessions", sessions::interrupt, sessions::__path_interrupt),
+    row!(post Post "/sessions/{id}/restart", Door::Scope(Scope::Sessions), Use, IN_SESSION, "sessions", sessions::restart, sessions::__path_restart),
+    row!(post Post "/sessions/{id}/pause", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::pause, sessions::__path_pause),
+    row!(post Post "/sessions/{id}/resume", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::resume, sessions::__path_resume),
+    row!(post Post "/sessions/{id}/contexts", Door::Scope(Scope::Sessions), Use, IN_SESSION, "sessions", sessions::add_context, sessions::__path_add_context),
+    row!(delete Delete "/sessions/{id}/contexts/{context}", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::end_context, sessions::__path_end_context),
     mcp(Verb::Post, Counted::Use),
     mcp(Verb::Get, Counted::No),
     mcp(Verb::Delete, Counted::No),

@@ -93,11 +93,11 @@ fn invalid_json_is_placed() {
 #[test]
 fn unknown_fields_are_named() {
     let server = TestServer::start();
-    let body = json!({"code": "print(1)", "session_id": "s", "stream": true});
+    let body = json!({"code": "print(1)", "seed": "s", "stream": true});
     let json = server.execute(&body.to_string()).json();
     assert_eq!(json["output"], "1\n");
     let warnings = json["warnings"].to_string();
-    assert!(warnings.contains("`session_id`, `stream`"), "{warnings}");
+    assert!(warnings.contains("`seed`, `stream`"), "{warnings}");
 }
 
 #[test]

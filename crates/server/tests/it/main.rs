@@ -17,6 +17,7 @@ mod metrics;
 mod oauth;
 mod openapi;
 mod rules;
+mod sessions;
 mod shares;
 mod streaming;
 mod support;

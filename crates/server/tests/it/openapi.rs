@@ -153,8 +153,9 @@ fn tokens_are_asked_for_only_where_needed() {
         for (method, operation) in item.as_object().expect("operations") {
             let guarded = operation["security"] != json!([]);
             let artifact = path.starts_with("/artifacts/");
-            let wanted =
-                ["/execute", "/hooks/run", "/metrics"].contains(&path.as_str()) || artifact;
+            let session = path.starts_with("/sessions");
+            let others = ["/execute", "/hooks/run", "/metrics"].contains(&path.as_str());
+            let wanted = others || artifact || session;
             assert_eq!(guarded, wanted, "{path}");
             let ways = operation["security"].as_array().expect("a list");
             let optional = ways.contains(&json!({}));
@@ -189,7 +190,8 @@ fn every_reference_leads_somewhere() {
     assert_eq!(
         statuses,
         [
-            "200", "400", "401", "403", "406", "408", "413", "415", "429", "500", "503"
+            "200", "400", "401", "403", "404", "406", "408", "409", "410", "413", "415", "429",
+            "500", "503", "507"
         ]
     );
 }

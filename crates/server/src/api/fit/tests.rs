@@ -27,6 +27,8 @@ fn response(output: String, error: String) -> ExecuteResponse {
         usage: usage(),
         files: Vec::new(),
         markdown: None,
+        results: Vec::new(),
+        cell: None,
         openai_files: Vec::new(),
         language: "python".into(),
         version: "3.11.2".into(),

@@ -41,7 +41,10 @@ async fn call(
     draft: Draft,
     printer: Option<Printer>,
 ) -> Result<Option<Outcome>, Failure> {
-    let job = engine.accept(draft).map_err(|invalid| {
+    let job = engine.accept(draft).map_err(|error| {
+        let engine::Error::Invalid(invalid) = error else {
+            return Failure::new(Exit::Failed, error);
+        };
         let flag = match invalid.field.as_str() {
             "timeout" => " --max-timeout moves the limit.",
             "memory_mb" => " --max-memory moves the limit.",
@@ -80,6 +83,7 @@ async fn call(
     }
     match replied {
         Ok(Reply::Outcome(outcome)) => Ok(Some(*outcome)),
+        Ok(_) => Ok(None),
         Err(engine::Error::Draining) => Ok(None),
         Err(error) => Err(Failure::new(Exit::Failed, error)),
     }

@@ -6,6 +6,9 @@ use engine::{Bounds, Isolation};
 
 use super::{GIB, Key, Kind, LONGEST, MIB, Reach, key, number, size};
 
+/// A day: the longest idle time.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 pub(super) const RUNS: &[Key] = &[
     key(
         "min_isolation",
@@ -123,5 +126,51 @@ pub(super) const BOX: &[Key] = &[
         "64 MiB",
         Kind::Bytes(MIB, 16 * GIB, |s, v| s.config.bounds.shm = v),
         "Size of /dev/shm of a run, inside its memory",
+    ),
+];
+
+pub(super) const SESSIONS: &[Key] = &[
+    key(
+        "sessions",
+        Reach::NoFlag,
+        "64",
+        Kind::Count(0, 400, |s, v| s.config.bounds.sessions = size(v)),
+        "Sessions at once; each holds its memory while it lives",
+    ),
+    key(
+        "sessions_each",
+        Reach::NoFlag,
+        "16",
+        Kind::Count(0, 400, |s, v| s.config.bounds.sessions_each = size(v)),
+        "Sessions of one token at once",
+    ),
+    key(
+        "session_idle",
+        Reach::NoFlag,
+        "10 min",
+        Kind::Time(Duration::from_secs(1), DAY, |s, v| {
+            s.config.bounds.session_idle = v;
+        }),
+        "How long a session may be idle before it is paused, when its caller says nothing; it ends after an hour, or twice that time if that is longer",
+    ),
+    key(
+        "session_ttl",
+        Reach::NoFlag,
+        "24 h",
+        Kind::Time(
+            Duration::from_secs(1),
+            Duration::from_secs(30 * 24 * 3600),
+            |s, v| {
+                s.config.bounds.session_ttl = v;
+            },
+        ),
+        "How long a session may live, and the longest that a caller may ask for",
+    ),
+    key(
+        "session_workspace",
+        Reach::NoFlag,
+        "1 GiB",
+        Kind::Bytes(MIB, 64 * GIB, |s, v| s.config.bounds.session_workspace = v),
+        "Size of workspace and /tmp of a session together; what is in them counts as its memory",
     ),
 ];

@@ -32,6 +32,7 @@ fn requests_say_what_was_asked_for() {
         wall_time: Some(Duration::from_millis(1500)),
         memory: Some(256 * MIB),
         queue_wait: None,
+        session: None,
         explain: true,
     };
     let expected = json!({

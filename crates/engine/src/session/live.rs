@@ -1,0 +1,470 @@
+//! A session that lives: its box, its programs, and when it pauses and ends.
+//!
+//! One task of its own, the keeper, hears what the box says and waits for the next
+//! thing that is due; it wakes for nothing else. Programs and callers share the rest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use sandbox::{Command, Event, Exit, File, Step};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::store::Sessions;
+use super::{SessionEnd, SessionState};
+use crate::boxes::{LiveBox, STEP_TIMEOUT, late, unexpected};
+use crate::config::Bounds;
+use crate::error::Error;
+use crate::outcome::Isolation;
+use crate::owner::Owner;
+use crate::plan::KernelPlan;
+use crate::workspace::Seen;
+
+/// How long programs go on without a cell where no cgroup counts their memory: long
+/// enough that calls which follow one another stop nothing between them.
+const UNWATCHED: Duration = Duration::from_secs(1);
+
+/// What a session was made with.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) id: String,
+    pub(crate) owner: Owner,
+    pub(crate) name: Option<String>,
+    pub(crate) metadata: Vec<(String, String)>,
+    pub(crate) memory: u64,
+    pub(crate) ttl: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) isolation: Isolation,
+    pub(crate) bounds: Bounds,
+    /// The languages that its box serves, by canonical name.
+    pub(crate) languages: BTreeMap<String, Language>,
+}
+
+/// A language that a session's box serves.
+#[derive(Debug)]
+pub(crate) struct Language {
+    pub(crate) version: String,
+    pub(crate) kernel: KernelPlan,
+    /// Names of files that are not told of.
+    pub(crate) ignored: Vec<String>,
+}
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(super) terms: Terms,
+    pub(super) home: LiveBox,
+    created: (Instant, SystemTime),
+    state: Mutex<State>,
+    programs: Mutex<Programs>,
+    numbers: AtomicU32,
+    /// Something was done that changes what is due.
+    changed: Notify,
+    /// Cancelled when it ends.
+    pub(super) over: CancellationToken,
+    end: OnceLock<SessionEnd>,
+    /// One question to the box at a time.
+    asking: tokio::sync::Mutex<()>,
+    measuring: tokio::sync::Mutex<()>,
+    /// The files that callers were told of.
+    pub(super) seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) contexts: BTreeMap<String, Arc<Context>>,
+    /// Cells and other calls in progress.
+    busy: usize,
+    used: Instant,
+    /// Whether its programs were told to stop.
+    stopped: bool,
+    /// Whether it counts as paused, and not only as stopped for a moment.
+    paused: bool,
+    /// Whether it ends as soon as nothing is in progress.
+    ending: bool,
+}
+
+/// Who waits for what the box will say.
+#[derive(Debug, Default)]
+struct Programs {
+    launching: HashMap<u32, oneshot::Sender<Result<[OwnedFd; 2], sandbox::Error>>>,
+    running: HashMap<u32, oneshot::Sender<Exit>>,
+    writing: Option<oneshot::Sender<Result<(), sandbox::Error>>>,
+}
+
+/// A program of a session, just launched.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) number: u32,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// Told when it has ended; dropped when the session has.
+    pub(super) ended: oneshot::Receiver<Exit>,
+}
+
+/// A call in progress. Dropping it begins the time in which the session is idle.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    session: Arc<Session>,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut state = self.session.state();
+        state.busy -= 1;
+        state.used = Instant::now();
+        drop(state);
+        self.session.changed.notify_one();
+    }
+}
+
+impl Session {
+    pub(crate) fn new(terms: Terms, home: LiveBox) -> Self {
+        Self {
+            terms,
+            home,
+            created: (Instant::now(), SystemTime::now()),
+            state: Mutex::new(State {
+                contexts: BTreeMap::new(),
+                busy: 0,
+                used: Instant::now(),
+                stopped: false,
+                paused: false,
+                ending: false,
+            }),
+            programs: Mutex::default(),
+            numbers: AtomicU32::new(1),
+            changed: Notify::new(),
+            over: CancellationToken::new(),
+            end: OnceLock::new(),
+            asking: tokio::sync::Mutex::default(),
+            measuring: tokio::sync::Mutex::default(),
+            seen: Arc::default(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.terms.id
+    }
+
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.terms.owner
+    }
+
+    /// Why it ended; `None` while it lives.
+    pub(crate) fn ended(&self) -> Option<SessionEnd> {
+        self.end.get().copied()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.state().paused
+    }
+
+    pub(crate) fn last_used(&self) -> Instant {
+        self.state().used
+    }
+
+    /// Ends it, with all that runs in it. The first reason stays.
+    pub(crate) fn end(&self, why: SessionEnd) {
+        if self.end.set(why).is_ok() {
+            tracing::debug!(session = self.id(), reason = why.reason(), "a session ends");
+        }
+        self.over.cancel();
+    }
+
+    /// Ends it as soon as no call is in progress.
+    pub(crate) fn end_when_idle(&self) {
+        self.state().ending = true;
+        self.changed.notify_one();
+    }
+
+    /// Tells that a call is in progress, and lets stopped programs go on.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`] when it has ended, [`Error::Sandbox`].
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<InUse, Error> {
+        if let Some(end) = self.ended() {
+            return Err(self.gone(end));
+        }
+        let mut state = self.state();
+        if state.stopped {
+            self.home.doors.sandbox.go_on()?;
+            state.stopped = false;
+        }
+        state.paused = false;
+        state.busy += 1;
+        drop(state);
+        Ok(InUse {
+            session: Arc::clone(self),
+        })
+    }
+
+    /// Stops its programs until the next call. Says whether that was done: not while
+    /// a call is in progress.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`] when it has ended, [`Error::Sandbox`].
+    pub(crate) fn pause(&self) -> Result<bool, Error> {
+        if let Some(end) = self.ended() {
+            return Err(self.gone(end));
+        }
+        let mut state = self.state();
+        if state.busy > 0 {
+            return Ok(false);
+        }
+        self.stop(&mut state)?;
+        state.paused = true;
+        Ok(true)
+    }
+
+    fn stop(&self, state: &mut State) -> Result<(), Error> {
+        if !state.stopped {
+            self.home.doors.sandbox.stop()?;
+            state.stopped = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn gone(&self, end: SessionEnd) -> Error {
+        Error::NoSession {
+            id: self.terms.id.clone(),
+            end,
+        }
+    }
+
+    pub(crate) fn state_now(&self) -> SessionState {
+        let state = self.state();
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        SessionState {
+            id: self.terms.id.clone(),
+            name: self.terms.name.clone(),
+            metadata: self.terms.metadata.clone(),
+            paused: state.paused,
+            isolation: self.terms.isolation,
+            memory: self.terms.memory,
+            created: self.created.1,
+            last_used: wall - now.saturating_duration_since(state.used),
+            expires: self.created.1 + self.terms.ttl,
+            idle_timeout: self.terms.idle_timeout,
+            contexts: state.contexts.values().map(|one| one.state()).collect(),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Whole between any two statements, whoever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn programs(&self) -> MutexGuard<'_, Programs> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // What is asked of the box.
+
+    /// Launches a program, which may have a channel.
+    pub(super) async fn launch(
+        &self,
+        command: &Command,
+        stdin: Option<BorrowedFd<'_>>,
+        channel: Option<BorrowedFd<'_>>,
+    ) -> Result<Launched, Error> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (launched, answer) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        {
+            let mut programs = self.programs();
+            programs.launching.insert(number, launched);
+            programs.running.insert(number, end);
+        }
+        let sent = self
+            .home
+            .doors
+            .sandbox
+            .launch(number, command, stdin, channel);
+        let streams = match sent {
+            Ok(()) => self.answer(answer, "start a program").await,
+            Err(error) => Err(error.into()),
+        };
+        let [stdout, stderr] = streams.inspect_err(|_| {
+            let mut programs = self.programs();
+            programs.launching.remove(&number);
+            programs.running.remove(&number);
+        })?;
+        Ok(Launched {
+            number,
+            stdout,
+            stderr,
+            ended,
+        })
+    }
+
+    /// Writes files into the workspace.
+    ///
+    /// # Errors
+    /// [`Error::NotWritten`] where it does not take them.
+    pub(super) async fn write(&self, files: Vec<File>) -> Result<(), Error> {
+        let _one = self.asking.lock().await;
+        let (written, answer) = oneshot::channel();
+        self.programs().writing = Some(written);
+        self.home.doors.sandbox.write(files)?;
+        match self.answer(answer, "write files").await {
+            Err(Error::Sandbox(error)) if error.step == Step::CopyIn => {
+                let full = matches!(
+                    error.source.kind(),
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                );
+                Err(Error::NotWritten {
+                    path: error.detail.clone(),
+                    reason: error.source.to_string(),
+                    full,
+                })
+            }
+            other => other,
+        }
+    }
+
+    /// What the box has used up to now.
+    pub(super) async fn measure(&self) -> Result<sandbox::Usage, Error> {
+        let _one = self.measuring.lock().await;
+        self.home.measure().await
+    }
+
+    async fn answer<T>(
+        &self,
+        answer: oneshot::Receiver<Result<T, sandbox::Error>>,
+        step: &'static str,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            answer = timeout(STEP_TIMEOUT, answer) => match answer {
+                Ok(Ok(answer)) => Ok(answer?),
+                Ok(Err(_dropped)) => Err(unexpected(step)),
+                Err(_late) => Err(late(step)),
+            },
+            () = self.over.cancelled() => Err(self.gone(self.ended().unwrap_or(SessionEnd::Died))),
+        }
+    }
+
+    // The keeper.
+
+    /// Keeps the session until it ends, then takes it from where it is found.
+    pub(crate) async fn keep(self: Arc<Self>, sessions: Arc<Sessions>) {
+        loop {
+            let due = self.due();
+            tokio::select! {
+                // Whoever ended it said so before its box died of it.
+                biased;
+                () = self.over.cancelled() => break,
+                event = self.home.doors.event() => if let Err(cause) = self.hear(event) {
+                    tracing::warn!(session = self.id(), %cause, "a session's box died");
+                    self.end(SessionEnd::Died);
+                },
+                () = sleep_until(due) => self.look(),
+                () = self.changed.notified() => self.look(),
+            }
+        }
+        // Refused only when the box is gone already.
+        self.home.doors.sandbox.kill().ok();
+        let end = self.ended().unwrap_or(SessionEnd::Died);
+        *self.programs() = Programs::default();
+        sessions.remove(&self, end);
+    }
+
+    /// Hands on what the box says.
+    fn hear(&self, event: Result<Event, sandbox::Error>) -> Result<(), String> {
+        match event {
+            Ok(Event::Launched {
+                program,
+                stdout,
+                stderr,
+            }) => {
+                if let Some(waits) = self.programs().launching.remove(&program) {
+                    // One who has given up is told of the program's end no more.
+                    drop(waits.send(Ok([stdout, stderr])));
+                }
+            }
+            Ok(Event::NotLaunched { program, error }) => {
+                let mut programs = self.programs();
+                programs.running.remove(&program);
+                if let Some(waits) = programs.launching.remove(&program) {
+                    drop(waits.send(Err(error)));
+                }
+            }
+            Ok(Event::Ended { program, exit }) => {
+                if let Some(waits) = self.programs().running.remove(&program) {
+                    // Nobody waits for an end any more that nobody needs.
+                    waits.send(exit).ok();
+                }
+            }
+            Ok(Event::Written) => self.written(Ok(())),
+            Ok(Event::Stopped) => {}
+            Ok(other) => return Err(format!("init said what it was not asked: {other:?}")),
+            // Init goes on after what it could not write.
+            Err(error) if error.step == Step::CopyIn || error.step == Step::Command => {
+                self.written(Err(error));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn written(&self, answer: Result<(), sandbox::Error>) {
+        if let Some(waits) = self.programs().writing.take() {
+            drop(waits.send(answer));
+        }
+    }
+
+    /// When something is due that nobody asks for.
+    fn due(&self) -> Instant {
+        let state = self.state();
+        let expires = self.created.0 + self.terms.ttl;
+        if state.busy > 0 {
+            return expires;
+        }
+        let idle = [
+            (!state.stopped && !self.home.measured).then_some(state.used + UNWATCHED),
+            (!state.paused).then_some(state.used + self.terms.idle_timeout),
+            Some(state.used + self.idle_end()),
+        ];
+        let idle = idle.into_iter().flatten().min();
+        idle.map_or(expires, |idle| idle.min(expires))
+    }
+
+    /// How long it may be idle before it ends.
+    fn idle_end(&self) -> Duration {
+        Bounds::SESSION_IDLE_END.max(self.terms.idle_timeout * 2)
+    }
+
+    /// Does what is due.
+    fn look(&self) {
+        let now = Instant::now();
+        if now >= self.created.0 + self.terms.ttl {
+            return self.end(SessionEnd::Expired);
+        }
+        let mut state = self.state();
+        if state.busy > 0 {
+            return;
+        }
+        let idle = now.saturating_duration_since(state.used);
+        if state.ending {
+            drop(state);
+            return self.end(SessionEnd::Stopped);
+        }
+        if idle >= self.idle_end() {
+            drop(state);
+            return self.end(SessionEnd::Idle);
+        }
+        let paused = idle >= self.terms.idle_timeout;
+        if paused || (idle >= UNWATCHED && !self.home.measured) {
+            // A box that can't be told is dead, which the keeper hears next.
+            if let Err(error) = self.stop(&mut state) {
+                tracing::debug!(session = self.id(), %error, "failed to stop a session's programs");
+            }
+            state.paused |= paused;
+        }
+    }
+}

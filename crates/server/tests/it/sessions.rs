@@ -1,0 +1,413 @@
+//! Sessions over HTTP: made, used, looked at, ended; and whom they are hidden from.
+
+use std::io::{Read as _, Write as _};
+
+use serde_json::{Value, json};
+
+use crate::support::{Reply, TestServer};
+
+const JSON: &str = "Content-Type: application/json";
+
+/// A caller of a server.
+struct Caller<'a> {
+    server: &'a TestServer,
+    bearer: String,
+}
+
+impl<'a> Caller<'a> {
+    fn of(server: &'a TestServer) -> Self {
+        Self {
+            server,
+            bearer: server.bearer(),
+        }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Reply {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let headers = [JSON, self.bearer.as_str()];
+        let headers = &headers[usize::from(body.is_empty())..];
+        self.server.request(method, path, headers, body.as_bytes())
+    }
+
+    #[track_caller]
+    fn good(&self, method: &str, path: &str, body: &Value) -> Value {
+        let reply = self.ask(method, path, body);
+        assert!(reply.status < 300, "{method} {path}: {}", reply.text());
+        if reply.status == 204 {
+            return Value::Null;
+        }
+        reply.json()
+    }
+
+    #[track_caller]
+    fn refused(&self, method: &str, path: &str, body: &Value, status: u16, words: &str) {
+        let reply = self.ask(method, path, body);
+        let text = reply.text();
+        assert_eq!(reply.status, status, "{method} {path}: {text}");
+        assert!(text.contains(words), "{method} {path}: {text}");
+    }
+
+    #[track_caller]
+    fn session(&self, body: &Value) -> String {
+        let made = self.good("POST", "/sessions", body);
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    #[track_caller]
+    fn cell(&self, session: &str, code: &str) -> Value {
+        let body = json!({ "code": code, "session_id": session });
+        self.good("POST", "/execute", &body)
+    }
+}
+
+#[test]
+fn a_session_keeps_its_state_and_files() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let made = caller.good(
+        "POST",
+        "/sessions",
+        &json!({ "language": "python", "name": "march", "metadata": { "chat": "7" }, "ttl": 600, "odd": 1 }),
+    );
+    let id = made["id"].as_str().expect("an id");
+    assert_eq!(made["state"], "live");
+    assert_eq!(made["isolation"], server.get("/health").json()["isolation"]);
+    assert_eq!(made["contexts"][0]["state"], "new");
+    assert!(
+        made["warnings"][0]
+            .as_str()
+            .expect("a warning")
+            .contains("odd")
+    );
+    let first = caller.cell(id, "x = 40\nopen('a.csv', 'w').write('1,2')");
+    assert_eq!(first["status"], "success", "{first}");
+    assert_eq!(first["files"][0]["path"], "a.csv");
+    assert!(first["files"][0]["url"].is_string(), "{first}");
+    let second = caller.cell(id, "print('hi')\nx + 2");
+    assert_eq!(second["output"], "hi\n");
+    let shown = json!([{ "is_value": true, "data": { "text/plain": "42" } }]);
+    assert_eq!(second["results"], shown);
+    let cell = json!({ "session_id": id, "context": "python", "number": 2 });
+    assert_eq!(second["cell"], cell);
+    let failed = caller.cell(id, "1 / 0");
+    assert_eq!(
+        (&failed["status"], &failed["exit_code"]),
+        (&json!("error"), &json!(1))
+    );
+    assert_eq!(failed["cell"]["exception"]["name"], "ZeroDivisionError");
+    assert!(
+        failed["error"]
+            .as_str()
+            .expect("text")
+            .contains("division by zero")
+    );
+    let state = caller.good("GET", &format!("/sessions/{id}"), &Value::Null);
+    assert_eq!(
+        (&state["name"], &state["metadata"]["chat"]),
+        (&json!("march"), &json!("7"))
+    );
+    assert_eq!(state["contexts"][0]["cells"], 3);
+    let listed = caller.good("GET", "/sessions", &Value::Null);
+    assert_eq!(listed["sessions"].as_array().expect("a list").len(), 1);
+    assert_eq!(
+        caller.good("DELETE", &format!("/sessions/{id}"), &Value::Null),
+        Value::Null
+    );
+    let gone = json!({ "code": "x", "session_id": id });
+    caller.refused("POST", "/execute", &gone, 410, "it was deleted");
+    caller.refused(
+        "GET",
+        &format!("/sessions/{id}"),
+        &Value::Null,
+        410,
+        "it was deleted",
+    );
+}
+
+#[test]
+fn contexts_are_made_restarted_and_ended() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let path = |rest: &str| format!("/sessions/{id}{rest}");
+    // Without a language it is the default one's.
+    assert_eq!(caller.cell(&id, "y = 1")["language"], "python");
+    let made = caller.good(
+        "POST",
+        &path("/contexts"),
+        &json!({ "language": "py", "name": "b" }),
+    );
+    assert_eq!(made["contexts"].as_array().expect("a list").len(), 2);
+    let in_b = |code: &str| {
+        let body = json!({ "code": code, "session_id": id, "context": "b" });
+        caller.good("POST", "/execute", &body)
+    };
+    assert_eq!(
+        in_b("'y' in globals()")["results"][0]["data"]["text/plain"],
+        "False"
+    );
+    caller.good("POST", &path("/restart"), &json!({ "context": "python" }));
+    assert_eq!(
+        caller.cell(&id, "'y' in globals()")["results"][0]["data"]["text/plain"],
+        "False"
+    );
+    let state = caller.good("DELETE", &path("/contexts/b"), &Value::Null);
+    assert_eq!(state["contexts"].as_array().expect("a list").len(), 1);
+    let none = json!({ "code": "1", "session_id": id, "context": "b" });
+    caller.refused("POST", "/execute", &none, 404, "no context");
+    caller.refused(
+        "POST",
+        &path("/contexts"),
+        &json!({}),
+        400,
+        "`language` is missing",
+    );
+    caller.refused(
+        "POST",
+        &path("/contexts"),
+        &json!({ "language": "bash" }),
+        400,
+        "no language that sessions have",
+    );
+    caller.refused(
+        "POST",
+        &path("/contexts"),
+        &json!({ "language": "python", "name": "python" }),
+        400,
+        "another context",
+    );
+    for _ in 0..3 {
+        caller.good("POST", &path("/contexts"), &json!({ "language": "python" }));
+    }
+    caller.refused(
+        "POST",
+        &path("/contexts"),
+        &json!({ "language": "python" }),
+        400,
+        "4 contexts already",
+    );
+    // Paused, and woken by the next cell.
+    assert_eq!(
+        caller.good("POST", &path("/pause"), &Value::Null)["state"],
+        "paused"
+    );
+    assert_eq!(
+        caller.good("GET", &path(""), &Value::Null)["state"],
+        "paused"
+    );
+    assert_eq!(caller.cell(&id, "1")["status"], "success");
+    assert_eq!(caller.good("GET", &path(""), &Value::Null)["state"], "live");
+    caller.good("POST", &path("/pause"), &Value::Null);
+    assert_eq!(
+        caller.good("POST", &path("/resume"), &Value::Null)["state"],
+        "live"
+    );
+}
+
+#[test]
+fn a_running_cell_is_interrupted() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&json!({ "language": "python" }));
+    caller.cell(&id, "x = 5");
+    let endless = std::thread::scope(|scope| {
+        let running = scope.spawn(|| Caller::of(&server).cell(&id, "while True: pass"));
+        // Until it runs there is nothing to interrupt.
+        loop {
+            let state = caller.good("POST", &format!("/sessions/{id}/interrupt"), &Value::Null);
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            if state["contexts"][0]["state"] == "busy" {
+                break running.join().expect("it ends");
+            }
+        }
+    });
+    assert_eq!(
+        (&endless["status"], &endless["exit_code"]),
+        (&json!("interrupted"), &json!(130))
+    );
+    assert_eq!(
+        caller.cell(&id, "x")["results"][0]["data"]["text/plain"],
+        "5"
+    );
+}
+
+#[test]
+fn nobody_else_finds_a_session() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&json!({ "language": "python" }));
+    let other = Caller {
+        server: &server,
+        bearer: format!("Authorization: Bearer {}", server.another_token("other")),
+    };
+    let null = &Value::Null;
+    let words = "There is no session";
+    let path = format!("/sessions/{id}");
+    other.refused("GET", &path, null, 404, words);
+    other.refused("DELETE", &path, null, 404, words);
+    for what in ["pause", "resume", "interrupt", "restart"] {
+        other.refused("POST", &format!("{path}/{what}"), null, 404, words);
+    }
+    let cell = json!({ "code": "1", "session_id": id });
+    other.refused("POST", "/execute", &cell, 404, words);
+    assert_eq!(other.good("GET", "/sessions", null)["sessions"], json!([]));
+    assert_eq!(caller.cell(&id, "1")["status"], "success");
+}
+
+#[test]
+fn bad_input_is_named() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    for (body, words) in [
+        (json!({ "language": 7 }), "`language` is"),
+        (
+            json!({ "language": "cobol" }),
+            "no language that sessions have",
+        ),
+        (json!({ "ttl": "soon" }), "Send a number of seconds"),
+        (json!({ "ttl": 0 }), "between 1 and 86400 seconds"),
+        (json!({ "ttl": 1e300 }), "out of range"),
+        (
+            json!({ "idle_timeout": 99_999_999 }),
+            "between 1 and 86400 seconds",
+        ),
+        (json!({ "name": "" }), "is empty"),
+        (json!({ "name": "a\u{1b}b" }), "control characters"),
+        (json!({ "metadata": { "a": 1 } }), "metadata.a"),
+        (json!({ "metadata": { "a": "x".repeat(2000) } }), "metadata"),
+        (json!({ "env": { "1": "x" } }), "is not a variable's name"),
+        (json!({ "memory_mb": 1 }), "memory_mb"),
+        (json!([1]), "must be a JSON object"),
+    ] {
+        caller.refused("POST", "/sessions", &body, 400, words);
+    }
+    let id = caller.session(&Value::Null);
+    for (body, words) in [
+        (
+            json!({ "code": "1", "context": "python" }),
+            "without `session_id`",
+        ),
+        (json!({ "code": "1", "session_id": 7 }), "`session_id` is"),
+        (
+            json!({ "code": "1", "session_id": id, "args": ["a"] }),
+            "for a run of its own",
+        ),
+        (
+            json!({ "code": "1", "session_id": id, "memory_mb": 64 }),
+            "for a run of its own",
+        ),
+        (
+            json!({ "code": "1", "session_id": id, "explain": true }),
+            "for a run of its own",
+        ),
+        (json!({ "code": " ", "session_id": id }), "is empty"),
+        (
+            json!({ "code": "1", "session_id": id, "language": "bash" }),
+            "no language that sessions have",
+        ),
+        (
+            json!({ "code": "1", "session_id": id, "files": [{ "path": "../a", "content": "" }] }),
+            "files[0].path",
+        ),
+    ] {
+        caller.refused("POST", "/execute", &body, 400, words);
+    }
+    for (path, status) in [
+        ("none", 404),
+        ("..%2f..%2fetc", 404),
+        ("ses_0000000000000000000000000000000000000000", 410),
+    ] {
+        caller.refused(
+            "GET",
+            &format!("/sessions/{path}"),
+            &Value::Null,
+            status,
+            "session",
+        );
+    }
+    // A folder, a link and a full disk stand in the way of files.
+    caller.cell(&id, "import os; os.mkdir('d'); os.symlink('/tmp', 'out')");
+    for (path, status) in [("d", 409), ("out/x", 409)] {
+        let body =
+            json!({ "code": "1", "session_id": id, "files": [{ "path": path, "content": "x" }] });
+        caller.refused("POST", "/execute", &body, status, "does not take");
+    }
+    assert_eq!(caller.cell(&id, "1")["status"], "success");
+}
+
+#[test]
+fn a_token_has_so_many_sessions_and_no_more() {
+    let server = TestServer::with(&[("CODEX_SESSIONS_EACH", "2")]);
+    let caller = Caller::of(&server);
+    let first = caller.session(&Value::Null);
+    caller.session(&Value::Null);
+    caller.refused(
+        "POST",
+        "/sessions",
+        &Value::Null,
+        409,
+        "This token has 2 sessions already",
+    );
+    caller.good("DELETE", &format!("/sessions/{first}"), &Value::Null);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    // Its seat is free when its box is dead.
+    while caller.ask("POST", "/sessions", &Value::Null).status != 201 {
+        assert!(std::time::Instant::now() < until, "no seat came free");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_cell_is_followed_while_it_runs() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let body = json!({ "code": "print('a'); 5", "session_id": id }).to_string();
+    let headers = [JSON, caller.bearer.as_str(), "Accept: text/event-stream"];
+    let mut stream = server.connect();
+    let request = server.bytes("POST", "/execute", &headers, body.as_bytes());
+    stream.write_all(&request).expect("it is sent");
+    let mut text = String::new();
+    let mut chunk = [0; 4096];
+    // To the end of the event that is the last.
+    while !text.contains("event: end") || !text.ends_with("\n\n\r\n") && !text.contains("0\r\n\r\n")
+    {
+        let count = stream.read(&mut chunk).expect("it goes on");
+        assert!(count > 0, "{text}");
+        text += &String::from_utf8_lossy(&chunk[..count]);
+    }
+    for part in [
+        "event: start",
+        "event: stdout",
+        "\"text/plain\":\"5\"",
+        "event: end",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_crash_loses_sessions_and_says_so() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let ids: Vec<String> = (0..3).map(|_| caller.session(&Value::Null)).collect();
+    for id in &ids {
+        assert_eq!(caller.cell(id, "x = 1")["status"], "success");
+    }
+    drop(caller);
+    let server = server.crash_and_restart(&[]);
+    let caller = Caller::of(&server);
+    for id in &ids {
+        let cell = json!({ "code": "x", "session_id": id });
+        let words = "lost when the server was started again";
+        caller.refused("POST", "/execute", &cell, 410, words);
+    }
+    assert_eq!(
+        caller.good("GET", "/sessions", &Value::Null)["sessions"],
+        json!([])
+    );
+}
