@@ -69,7 +69,7 @@ def server():
 
 async def tools(client):
     names = sorted(tool.name for tool in (await client.list_tools()).tools)
-    return names == ["list_languages", "run_code"], names
+    return names == ["create_session", "list_languages", "run_code"], names
 
 
 async def languages(client):

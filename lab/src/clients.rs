@@ -240,7 +240,7 @@ impl Desk<'_> {
         }
         let listed = manifest["tools"].as_array().into_iter().flatten();
         let listed: Vec<&str> = listed.filter_map(|tool| tool["name"].as_str()).collect();
-        let same = listed == ["list_languages", "run_code"];
+        let same = listed == ["create_session", "list_languages", "run_code"];
         self.tell("bundle: it names the tools", same, &format!("{listed:?}"));
         Ok(())
     }

@@ -373,6 +373,14 @@ fn fits(draft: &Draft, bounds: &Bounds) -> Result<(), Invalid> {
 }
 
 /// Whether a path is relative, stays below the workspace, and can be made.
+/// Checks a path below a workspace.
+///
+/// # Errors
+/// [`Invalid`] names `field`.
+pub(crate) fn path(field: &str, path: &str) -> Result<(), Invalid> {
+    check_path(path).map_err(|(problem, cure)| invalid(field, problem, cure))
+}
+
 fn check_path(path: &str) -> Result<(), (String, &'static str)> {
     const RELATIVE: &str = "Give a path relative to the working directory, such as data/input.csv.";
     if path.is_empty() {

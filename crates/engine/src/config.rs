@@ -128,8 +128,10 @@ impl Bounds {
     pub const CELLS_WAITING: usize = 16;
     /// Results of one cell.
     pub const RESULTS: usize = 100;
-    /// Results of one cell together, in bytes: they are held in memory.
-    pub const RESULTS_BYTES: usize = 16 * 1024 * 1024;
+    /// Results of one cell together, in bytes as JSON has them: they are held in memory.
+    pub const RESULTS_BYTES: usize = 8 * 1024 * 1024;
+    /// Each text of the error that ended a cell, in bytes.
+    pub const EXCEPTION_BYTES: usize = 64 * 1024;
     /// How long a session may be idle before it ends, paused or not.
     pub const SESSION_IDLE_END: Duration = Duration::from_secs(3600);
     /// The most that input files may be together, in bytes: with the program

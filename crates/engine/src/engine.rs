@@ -27,7 +27,7 @@ use crate::plan::{Plan, plan};
 use crate::runtime::kit::{PackageKit, Stage};
 use crate::runtime::packages::Package;
 use crate::runtime::{PackageSet, Places, Provider, Registry, Runtime};
-use crate::session::{SessionCall, SessionState, Sessions};
+use crate::session::{FileCall, FileList, SessionCall, SessionFile, SessionState, Sessions};
 use sessions::Answer;
 
 /// How long killed runs may take to be gone when the server drains.
@@ -40,6 +40,8 @@ pub enum Call {
     Execute(Box<Job>),
     /// Do something about the sessions of an owner.
     Session(Owner, SessionCall),
+    /// Do something about the files of an owner's session, which its id names.
+    File(Owner, String, FileCall),
 }
 
 /// The answer to a [`Call`], variant by variant.
@@ -53,6 +55,12 @@ pub enum Reply {
     Sessions(Vec<SessionState>),
     /// To [`SessionCall::End`].
     Ended,
+    /// To [`FileCall::List`].
+    Files(FileList),
+    /// To [`FileCall::Open`].
+    File(SessionFile),
+    /// To any other [`FileCall`].
+    Done,
 }
 
 /// A language as the engine knows it.
@@ -236,6 +244,7 @@ impl Engine {
                 Answer::Many(states) => Reply::Sessions(states),
                 Answer::Done => Reply::Ended,
             }),
+            Call::File(owner, session, call) => self.inner.on_files(&owner, &session, call).await,
         }
     }
 

@@ -78,6 +78,14 @@ pub enum Error {
         /// Whether the workspace is full.
         full: bool,
     },
+    /// There is no such file in the session.
+    #[error("there is no file {path:?}: {reason}")]
+    NoFile {
+        /// The path that was asked for.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
     /// What was asked for is not to be had.
     #[error(transparent)]
     Invalid(#[from] Invalid),

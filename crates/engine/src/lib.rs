@@ -53,5 +53,6 @@ pub use runtime::packages::Package;
 pub use runtime::registry::language_named;
 pub use sandbox::{Layer, Support};
 pub use session::{
-    Activity, ContextState, InSession, SessionCall, SessionDraft, SessionEnd, SessionState,
+    Activity, Content, ContextState, FileCall, FileEntry, FileKind, FileList, InSession,
+    SessionCall, SessionDraft, SessionEnd, SessionFile, SessionState,
 };

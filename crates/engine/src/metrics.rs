@@ -163,6 +163,7 @@ impl Metrics {
             | Error::NoContext { .. }
             | Error::TooManySessions { .. }
             | Error::NotWritten { .. }
+            | Error::NoFile { .. }
             | Error::Invalid(_) => return,
         };
         self.refused.with_label_values(&[reason]).inc();

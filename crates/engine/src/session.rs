@@ -25,7 +25,7 @@
 mod cell;
 mod context;
 mod contexts;
-mod files;
+pub(crate) mod files;
 pub(crate) mod frames;
 mod live;
 mod store;
@@ -35,6 +35,8 @@ use std::time::{Duration, SystemTime};
 use crate::outcome::Isolation;
 
 pub(crate) use cell::{CellJob, run, turn};
+pub use files::{Content, FileCall, FileEntry, FileKind, FileList, SessionFile};
+
 pub(crate) use context::Context;
 pub(crate) use live::{Language, Session, Terms};
 pub(crate) use store::{Seat, Sessions};

@@ -25,9 +25,11 @@ use crate::quote::quote;
 
 mod changes;
 mod left;
+mod look;
 
 pub(crate) use changes::{Seen, changed, note};
 pub(crate) use left::left;
+pub(crate) use look::{list, open_file};
 
 /// Warnings about single files; the rest are counted.
 const MAX_WARNINGS: usize = 8;
@@ -62,6 +64,7 @@ pub(crate) fn collect(
         found: Vec::new(),
         skipped: Skipped::default(),
         entries: 0,
+        longest: usize::MAX,
         stopped: None,
         time: &time,
     };
@@ -218,6 +221,8 @@ struct Walk<'a> {
     found: Vec<String>,
     skipped: Skipped,
     entries: usize,
+    /// Paths longer than this, in bytes, are passed over.
+    longest: usize,
     /// Why it did not see everything.
     stopped: Option<Stopped>,
     time: &'a Time<'a>,
@@ -282,6 +287,10 @@ impl Walk<'_> {
             } else {
                 format!("{directory}/{name}")
             };
+            if path.len() > self.longest {
+                self.skipped.add("not collected (path too long)", &path);
+                continue;
+            }
             match self.kind(&path, entry.file_type()) {
                 FileType::Directory => below.push(path),
                 FileType::RegularFile => self.found.push(path),

@@ -6,11 +6,11 @@
 //! program: what it reports comes from the kernel. Where there is no pid
 //! namespace it is no PID 1, but the one to whom the box's orphans come.
 
+mod spawn;
+
 use std::convert::Infallible;
-use std::ffi::CString;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,16 @@ use crate::confine::{Confinement, confine};
 use crate::error::{At, Error, Step};
 use crate::exit::{Exit, How};
 use crate::explain::Tally;
+use crate::porter::Work;
 use crate::protocol::{self, Frame, Received};
-use crate::spec::WORKSPACE;
 use crate::support::Isolation;
 use crate::sys::{self, Child};
-use crate::uids::Room;
 use crate::{cgroup, selftest, watch};
+use spawn::move_into;
+
+/// How long a child may take to become its program: other programs of the box can
+/// hold it up.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A poll that does not wait.
 const NOW: Timespec = Timespec {
@@ -173,9 +177,12 @@ impl Init<'_> {
             if let Some(tally) = &self.tally {
                 tally.answer().at(Step::Wait)?;
             }
-            if let Some(watcher) = &mut self.watcher
-                && !self.stopped
-            {
+            if let Some(watcher) = &mut self.watcher {
+                if self.stopped {
+                    // The kernel may have let one go on: there are timers whose signal
+                    // does that. ESRCH: there is nobody.
+                    sys::send_signal_to_all(libc::SIGSTOP).ok();
+                }
                 watcher.look();
             }
         }
@@ -192,8 +199,12 @@ impl Init<'_> {
             PollFd::from_borrowed_fd(listener.unwrap_or(self.signals.as_fd()), PollFlags::IN),
         ];
         let fds = &mut fds[..3 + usize::from(listener.is_some())];
-        let watched = self.watcher.is_some() && !self.stopped;
-        let timeout = watched.then_some(&watch::INTERVAL);
+        let interval = if self.stopped {
+            &watch::STOPPED_INTERVAL
+        } else {
+            &watch::INTERVAL
+        };
+        let timeout = self.watcher.is_some().then_some(interval);
         match rustix::event::poll(fds, timeout) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(false),
@@ -255,6 +266,12 @@ impl Init<'_> {
                 let written = written.and_then(|mut command| self.copy_in(&mut command));
                 self.say(&written.map_or_else(|error| Frame::from(&error), |()| Frame::Written))?;
             }
+            Received::Frame(Frame::Port { program, work }, fds) => {
+                if let Err(error) = self.port(program, &work, fds.into_iter().next()) {
+                    let errno = error.errno();
+                    self.say(&Frame::Ended(program, never_ran(errno)))?;
+                }
+            }
             Received::Frame(Frame::Signal { program, signal }, _) => self.signal(program, signal),
             Received::Frame(Frame::Stop, _) => {
                 // ESRCH: there is nobody, and nobody will be.
@@ -298,15 +315,7 @@ impl Init<'_> {
         }
         let pid = self.spawn(&command, &ends, [&stdout.1, &stderr.1], number.is_none())?;
         drop((ends, stdout.1, stderr.1));
-        let limits = self.with.limits;
-        if self.watcher.is_none() {
-            self.watcher = match self.with.isolation {
-                Isolation::Full => None,
-                Isolation::Namespaces => Some(watch::Watcher::of_memory(limits)),
-                // The warden watches the memory: it sees whose processes are whose.
-                Isolation::Uids => Some(watch::Watcher::of_disk(limits, self.with.room())),
-            };
-        }
+        self.watch();
         self.programs.push(Program {
             pid,
             number,
@@ -316,6 +325,50 @@ impl Init<'_> {
         let frame = number.map_or(Frame::Started, Frame::Launched);
         let reading = [stdout.0.as_fd(), stderr.0.as_fd()];
         protocol::send(self.socket, &frame, &reading).at(Step::Init)
+    }
+
+    /// Forks a child that does work on files, with a program's rights and no more.
+    fn port(&mut self, number: u32, work: &Work, content: Option<OwnedFd>) -> Result<(), Error> {
+        let started = Instant::now();
+        let cpu_before = sys::children_cpu_time();
+        let init = rustix::process::getpid();
+        let pid = match sys::fork().at(Step::Fork)? {
+            Child::Me => {
+                let nobody = Ends::default();
+                let kept = [&self.workspace].into_iter().chain(&content);
+                let done = sys::close_all_but(kept)
+                    .and_then(|()| standard_streams().map_err(io::Error::other))
+                    .and_then(|()| self.become_program(init, &nobody))
+                    .and_then(|()| work.carry_out(self.workspace.as_fd(), content.as_ref()));
+                let code =
+                    done.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |()| 0);
+                sys::exit_now(code)
+            }
+            Child::Pid(pid, _) => pid,
+        };
+        let pid = Pid::from_raw(pid)
+            .ok_or_else(|| Error::new(Step::Fork, io::Error::from(io::ErrorKind::InvalidData)))?;
+        self.watch();
+        self.programs.push(Program {
+            pid,
+            number: Some(number),
+            started,
+            cpu_before,
+        });
+        Ok(())
+    }
+
+    /// Begins to watch what the kernel does not limit here.
+    fn watch(&mut self) {
+        let limits = self.with.limits;
+        if self.watcher.is_none() {
+            self.watcher = match self.with.isolation {
+                Isolation::Full => None,
+                Isolation::Namespaces => Some(watch::Watcher::of_memory(limits)),
+                // The warden watches the memory: it sees whose processes are whose.
+                Isolation::Uids => Some(watch::Watcher::of_disk(limits, self.with.room())),
+            };
+        }
     }
 
     /// Writes a command's files. Consumes them: what init holds counts against the
@@ -370,105 +423,6 @@ impl Init<'_> {
                 .map_or(Frame::Exited(exit), |number| Frame::Ended(number, exit)),
         )
     }
-
-    /// Forks and execs a program; fails if it could not be started. One that is
-    /// alone leaves nobody behind then.
-    fn spawn(
-        &self,
-        command: &Command,
-        ends: &Ends,
-        output: [&OwnedFd; 2],
-        alone: bool,
-    ) -> Result<Pid, Error> {
-        let strings = |list: &[Vec<u8>]| -> Result<Vec<CString>, Error> {
-            list.iter()
-                .map(|entry| CString::new(entry.as_slice()).at(Step::Command))
-                .collect()
-        };
-        let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
-        let (report, low) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
-        // Out of the way of the channel.
-        let failed = rustix::io::fcntl_dupfd_cloexec(&low, CHANNEL + 1).at(Step::Pipes)?;
-        drop(low);
-        let init = rustix::process::getpid();
-        let pid = match sys::fork().at(Step::Fork)? {
-            Child::Me => {
-                let error = match self.prepare(init, ends, output) {
-                    Ok(()) => sys::exec(&argv, &env),
-                    Err(error) => error,
-                };
-                let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                // If the pipe is gone so is init, and this process with it.
-                rustix::io::write(&failed, &errno.to_le_bytes()).ok();
-                sys::exit_now(127)
-            }
-            Child::Pid(pid, _) => pid,
-        };
-        drop(failed);
-        let mut errno = [0u8; 4];
-        let mut report = std::fs::File::from(report);
-        match report.read_exact(&mut errno) {
-            // Closed by exec: the program runs.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            Err(error) => return Err(Error::new(Step::Exec, error)),
-            Ok(()) => {
-                if alone {
-                    kill_rest();
-                }
-                let error = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
-                let name = String::from_utf8_lossy(command.argv.first().map_or(&[], Vec::as_slice));
-                return Err(Error::new(Step::Exec, error).with(name));
-            }
-        }
-        Pid::from_raw(pid)
-            .ok_or_else(|| Error::new(Step::Fork, io::Error::from(io::ErrorKind::InvalidData)))
-    }
-
-    /// Makes a child what its program will be.
-    fn prepare(&self, init: Pid, ends: &Ends, output: [&OwnedFd; 2]) -> io::Result<()> {
-        if let Some(room) = self.with.room() {
-            room.become_program()?;
-            // Until now nobody could kill it by uid. Whoever kills by uid has
-            // seen the end of init first.
-            if rustix::process::getppid() != Some(init) {
-                sys::exit_now(1);
-            }
-        }
-        rustix::process::setsid()?;
-        if let Some(stdin) = &ends.stdin {
-            rustix::stdio::dup2_stdin(stdin)?;
-        }
-        rustix::stdio::dup2_stdout(output[0])?;
-        rustix::stdio::dup2_stderr(output[1])?;
-        rustix::process::fchdir(&self.workspace)?;
-        if let Some(channel) = &ends.channel {
-            // After all else that has a number which this may take away.
-            sys::give(channel, CHANNEL)?;
-        }
-        sys::default_signals();
-        Ok(())
-    }
-}
-
-/// Where a box has no root of its own its directories have longer names: for
-/// a variable that names one of them, and for programs that make temporary files.
-fn move_into(room: &Room, env: &mut Vec<Vec<u8>>) {
-    let seen = |path: &str| room.seen(path).into_os_string().into_vec();
-    for entry in env.iter_mut() {
-        let Some(equals) = entry.iter().position(|byte| *byte == b'=') else {
-            continue;
-        };
-        for path in [WORKSPACE, "/tmp"] {
-            if entry.get(equals + 1..) == Some(path.as_bytes()) {
-                entry.truncate(equals + 1);
-                entry.extend(seen(path));
-                break;
-            }
-        }
-    }
-    if !env.iter().any(|entry| entry.starts_with(b"TMPDIR=")) {
-        env.push([b"TMPDIR=".to_vec(), seen("/tmp")].concat());
-    }
 }
 
 /// Reaps one ended child, if there is one.
@@ -477,6 +431,18 @@ fn reap() -> io::Result<Option<(Pid, WaitStatus)>> {
         Ok(reaped) => Ok(reaped),
         Err(rustix::io::Errno::CHILD) => Ok(None),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The end of what could not even begin.
+fn never_ran(errno: i32) -> Exit {
+    Exit {
+        how: How::Exited(errno & 0xFF),
+        wall_time: Duration::ZERO,
+        cpu_time: Duration::ZERO,
+        memory_peak: 0,
+        over_memory: false,
+        over_disk: false,
     }
 }
 

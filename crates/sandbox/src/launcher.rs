@@ -21,6 +21,7 @@ use crate::error::{At, Error, Step};
 use crate::exit::Exit;
 use crate::explain::Explanation;
 use crate::limits::Usage;
+use crate::porter::Work;
 use crate::protocol::{self, Frame, Received, Targets};
 use crate::spec::Spec;
 use crate::support::Isolation;
@@ -174,7 +175,11 @@ impl Launcher {
         // box are few and small, so a full buffer is a fault, not a wait.
         rustix::io::ioctl_fionbio(&init, true).at(Step::Init)?;
         rustix::io::ioctl_fionbio(&monitor, true).at(Step::Warden)?;
-        Ok(Sandbox { init, monitor })
+        Ok(Sandbox {
+            init,
+            monitor,
+            stops: Mutex::default(),
+        })
     }
 }
 
@@ -292,6 +297,16 @@ pub enum Report {
 pub struct Sandbox {
     init: OwnedFd,
     monitor: OwnedFd,
+    stops: Mutex<Stops>,
+}
+
+/// What is known of stops, so that one which was taken back since is not told.
+#[derive(Debug, Default)]
+struct Stops {
+    /// Whether programs are to be stopped.
+    wanted: bool,
+    /// Stops that init has not answered yet.
+    open: u32,
 }
 
 impl Sandbox {
@@ -358,7 +373,11 @@ impl Sandbox {
             },
             Frame::Ended(program, exit) => Event::Ended { program, exit },
             Frame::Stopped => {
-                self.tell_warden(&Frame::Asleep(true))?;
+                let mut stops = self.stops();
+                stops.open = stops.open.saturating_sub(1);
+                if stops.wanted && stops.open == 0 {
+                    self.tell_warden(&Frame::Asleep(true))?;
+                }
                 Event::Stopped
             }
             Frame::Written => Event::Written,
@@ -464,7 +483,15 @@ impl Sandbox {
     /// # Errors
     /// [`Step::Init`] when init is gone.
     pub fn stop(&self) -> Result<(), Error> {
+        let mut stops = self.stops();
+        stops.wanted = true;
+        stops.open += 1;
         protocol::send(&self.init, &Frame::Stop, &[]).at(Step::Init)
+    }
+
+    fn stops(&self) -> MutexGuard<'_, Stops> {
+        // Whole between any two statements.
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets stopped programs go on.
@@ -473,6 +500,8 @@ impl Sandbox {
     /// [`Step::Warden`] when the box is gone, [`Step::Init`] when its init is.
     pub fn go_on(&self) -> Result<(), Error> {
         // The warden looks after them before they can do anything.
+        let mut stops = self.stops();
+        stops.wanted = false;
         self.tell_warden(&Frame::Asleep(false))?;
         protocol::send(&self.init, &Frame::GoOn, &[]).at(Step::Init)
     }
@@ -490,6 +519,23 @@ impl Sandbox {
         };
         let sealed = files.seal()?;
         protocol::send(&self.init, &Frame::Write, &[sealed.as_fd()]).at(Step::Init)
+    }
+
+    /// Has work on the workspace's files done beside the programs, under a number like
+    /// that of a program. The content of a [`Work::Put`] is read from `content`:
+    /// pieces, each after its length (4 bytes, little-endian), and at last one of none.
+    /// [`Event::Ended`] follows: its exit code is 0 or the number of the system's error.
+    ///
+    /// # Errors
+    /// [`Step::Init`] when init is gone.
+    pub fn port(
+        &self,
+        program: u32,
+        work: Work,
+        content: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Error> {
+        let fds: Vec<BorrowedFd<'_>> = content.into_iter().collect();
+        protocol::send(&self.init, &Frame::Port { program, work }, &fds).at(Step::Init)
     }
 
     /// Has the box killed after so long from now on, whatever the server does, or

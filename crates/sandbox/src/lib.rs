@@ -36,6 +36,7 @@ mod limits;
 mod mount;
 mod network;
 mod omit;
+mod porter;
 mod probe;
 mod protocol;
 mod seccomp;
@@ -56,6 +57,7 @@ pub use launcher::{Event, Launcher, Report, Sandbox};
 pub use limits::{Limits, Usage};
 #[cfg(feature = "omit")]
 pub use omit::omit;
+pub use porter::Work;
 pub use probe::{Refusal, launch, probe};
 pub use spec::{Mount, Spec, WORKSPACE};
 pub use support::{Isolation, Layer, Support};

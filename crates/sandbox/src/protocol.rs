@@ -22,6 +22,7 @@
 //! | init → server | `Stopped` | |
 //! | server → init | `Write` | files |
 //! | init → server | `Written`, `Failed` | |
+//! | server → init | `Port`, answered by `Ended` alone | content (if any) |
 //! | server → init, init → server | `SelfTest`, `SelfTested` | |
 
 mod fields;
@@ -41,6 +42,7 @@ use rustix::net::{
 use crate::error::{Error, Step};
 use crate::exit::{Exit, How};
 use crate::limits::{Limits, Usage};
+use crate::porter::Work;
 use crate::spec::{Mount, Spec};
 pub(crate) use fields::{Reader, Writer};
 
@@ -105,6 +107,11 @@ pub(crate) enum Frame {
     GoOn,
     Write,
     Written,
+    /// Work on files, done as a program of its own.
+    Port {
+        program: u32,
+        work: Work,
+    },
 }
 
 /// What the probe's attacks aim at.
@@ -254,6 +261,11 @@ impl Frame {
             Self::GoOn => out.u8(23),
             Self::Write => out.u8(24),
             Self::Written => out.u8(25),
+            Self::Port { program, work } => {
+                out.u8(26);
+                out.u32(*program);
+                work.encode(out);
+            }
             _ => unreachable!("encode() takes all others"),
         }
     }
@@ -282,6 +294,10 @@ impl Frame {
             23 => Self::GoOn,
             24 => Self::Write,
             25 => Self::Written,
+            26 => Self::Port {
+                program: input.u32()?,
+                work: Work::decode(input)?,
+            },
             _ => return Err(malformed()),
         })
     }
@@ -514,7 +530,7 @@ pub(crate) fn receive(socket: impl AsFd, blocking: bool) -> Result<Received, Err
     Ok(Received::Frame(frame, fds))
 }
 
-fn malformed() -> Error {
+pub(crate) fn malformed() -> Error {
     Error::new(Step::Frame, io::Error::from(io::ErrorKind::InvalidData))
 }
 
@@ -549,20 +565,29 @@ mod tests {
         }
     }
 
-    fn every_frame() -> Vec<Frame> {
-        let usage = Usage {
-            cpu_time: Duration::from_nanos(9),
-            memory_peak: 10,
-            oom_kills: 11,
-            forks_refused: 12,
-        };
-        let exit = |how| Exit {
+    fn exit(how: How) -> Exit {
+        Exit {
             how,
             wall_time: Duration::from_secs(1),
             cpu_time: Duration::from_micros(2),
             memory_peak: 3,
             over_memory: true,
             over_disk: true,
+        }
+    }
+
+    fn every_frame() -> Vec<Frame> {
+        let mut frames = of_single_programs();
+        frames.extend(of_programs());
+        frames
+    }
+
+    fn of_single_programs() -> Vec<Frame> {
+        let usage = Usage {
+            cpu_time: Duration::from_nanos(9),
+            memory_peak: 10,
+            oom_kills: 11,
+            forks_refused: 12,
         };
         vec![
             Frame::Hello {
@@ -601,6 +626,11 @@ mod tests {
                 name: "name".to_owned(),
             }),
             Frame::SelfTested(vec![("root".to_owned(), true, "read-only".to_owned())]),
+        ]
+    }
+
+    fn of_programs() -> Vec<Frame> {
+        vec![
             Frame::LiveOn(Some(Duration::from_secs(1))),
             Frame::LiveOn(None),
             Frame::Asleep(true),
@@ -626,6 +656,17 @@ mod tests {
             Frame::GoOn,
             Frame::Write,
             Frame::Written,
+            Frame::Port {
+                program: 6,
+                work: Work::Put(b"a/b".to_vec()),
+            },
+            Frame::Port {
+                program: 7,
+                work: Work::Move {
+                    from: b"a".to_vec(),
+                    to: b"b".to_vec(),
+                },
+            },
         ]
     }
 

@@ -366,20 +366,28 @@ fn kill_everybody(uid: u32) -> i32 {
 fn clear(path: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::chmod(path, Mode::RWXU)?;
-    let top = rustix::fs::open(path, flags, Mode::empty())?;
+    empty(&rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Deletes all that is in a directory, however deep it is and whatever its modes.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(crate) fn empty(top: &OwnedFd) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut moved = 0_u64;
     loop {
-        let entries = entries(&top)?;
+        let entries = entries(top)?;
         if entries.is_empty() {
             return Ok(());
         }
         for (name, kind) in entries {
             if kind != FileType::Directory {
-                rustix::fs::unlinkat(&top, &name, AtFlags::empty())?;
+                rustix::fs::unlinkat(top, &name, AtFlags::empty())?;
                 continue;
             }
-            rustix::fs::chmodat(&top, &name, Mode::RWXU, AtFlags::empty())?;
-            let below = rustix::fs::openat(&top, &name, flags, Mode::empty())?;
+            rustix::fs::chmodat(top, &name, Mode::RWXU, AtFlags::empty())?;
+            let below = rustix::fs::openat(top, &name, flags, Mode::empty())?;
             for (inner, kind) in self::entries(&below)? {
                 if kind != FileType::Directory {
                     rustix::fs::unlinkat(&below, &inner, AtFlags::empty())?;
@@ -391,14 +399,14 @@ fn clear(path: &Path) -> io::Result<()> {
                     moved += 1;
                     let free = format!("moved-{moved}");
                     let flags = rustix::fs::RenameFlags::NOREPLACE;
-                    match rustix::fs::renameat_with(&below, &inner, &top, free, flags) {
+                    match rustix::fs::renameat_with(&below, &inner, top, free, flags) {
                         Ok(()) => break,
                         Err(rustix::io::Errno::EXIST) => {}
                         Err(errno) => return Err(errno.into()),
                     }
                 }
             }
-            rustix::fs::unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
+            rustix::fs::unlinkat(top, &name, AtFlags::REMOVEDIR)?;
         }
     }
 }

@@ -34,6 +34,9 @@ use live::{Kind, LiveBox, Phase, REMOVAL_RETRY, Removal};
 const END_TIMEOUT: Duration = Duration::from_secs(4);
 /// Between two looks at the memory of boxes by uid.
 const LOOK: Duration = Duration::from_millis(20);
+/// The same of boxes whose programs are stopped, by signals that a program may have
+/// the kernel take back.
+const LOOK_ASLEEP: Duration = Duration::from_secs(2);
 /// Between two tries to reap while boxes are killed by uid.
 const REAP: Duration = Duration::from_millis(2);
 
@@ -68,6 +71,8 @@ struct Warden {
     made: u64,
     /// When the memory of boxes was last looked at.
     looked: Instant,
+    /// When that of boxes that are asleep was.
+    looked_at_sleepers: Instant,
     /// The server is gone, and nobody will read what boxes left.
     ending: bool,
 }
@@ -98,6 +103,7 @@ impl Warden {
                     unremoved: Vec::new(),
                     made: 0,
                     looked: Instant::now(),
+                    looked_at_sleepers: Instant::now(),
                     ending: false,
                 })
             }
@@ -201,7 +207,9 @@ impl Warden {
     /// When a box without namespaces wants to be looked after.
     fn due(&self, each: &LiveBox) -> Option<Duration> {
         match each.phase {
-            Phase::Alive if each.asleep => None,
+            Phase::Alive if each.asleep => {
+                Some(LOOK_ASLEEP.saturating_sub(self.looked_at_sleepers.elapsed()))
+            }
             Phase::Alive => Some(LOOK.saturating_sub(self.looked.elapsed())),
             Phase::Killing | Phase::Clearing => Some(REAP),
             Phase::Kept => None,
@@ -275,11 +283,15 @@ impl Warden {
             return;
         }
         self.looked = Instant::now();
+        let sleepers = self.looked_at_sleepers.elapsed() >= LOOK_ASLEEP;
+        if sleepers {
+            self.looked_at_sleepers = Instant::now();
+        }
         let full = ids.disk_is_nearly_full();
         let mut alive: Vec<&mut LiveBox> = self
             .boxes
             .iter_mut()
-            .filter(|each| each.phase == Phase::Alive && !each.asleep)
+            .filter(|each| each.phase == Phase::Alive && (sleepers || !each.asleep))
             .collect();
         if alive.is_empty() {
             return;

@@ -27,6 +27,12 @@ pub(crate) const INTERVAL: Timespec = Timespec {
     tv_nsec: 20_000_000,
 };
 
+/// Between two looks at programs that are stopped: 2 s.
+pub(crate) const STOPPED_INTERVAL: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
+
 /// Least time between two looks of one watcher.
 const PAUSE: Duration = Duration::from_millis(10);
 

@@ -29,5 +29,6 @@ pub use response::{
     UsageOut,
 };
 pub use session::{
-    ContextOut, ContextRequest, SessionOrder, SessionOut, SessionRequest, Sessions, context_named,
+    ContextOut, ContextRequest, FileEntryOut, FileListOut, FileMove, FileWork, SessionOrder,
+    SessionOut, SessionRequest, Sessions, context_named,
 };

@@ -57,6 +57,7 @@ mod routes;
 mod schema;
 mod scrape;
 mod serve;
+mod session_files;
 mod sessions;
 mod state;
 mod stream;

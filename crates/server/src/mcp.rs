@@ -159,6 +159,7 @@ impl ServerHandler for Handler {
             let arguments = request.arguments.unwrap_or_default();
             match request.name.as_ref() {
                 tools::RUN_CODE => Ok(call::run_code(&app, caller, arguments, &context).await),
+                tools::CREATE_SESSION => Ok(call::create_session(&app, &caller, arguments).await),
                 tools::LIST_LANGUAGES => Ok(call::list_languages(&app)),
                 _ => Err(ErrorData::invalid_params("tool not found", None)),
             }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::{File, Limits, Mount, Spec};
+use sandbox::{File, Limits, Mount, Spec, Work};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::Inner;
+use super::{Inner, Reply};
 use crate::accept::{self, WALL_TIME_MIN};
 use crate::boxes::{Kept, broken};
 use crate::config::Bounds;
@@ -21,8 +21,8 @@ use crate::owner::Owner;
 use crate::plan;
 use crate::runtime::{PackageSet, Runtime};
 use crate::session::{
-    CellJob, InSession, Language, Session, SessionCall, SessionDraft, SessionEnd, SessionState,
-    Terms, run, turn,
+    CellJob, FileCall, InSession, Language, Session, SessionCall, SessionDraft, SessionEnd,
+    SessionState, Terms, files, run, turn,
 };
 
 /// How much longer than its session a box may live before the warden ends it.
@@ -113,6 +113,51 @@ impl Inner {
                 Ok(Answer::One(session.state_now()))
             }
         }
+    }
+
+    /// Carries out a call on the files of a session.
+    pub(super) async fn on_files(
+        &self,
+        owner: &Owner,
+        session: &str,
+        call: FileCall,
+    ) -> Result<Reply, Error> {
+        let session = self.sessions.find(owner, session)?;
+        let _in_use = session.enter()?;
+        let checked = |path: &str| accept::path("path", path);
+        match call {
+            FileCall::List { path, deep } => {
+                if !path.is_empty() {
+                    checked(&path)?;
+                }
+                return Ok(Reply::Files(files::list(&session, path, deep).await?));
+            }
+            FileCall::Open(path) => {
+                checked(&path)?;
+                return Ok(Reply::File(files::open(&session, path).await?));
+            }
+            FileCall::Put(path, content) => {
+                checked(&path)?;
+                files::put(&session, path, content).await?;
+            }
+            FileCall::MakeDirectory(path) => {
+                checked(&path)?;
+                let work = Work::MakeDirectory(path.clone().into_bytes());
+                files::work(&session, &path, work).await?;
+            }
+            FileCall::Remove(path) => {
+                checked(&path)?;
+                let work = Work::Remove(path.clone().into_bytes());
+                files::work(&session, &path, work).await?;
+            }
+            FileCall::Move { from, to } => {
+                accept::path("from", &from)?;
+                accept::path("to", &to)?;
+                let (told, from, to) = (from.clone(), from.into_bytes(), to.into_bytes());
+                files::work(&session, &told, Work::Move { from, to }).await?;
+            }
+        }
+        Ok(Reply::Done)
     }
 
     fn language(&self, word: &str) -> Result<&Runtime, Error> {

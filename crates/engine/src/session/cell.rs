@@ -38,6 +38,8 @@ const ESCALATION: Duration = Duration::from_secs(1);
 const HAND_OVER: Duration = Duration::from_secs(10);
 /// How long what a cell wrote is read after its end.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Frames that an interpreter may send for one cell: many times what anybody is shown.
+const FRAMES: u32 = 100_000;
 /// SIGINT and SIGKILL.
 const INTERRUPT: i32 = 2;
 pub(super) const KILL: i32 = 9;
@@ -155,7 +157,8 @@ impl Shown {
     }
 
     fn add(&mut self, result: RichResult) {
-        let bytes: usize = result.forms.iter().map(|form| form.content.len()).sum();
+        let forms = result.forms.iter();
+        let bytes: usize = forms.map(|form| escaped(&form.content)).sum();
         let full = self.results.len() == Bounds::RESULTS;
         if full || self.bytes + bytes > Bounds::RESULTS_BYTES {
             self.left_out += 1;
@@ -164,6 +167,27 @@ impl Shown {
             self.results.push(result);
         }
     }
+}
+
+/// Returns how many bytes a text has in JSON.
+fn escaped(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    });
+    bytes.sum()
+}
+
+/// Cuts a text to what is told of it.
+fn cut(mut text: String) -> String {
+    let most = Bounds::EXCEPTION_BYTES;
+    if text.len() > most {
+        let end = (0..=most).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text
 }
 
 /// A cell in the middle of its run.
@@ -349,12 +373,11 @@ impl Running<'_> {
         let mut reading = Box::pin(self.captures.read(stdout, stderr));
         let mut read = false;
         let mut stopping = Stopping::at(deadline);
+        let mut frames = 0;
         let over = loop {
             let frame = tokio::select! {
+                // What stops a cell comes first: a flood of frames is always ready.
                 biased;
-                frame = kernel.channel.next() => frame,
-                () = &mut reading, if !read => { read = true; continue }
-                exit = &mut kernel.ended => break Over::Dead(exit.ok()),
                 () = interrupt.cancelled(), if stopping.why.is_none() => {
                     stopping.begin(Stop::Interrupted);
                     continue;
@@ -370,14 +393,29 @@ impl Running<'_> {
                     self.session.home.doors.sandbox.signal(kernel.program, signal)?;
                     continue;
                 }
+                frame = kernel.channel.next() => frame,
+                () = &mut reading, if !read => { read = true; continue }
+                exit = &mut kernel.ended => break Over::Dead(exit.ok()),
             };
+            frames += 1;
+            if frames > FRAMES {
+                break Over::Broke("the interpreter answered without an end".to_owned());
+            }
             match frame {
-                Ok(frame) if frame.cell != number => {
+                // What a thread of an earlier cell shows comes too late.
+                Ok(frame) if frame.cell < number => {}
+                Ok(frame) if frame.cell > number => {
                     break Over::Broke("the interpreter answered for another cell".to_owned());
                 }
                 Ok(frame) => match frame.said {
                     Said::Result(result) => self.shown.add(result),
-                    Said::Failed(exception) => self.shown.exception = Some(exception),
+                    Said::Failed(told) => {
+                        self.shown.exception = Some(Exception {
+                            name: cut(told.name),
+                            message: cut(told.message),
+                            traceback: cut(told.traceback),
+                        });
+                    }
                     Said::End(went) => break Over::Went(went),
                 },
                 // Most often since it is ending: its end says more.

@@ -20,8 +20,10 @@ use crate::boxes::broken_io;
 use crate::config::Bounds;
 use crate::error::Error;
 
-/// Bytes asked of a channel at once, where no frame says how many come.
-const READ: usize = 4096;
+/// Bytes asked of a channel at once.
+const READ: usize = 64 * 1024;
+/// Bytes of a frame's own length.
+const LENGTH: usize = 4;
 
 /// A context.
 #[derive(Debug)]
@@ -210,7 +212,6 @@ impl Kernel {
             channel: Channel {
                 stream: UnixStream::from_std(ours).map_err(broken_io(step))?,
                 bytes: Vec::new(),
-                taken: 0,
             },
             stdout: launched.stdout,
             stderr: launched.stderr,
@@ -223,9 +224,8 @@ impl Kernel {
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(super) stream: UnixStream,
-    /// What was read, and how much of it was taken.
+    /// What was read of the next frame, and never more than that.
     bytes: Vec<u8>,
-    taken: usize,
 }
 
 /// Why no frame came.
@@ -243,22 +243,17 @@ impl Channel {
     /// Returns the next frame, waiting for it. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Result<Frame, NoFrame> {
         loop {
-            if let Some((frame, length)) = frames::parse(&self.bytes[self.taken..])? {
-                self.taken += length;
-                if self.taken == self.bytes.len() {
-                    // An idle context holds no more than it needs.
-                    self.bytes = Vec::new();
-                    self.taken = 0;
-                }
+            if let Some((frame, _)) = frames::parse(&self.bytes)? {
+                // An idle context holds nothing.
+                self.bytes = Vec::new();
                 return Ok(frame);
             }
-            if self.taken > 0 {
-                self.bytes.drain(..self.taken);
-                self.taken = 0;
-            }
-            let wanted = frames::length_of(&self.bytes).unwrap_or(READ);
-            self.bytes.reserve(wanted.saturating_sub(self.bytes.len()));
-            match self.stream.read_buf(&mut self.bytes).await {
+            let whole = frames::length_of(&self.bytes).unwrap_or(LENGTH);
+            let missing = whole.saturating_sub(self.bytes.len());
+            // It may claim more than ever comes.
+            self.bytes.reserve(missing.min(READ));
+            let mut rest = (&mut self.stream).take(missing as u64);
+            match rest.read_buf(&mut self.bytes).await {
                 Ok(0) | Err(_) => return Err(NoFrame::Closed),
                 Ok(_) => {}
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sandbox::{Command, Event, Exit, File, Step};
+use sandbox::{Command, Event, Exit, File, Step, Work};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -303,6 +303,23 @@ impl Session {
         })
     }
 
+    /// Begins work on files; how it ends comes later.
+    pub(super) fn port(
+        &self,
+        work: Work,
+        content: Option<BorrowedFd<'_>>,
+    ) -> Result<oneshot::Receiver<Exit>, Error> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (end, ended) = oneshot::channel();
+        self.programs().running.insert(number, end);
+        let sent = self.home.doors.sandbox.port(number, work, content);
+        if sent.is_err() {
+            self.programs().running.remove(&number);
+        }
+        sent?;
+        Ok(ended)
+    }
+
     /// Writes files into the workspace.
     ///
     /// # Errors
@@ -343,7 +360,11 @@ impl Session {
             answer = timeout(STEP_TIMEOUT, answer) => match answer {
                 Ok(Ok(answer)) => Ok(answer?),
                 Ok(Err(_dropped)) => Err(unexpected(step)),
-                Err(_late) => Err(late(step)),
+                // A box that does not answer is not to be used again.
+                Err(_late) => {
+                    self.end(SessionEnd::Died);
+                    Err(late(step))
+                }
             },
             () = self.over.cancelled() => Err(self.gone(self.ended().unwrap_or(SessionEnd::Died))),
         }

@@ -5,6 +5,8 @@
 //! swapped between two steps is at most told of twice, or with the contents it has then.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -14,9 +16,32 @@ use tokio_util::sync::CancellationToken;
 use super::{Basket, Collected, Skipped, Stopped, Time, Walk, open};
 use crate::config::Bounds;
 
-/// The files that were told of, or put in, as they were then.
+/// The files that were told of, or put in, as they were then: by the hash of the path,
+/// and of what tells one state of a file from the next. Their names are a program's to
+/// choose, and would be the server's memory to hold.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(HashMap<String, Mark>);
+pub(crate) struct Seen {
+    files: HashMap<u64, u64>,
+    /// Its keys are this session's own, so that nobody finds two names of one hash.
+    hashes: RandomState,
+}
+
+impl Seen {
+    /// Notes a file as it is now. Says whether it is new or changed.
+    fn note(&mut self, path: &str, mark: &Mark) -> bool {
+        let (path, mark) = (self.hashes.hash_one(path), self.hashes.hash_one(mark));
+        self.files.insert(path, mark) != Some(mark)
+    }
+
+    /// Forgets all files but these.
+    fn keep(&mut self, found: &[String]) {
+        let kept = found.iter().filter_map(|path| {
+            let path = self.hashes.hash_one(path);
+            Some((path, *self.files.get(&path)?))
+        });
+        self.files = kept.collect();
+    }
+}
 
 /// What tells one state of a file from the next; programs can't set the last.
 type Mark = (u64, i64, [i64; 2], [i64; 2]);
@@ -37,7 +62,7 @@ fn mark(root: BorrowedFd<'_>, path: &str) -> Option<Mark> {
 pub(crate) fn note(root: &OwnedFd, paths: &[String], seen: &mut Seen) {
     for path in paths {
         if let Some(mark) = mark(root.as_fd(), path) {
-            seen.0.insert(path.clone(), mark);
+            seen.note(path, &mark);
         }
     }
 }
@@ -62,6 +87,7 @@ pub(crate) fn changed(
         found: Vec::new(),
         skipped: Skipped::default(),
         entries: 0,
+        longest: Bounds::PATH_BYTES,
         stopped: None,
         time: &time,
     };
@@ -69,8 +95,8 @@ pub(crate) fn changed(
     let mut found = std::mem::take(&mut walk.found);
     found.sort();
     // What is gone may come back, and is new then.
-    if walk.stopped.is_none() {
-        seen.0.retain(|path, _| found.binary_search(path).is_ok());
+    if walk.stopped.is_none() || seen.files.len() > Bounds::COLLECT_ENTRIES {
+        seen.keep(&found);
     }
     let mut basket = Basket {
         root,
@@ -91,8 +117,7 @@ pub(crate) fn changed(
         let Some(mark) = mark(root, &path) else {
             continue;
         };
-        if seen.0.get(&path) != Some(&mark) {
-            seen.0.insert(path.clone(), mark);
+        if seen.note(&path, &mark) {
             basket.add(path);
         }
     }

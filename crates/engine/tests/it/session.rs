@@ -333,7 +333,7 @@ async fn hostile(engine: Engine) {
     for (code, told) in [
         // A frame of another cell, nonsense, an endless frame, and no more channel.
         (
-            "import os, struct; os.write(62, struct.pack('<IBQI', 22, 3, 7, 1) + bytes(1) + struct.pack('<I', 4) + bytes(4))",
+            "import os, struct; os.write(62, struct.pack('<IBQI', 22, 3, 70, 1) + bytes(1) + struct.pack('<I', 4) + bytes(4))",
             "another cell",
         ),
         ("import os; os.write(62, b'\\xff' * 64)", "nonsense"),
@@ -348,6 +348,18 @@ async fn hostile(engine: Engine) {
         );
         assert_eq!(here.said("'alive'").await, "'alive'", "{code}");
     }
+    // A flood of frames meets the clock, though nothing else stops it.
+    let mut draft = here.draft("import os, signal, struct\nsignal.signal(2, signal.SIG_IGN)\nframe = struct.pack('<IBQI', 14, 1, 9, 1) + bytes(1)\nwhile True: os.write(62, frame * 200)");
+    draft.wall_time = Some(Duration::from_secs(1));
+    let begun = Instant::now();
+    let outcome = here.try_run(draft).await.unwrap();
+    assert_ne!(outcome.status, Status::Success, "{outcome:?}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(here.said("'alive'").await, "'alive'");
     // A flood of results is bounded, and no reason to end anything.
     let flood = here.run("for i in range(5000): display(i)\n'end'").await;
     let cell = flood.cell.as_ref().unwrap();

@@ -27,6 +27,12 @@ pub(crate) const EVERYWHERE: &[Test] = &[
         write,
     ),
     ("too_much_memory_ends_programs_and_not_the_box", memory),
+    ("a_stop_taken_back_at_once_leaves_the_watch_on", taken_back),
+    (
+        "what_wakes_itself_is_watched_though_it_is_stopped",
+        wakes_itself,
+    ),
+    ("a_child_that_others_stop_becomes_its_program", held_up),
 ];
 
 fn named(name: &str, code: &str) -> Command {
@@ -287,4 +293,81 @@ fn memory(here: &Here) {
     let mut next = launch(&running, 2, &named("next.py", "print('still here')"));
     assert_eq!(next.line(), "still here\n");
     assert_eq!(ended(&running, 2).how, How::Exited(0));
+}
+
+/// Limits under which three processes have too much together, and none alone.
+fn tight() -> sandbox::Limits {
+    sandbox::Limits {
+        memory: 128 * MIB,
+        ..limits()
+    }
+}
+
+const HOG: &str = "import os, time\nfor _ in range(3):\n  if os.fork() == 0:\n    kept = bytearray(70 << 20)\n    time.sleep(30)\n    os._exit(0)\ntime.sleep(30)";
+
+/// Waits for a program to be killed for its memory, by whomever.
+fn killed_for_memory(here: &Here, running: &Running, within: Duration) {
+    assert!(
+        here.isolation == Isolation::Full || wait(running.sandbox.events(), within),
+        "nobody looked at its memory"
+    );
+    if here.isolation == Isolation::Full {
+        std::thread::sleep(millis(500));
+    } else {
+        ended(running, 1);
+    }
+    running.sandbox.measure().unwrap();
+    let (sandbox::Report::Usage(usage) | sandbox::Report::Gone(usage)) = report(&running.sandbox);
+    assert!(
+        usage.oom_kills > 0 || here.isolation == Isolation::Namespaces,
+        "{usage:?}"
+    );
+}
+
+fn taken_back(here: &Here) {
+    let running = ready(&here.launcher, tight());
+    let code = format!("import time\nprint('up')\ntime.sleep(0.2)\n{HOG}");
+    let mut program = launch(&running, 1, &python(&code));
+    assert_eq!(program.line(), "up\n");
+    running.sandbox.stop().unwrap();
+    running.sandbox.go_on().unwrap();
+    assert!(matches!(event(&running.sandbox), Ok(Event::Stopped)));
+    killed_for_memory(here, &running, secs(5));
+}
+
+fn wakes_itself(here: &Here) {
+    let running = ready(&here.launcher, tight());
+    let timer = "import ctypes, signal, time\nclass Event(ctypes.Structure): _fields_ = [('v', ctypes.c_void_p), ('no', ctypes.c_int), ('how', ctypes.c_int), ('pad', ctypes.c_int * 12)]\ndef waker():\n  signal.signal(signal.SIGCONT, lambda *_: None)\n  timer, libc = ctypes.c_void_p(), ctypes.CDLL(None)\n  event = Event(None, signal.SIGCONT, 0)\n  libc.timer_create(0, ctypes.byref(event), ctypes.byref(timer))\n  libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 10**7, 0, 10**7), None)\n";
+    let hog = HOG.replace("kept =", "waker(); time.sleep(1); kept =");
+    let code = format!("{timer}waker()\nprint('up')\n{hog}");
+    let mut program = launch(&running, 1, &python(&code));
+    assert_eq!(program.line(), "up\n");
+    std::thread::sleep(millis(400));
+    running.sandbox.stop().unwrap();
+    assert!(matches!(event(&running.sandbox), Ok(Event::Stopped)));
+    if here.isolation == Isolation::Full {
+        // The kernel counts, whoever runs.
+        std::thread::sleep(secs(2));
+    }
+    killed_for_memory(here, &running, secs(12));
+}
+
+fn held_up(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let code = "import os, time\nprint('up')\nme = os.getpid()\nuntil = time.time() + 8\nwhile time.time() < until:\n  for pid in range(me + 1, me + 60):\n    try: os.kill(pid, 19)\n    except OSError: pass";
+    let mut first = launch(&running, 1, &named("a.py", code));
+    assert_eq!(first.line(), "up\n");
+    let began = std::time::Instant::now();
+    let echo = command(&["/bin/echo", "here"]);
+    running.sandbox.launch(2, &echo, None, None).unwrap();
+    let answered = event(&running.sandbox);
+    let known = matches!(
+        answered,
+        Ok(Event::Launched { program: 2, .. } | Event::NotLaunched { program: 2, .. })
+    );
+    assert!(known, "{answered:?}");
+    assert!(began.elapsed() < secs(7), "{:?}", began.elapsed());
+    // Init still does what it is told.
+    running.sandbox.signal(1, 9).unwrap();
+    assert!(wait(running.sandbox.events(), secs(2)), "init hangs");
 }

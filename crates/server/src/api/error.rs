@@ -406,6 +406,10 @@ fn session(error: &engine::Error) -> Problem {
             if *full { Code::WorkspaceFull } else { Code::Conflict },
             format!("The session's workspace does not take \"{}\": {reason}.", quote(path)),
         ),
+        engine::Error::NoFile { path, reason } => Problem::new(
+            Code::NotFound,
+            format!("The session has no file \"{}\": {reason}.", quote(path)),
+        ),
         _ => Problem::internal(),
     }
 }

@@ -190,6 +190,14 @@ pub struct CellOut {
     pub late_error: String,
 }
 
+impl ResultOut {
+    /// Returns its form as plain text, if there is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.data.get("text/plain")?.as_str()
+    }
+}
+
 impl From<RichResult> for ResultOut {
     fn from(result: RichResult) -> Self {
         let forms = result.forms.into_iter().map(|form| {

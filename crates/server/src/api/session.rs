@@ -246,3 +246,124 @@ impl From<Vec<SessionState>> for Sessions {
         }
     }
 }
+
+/// What is done to the files of a session: one of the two.
+#[derive(Debug, Clone, Default, PartialEq, Eq, ToSchema)]
+pub struct FileWork {
+    /// A directory to make, with those on its way.
+    #[schema(example = "data/raw")]
+    pub mkdir: Option<String>,
+    /// A file or directory to give another place.
+    pub r#move: Option<FileMove>,
+}
+
+/// From where to where a file or directory goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, ToSchema)]
+pub struct FileMove {
+    /// Where it is.
+    #[schema(example = "a.csv")]
+    pub from: String,
+    /// Where it will be; nothing may be there yet.
+    #[schema(example = "data/a.csv")]
+    pub to: String,
+}
+
+impl FileWork {
+    /// Returns the problem of a request that asks for nothing.
+    #[must_use]
+    pub fn missing() -> Problem {
+        Problem::field(
+            "mkdir",
+            "and `move` are both missing",
+            "Send {\"mkdir\": \"data\"} or {\"move\": {\"from\": \"a\", \"to\": \"b\"}}.",
+        )
+    }
+}
+
+impl TryFrom<Map<String, Value>> for FileWork {
+    type Error = Problem;
+
+    fn try_from(mut object: Map<String, Value>) -> Result<Self, Problem> {
+        let mut member = |name: &str| object.remove(name).unwrap_or_default();
+        let mkdir = optional(member("mkdir"), |value| text("mkdir", value))?;
+        let places = optional(member("move"), |value| match value {
+            Value::Object(mut places) => {
+                let mut place = |name: &str| {
+                    let value = places.remove(name).unwrap_or_default();
+                    text(&format!("move.{name}"), value)
+                };
+                Ok(FileMove {
+                    from: place("from")?,
+                    to: place("to")?,
+                })
+            }
+            other => {
+                let cure = "Send an object with `from` and `to`.";
+                Err(wrong_type("move", &other, cure))
+            }
+        })?;
+        Ok(Self {
+            mkdir,
+            r#move: places,
+        })
+    }
+}
+
+/// A file or directory of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = SessionFile)]
+pub struct FileEntryOut {
+    /// Path below the working directory.
+    #[schema(example = "data/a.csv")]
+    pub path: String,
+    /// What it is.
+    #[schema(schema_with = kind_schema)]
+    pub kind: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// When it was changed last, RFC 3339 in UTC.
+    #[schema(format = "date-time", example = "2026-01-02T03:04:05.678901Z")]
+    pub modified: String,
+}
+
+impl FileEntryOut {
+    /// Describes an opened file.
+    #[must_use]
+    pub fn of(path: String, file: &engine::SessionFile) -> Self {
+        Self {
+            path,
+            kind: engine::FileKind::File.as_str().to_owned(),
+            size: file.size,
+            modified: timestamp(file.modified),
+        }
+    }
+}
+
+/// What is in a directory of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = SessionFiles)]
+pub struct FileListOut {
+    /// The files and directories, by path.
+    pub files: Vec<FileEntryOut>,
+    /// Whether there are more than are listed.
+    pub truncated: bool,
+}
+
+fn kind_schema() -> utoipa::openapi::schema::Object {
+    words(engine::FileKind::ALL.map(engine::FileKind::as_str))
+}
+
+impl From<engine::FileList> for FileListOut {
+    fn from(list: engine::FileList) -> Self {
+        let entries = list.entries.into_iter().map(|entry| FileEntryOut {
+            path: entry.path,
+            kind: entry.kind.as_str().to_owned(),
+            size: entry.size,
+            modified: timestamp(entry.modified),
+        });
+        Self {
+            files: entries.collect(),
+            truncated: list.truncated,
+        }
+    }
+}

@@ -26,13 +26,13 @@ pub(super) mod fuzz;
 mod range;
 mod reading;
 
-use range::{Range, range};
+pub(super) use range::{Range, range};
 use reading::Reading;
 
 /// A browser runs nothing, loads nothing and asks for nothing: the file is as
 /// if on an origin of its own. Pictures, sound and film that are looked at by
 /// themselves are drawn by a page of the browser's own, which needs the rest.
-const POLICY: &str = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub(super) const POLICY: &str = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Whether a request comes with a signed link, good or bad: then the
 /// signature alone decides, and no token is asked for.

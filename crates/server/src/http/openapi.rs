@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::HttpMethod;
 
-use super::route::{Counted, Door, Route, Verb};
+use super::route::{Counted, Door, Route, Verb, documented};
 use crate::api::{
     CellOut, Code, ContextOut, ContextRequest, Encoding, ExceptionOut, ExecuteRequest,
-    ExecuteResponse, FileIn, FileOut, Health, HealthStatus, LanguageOut, Languages, LoadOut,
-    PackageOut, PackagesOut, PackagesPhase, ProblemDocument, ResultOut, SessionOut, SessionRequest,
-    Sessions, StageOut, UsageOut,
+    ExecuteResponse, FileEntryOut, FileIn, FileListOut, FileMove, FileOut, FileWork, Health,
+    HealthStatus, LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase,
+    ProblemDocument, ResultOut, SessionOut, SessionRequest, Sessions, StageOut, UsageOut,
 };
 use crate::config::Access;
 use crate::hooks::{HookRequest, HookResponse};
@@ -47,6 +47,7 @@ const EVENTS_EXAMPLE: &str = concat!(
         description = "Runs code in a sandbox and answers with its output, errors and files."
     ),
     components(schemas(
+        FileEntryOut, FileListOut, FileMove, FileWork,
         CellOut, ContextOut, ContextRequest, Encoding, ExceptionOut, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
         HookRequest, HookResponse, LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
         ResultOut, SessionOut, SessionRequest, Sessions, StageOut, UsageOut,
@@ -83,6 +84,7 @@ impl Description {
             let method = match route.verb {
                 Verb::Get => HttpMethod::Get,
                 Verb::Post => HttpMethod::Post,
+                Verb::Put => HttpMethod::Put,
                 Verb::Delete => HttpMethod::Delete,
             };
             api.paths
@@ -133,7 +135,7 @@ impl Description {
     /// Adds to an operation what no handler says by itself.
     fn complete(&self, path: &str, method: &str, operation: &mut Value, access: Access) {
         let mut routes = self.routes.iter();
-        let route = routes.find(|one| one.path == path && one.verb.word() == method);
+        let route = routes.find(|one| documented(one.path) == path && one.verb.word() == method);
         let route = route.expect("every operation is of a route");
         operation["security"] = match (route.door, access) {
             (Door::Body(_), _) => json!([{ SCHEME: [] }, {}]),

@@ -44,6 +44,7 @@ pub(super) enum Counted {
 pub(super) enum Verb {
     Get,
     Post,
+    Put,
     Delete,
 }
 
@@ -53,6 +54,7 @@ impl Verb {
         match method.as_str() {
             "GET" | "HEAD" => Some(Self::Get),
             "POST" => Some(Self::Post),
+            "PUT" => Some(Self::Put),
             "DELETE" => Some(Self::Delete),
             _ => None,
         }
@@ -63,6 +65,7 @@ impl Verb {
         match self {
             Self::Get => "get",
             Self::Post => "post",
+            Self::Put => "put",
             Self::Delete => "delete",
         }
     }
@@ -77,6 +80,11 @@ pub(super) struct Documentation {
     pub(super) path: fn() -> String,
     /// The operation that was made of the handler.
     pub(super) operation: fn() -> Operation,
+}
+
+/// A template as documents write it: without the mark of a part that may have slashes.
+pub(super) fn documented(path: &str) -> String {
+    path.replace("{*", "{")
 }
 
 /// A row of the table.

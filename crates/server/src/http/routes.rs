@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::route::{Counted, Documentation, Door, Entrance, Route, Verb};
 use super::state::Shared;
 use super::{
     artifact, docs, execute, health, hooks, languages, limits, oauth, pages, schema, scrape,
-    sessions,
+    session_files, sessions,
 };
 use crate::api::{Code, Problem};
 use crate::auth::Scope;
@@ -72,6 +72,20 @@ const SESSION: &[Code] = &[
 /// What a call on a session can be refused with.
 const NO_SESSION: &[Code] = &[Code::NotFound, Code::Gone];
 
+/// What reading a file can end in.
+const FILE: &[Code] = &[Code::NotFound, Code::Gone, Code::RangeNotSatisfiable];
+
+/// What a change of files can be refused with.
+const CHANGE: &[Code] = &[
+    Code::NotFound,
+    Code::RequestTimeout,
+    Code::Conflict,
+    Code::Gone,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+    Code::WorkspaceFull,
+];
+
 /// The same of a call that has a body.
 const IN_SESSION: &[Code] = &[
     Code::NotFound,
@@ -99,6 +113,12 @@ const ROUTES: &[Route] = &[
     row!(post Post "/sessions/{id}/resume", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::resume, sessions::__path_resume),
     row!(post Post "/sessions/{id}/contexts", Door::Scope(Scope::Sessions), Use, IN_SESSION, "sessions", sessions::add_context, sessions::__path_add_context),
     row!(delete Delete "/sessions/{id}/contexts/{context}", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::end_context, sessions::__path_end_context),
+    row!(get Get "/sessions/{id}/files", Door::Scope(Scope::Files), Use, NO_SESSION, "sessions", session_files::list, session_files::__path_list),
+    row!(post Post "/sessions/{id}/files", Door::Scope(Scope::Files), Use, CHANGE, "sessions", session_files::change, session_files::__path_change),
+    row!(get Get "/sessions/{id}/files/{*path}", Door::Scope(Scope::Files), Use, FILE, "sessions", session_files::get, session_files::__path_get),
+    row!(put Put "/sessions/{id}/files/{*path}", Door::Scope(Scope::Files), Use, CHANGE, "sessions", session_files::put, session_files::__path_put),
+    row!(delete Delete "/sessions/{id}/files/{*path}", Door::Scope(Scope::Files), Use, CHANGE, "sessions", session_files::delete, session_files::__path_delete),
+    row!(get Get "/sessions/{id}/archive", Door::Scope(Scope::Files), Use, NO_SESSION, "sessions", session_files::archive, session_files::__path_archive),
     mcp(Verb::Post, Counted::Use),
     mcp(Verb::Get, Counted::No),
     mcp(Verb::Delete, Counted::No),
@@ -137,6 +157,7 @@ const fn mcp(verb: Verb, counted: Counted) -> Route {
         handler: match verb {
             Verb::Get => || get(super::mcp::mcp),
             Verb::Post => || post(super::mcp::mcp),
+            Verb::Put => || put(super::mcp::mcp),
             Verb::Delete => || delete(super::mcp::mcp),
         },
         documentation: None,
@@ -240,6 +261,7 @@ mod tests {
     use axum::http::Method;
 
     use super::*;
+    use crate::http::route::documented;
 
     #[test]
     fn who_is_let_in_where() {
@@ -303,7 +325,7 @@ mod tests {
     fn handlers_say_the_same_address() {
         for row in ROUTES {
             if let Some(documentation) = row.documentation {
-                assert_eq!((documentation.path)(), row.path);
+                assert_eq!((documentation.path)(), documented(row.path));
             }
         }
     }

@@ -232,12 +232,12 @@ pub(super) async fn end_context(
     one(&shared, owner(&context), call).await.map(Json)
 }
 
-fn owner(context: &Context) -> Owner {
+pub(super) fn owner(context: &Context) -> Owner {
     context.caller(runs::ClientLimits::default()).principal.id
 }
 
 /// Reads a body that may be empty.
-async fn read(
+pub(super) async fn read(
     shared: &Shared,
     context: &Context,
     request: Request,

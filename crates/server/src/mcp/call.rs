@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Event, Events, quote};
+use engine::{Call, Event, Events, Reply, SessionCall, quote};
 use rmcp::RoleServer;
 use rmcp::model::{
     CallToolResult, ContentBlock, JsonObject, ProgressNotificationParam, ProgressToken,
@@ -20,7 +20,10 @@ use super::files;
 use super::tools::ATTACHMENTS;
 use super::view::{self, Picture};
 use crate::api::error::whole_seconds;
-use crate::api::{Encoding, ExecuteResponse, FileOut, Languages, Order, Problem, attachments, fit};
+use crate::api::{
+    Encoding, ExecuteResponse, FileOut, Languages, Order, Problem, ResultOut, SessionOrder,
+    SessionOut, attachments, fit,
+};
 use crate::app::App;
 use crate::config::RateLimit;
 use crate::runs::{self, Caller, ClientLimits, Deadline};
@@ -93,6 +96,43 @@ pub(super) async fn run_code(
     let has_address = app.config.public_url.is_some();
     let is_shown = view::is_shown(context.client_capabilities().as_ref());
     result(answer, has_address, is_shown)
+}
+
+/// Makes a session for the caller.
+pub(super) async fn create_session(
+    app: &Arc<App>,
+    caller: &Caller,
+    arguments: JsonObject,
+) -> CallToolResult {
+    let verdict = app.rate.check(caller.principal.id.as_str());
+    if !verdict.allowed {
+        return refused(&rate_limited(app.config.rate, verdict.reset));
+    }
+    let order = match SessionOrder::try_from(arguments) {
+        Ok(order) => order,
+        Err(problem) => return refused(&problem.detail),
+    };
+    let create = SessionCall::Create(Box::new(order.draft));
+    let call = Call::Session(caller.principal.id.clone(), create);
+    match app.engine.call(call).await {
+        Ok(Reply::Session(state)) => {
+            let session = SessionOut::from(*state);
+            let made = json!({
+                "session_id": session.id,
+                "expires": session.expires,
+                "memory_mb": session.memory_mb,
+            });
+            let words = format!(
+                "Session {}. Pass it as session_id to run_code; variables and files stay until it ends.",
+                session.id
+            );
+            let mut result = CallToolResult::success(vec![ContentBlock::text(words)]);
+            result.structured_content = Some(made);
+            result
+        }
+        Ok(_) => refused(&Problem::internal().detail),
+        Err(error) => refused(&runs::failed(&error).detail),
+    }
 }
 
 /// Reads a call's arguments; files of the chat are fetched as an Action's are.
@@ -229,7 +269,8 @@ impl<'a> Progress<'a> {
 /// page that shows a run gets the pictures once more, where the client has it:
 /// hosts need not hand it those of the content, nor say which file each is.
 fn result(mut answer: ExecuteResponse, has_address: bool, is_shown: bool) -> CallToolResult {
-    let pictures = take_pictures(&mut answer.files);
+    let mut pictures = take_pictures(&mut answer.files);
+    pictures.extend(take_shown(&mut answer.results, &pictures));
     for file in &mut answer.files {
         // The resource gives them; here they would be read by a model.
         (file.content, file.encoding) = (None, None);
@@ -280,12 +321,42 @@ fn take_pictures(files: &mut [FileOut]) -> Vec<Picture> {
     pictures
 }
 
+/// Takes the pictures that a cell has shown, as far as there is room beside `others`.
+fn take_shown(results: &mut [ResultOut], others: &[Picture]) -> Vec<Picture> {
+    // Base64 has four letters for three bytes.
+    let used: usize = others.iter().map(|one| one.data.len() / 4 * 3).sum();
+    let mut room = PICTURE_BYTES.saturating_sub(used);
+    let mut pictures = Vec::new();
+    for (number, result) in results.iter_mut().enumerate() {
+        let shown = ["image/png", "image/jpeg"];
+        let Some(media_type) = shown.into_iter().find(|one| result.data.contains_key(*one)) else {
+            continue;
+        };
+        let Some(Value::String(data)) = result.data.remove(media_type) else {
+            continue;
+        };
+        let size = data.len() / 4 * 3;
+        if size <= room && others.len() + pictures.len() < PICTURES {
+            room -= size;
+            let ending = media_type.trim_start_matches("image/");
+            pictures.push(Picture {
+                name: format!("result-{}.{ending}", number + 1),
+                media_type: media_type.to_owned(),
+                data,
+            });
+        }
+    }
+    pictures
+}
+
 /// Returns an answer as a text that a model reads.
 fn text(answer: &ExecuteResponse) -> String {
     let mut parts = Vec::new();
     if !answer.output.is_empty() {
         parts.push(answer.output.trim_end_matches('\n').to_owned());
     }
+    let plain = answer.results.iter().filter_map(ResultOut::text);
+    parts.extend(plain.map(str::to_owned));
     if !answer.error.is_empty() {
         parts.push(format!(
             "[standard error]\n{}",
@@ -333,7 +404,7 @@ fn structured(answer: &ExecuteResponse) -> Value {
             told
         })
         .collect();
-    json!({
+    let mut told = json!({
         "status": answer.status,
         "exit_code": answer.exit_code,
         "output": answer.output,
@@ -344,5 +415,18 @@ fn structured(answer: &ExecuteResponse) -> Value {
         "truncated": answer.truncated,
         "files": files,
         "warnings": answer.warnings,
-    })
+    });
+    if let Some(cell) = &answer.cell {
+        let results = answer.results.iter().map(|result| {
+            json!({
+                "is_value": result.is_value,
+                "text": result.text().unwrap_or_default(),
+                "forms": result.data.keys().collect::<Vec<_>>(),
+            })
+        });
+        told["results"] = results.collect();
+        told["session_id"] = json!(cell.session_id);
+        told["context"] = json!(cell.context);
+    }
+    told
 }

@@ -15,6 +15,9 @@ use crate::provision;
 /// The tool that runs a program.
 pub(super) const RUN_CODE: &str = "run_code";
 
+/// The tool that makes a session.
+pub(super) const CREATE_SESSION: &str = "create_session";
+
 /// The tool that says what can run.
 pub(super) const LIST_LANGUAGES: &str = "list_languages";
 
@@ -29,14 +32,14 @@ const ESSENTIAL_CHARS: usize = 512;
 
 /// Returns all tools, by name.
 pub(super) fn all(app: &App) -> Vec<Tool> {
-    vec![list_languages(), run_code(app)]
+    vec![create_session(), list_languages(), run_code(app)]
 }
 
 /// Returns what a model should know before its first call, the essential first.
 pub(super) fn instructions(app: &App) -> String {
     let bounds = app.engine.bounds();
     let mut text = format!(
-        "run_code runs a program in a fresh sandbox and returns what it printed, its pictures and files. No network. Each run starts empty: send what it needs in `files`, and write results into the working directory. At most {} s and {} MiB a run; print what you want to see.",
+        "run_code runs a program in a fresh sandbox and returns what it printed, its pictures and files. No network. For work in steps call create_session once and pass its session_id: variables and files then stay from call to call. Without it each run starts empty. At most {} s and {} MiB a run.",
         bounds.wall_time_max.as_secs(),
         bounds.memory_max >> 20,
     );
@@ -84,11 +87,19 @@ fn run_code(app: &App) -> Tool {
                 "default": bounds.wall_time.as_secs(),
                 "description": "Seconds before the program is stopped.",
             },
+            "session_id": {
+                "type": "string",
+                "description": "A session of create_session: the code then finds the variables and files of earlier calls. Omit for a fresh sandbox.",
+            },
+            "context": {
+                "type": "string",
+                "description": "An interpreter of the session other than its language's own.",
+            },
             "stdin": { "type": "string", "description": "What the program reads from standard input." },
             "args": {
                 "type": "array",
                 "items": { "type": "string" },
-                "description": "Arguments of the program.",
+                "description": "Arguments of the program; not in a session.",
             },
             "files": {
                 "type": "array",
@@ -194,12 +205,66 @@ fn run_result() -> Value {
                 },
             },
             "warnings": { "type": "array", "items": { "type": "string" } },
+            "results": {
+                "type": "array",
+                "description": "In a session: values and what was shown. Pictures come as images.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "is_value": { "type": "boolean" },
+                        "text": { "type": "string" },
+                        "forms": { "type": "array", "items": { "type": "string" } },
+                    },
+                    "required": ["is_value", "text", "forms"],
+                },
+            },
+            "session_id": { "type": "string" },
+            "context": { "type": "string" },
         },
         "required": [
             "status", "exit_code", "output", "error", "execution_time", "language", "version",
             "truncated", "files", "warnings",
         ],
     })
+}
+
+fn create_session() -> Tool {
+    let input = json!({
+        "type": "object",
+        "properties": {
+            "name": { "type": "string", "description": "A name for people." },
+            "memory_mb": { "type": "integer", "minimum": 16, "description": "Memory of the session in MiB." },
+            "idle_timeout": {
+                "type": "number",
+                "minimum": 1,
+                "description": "Seconds without a call before it is paused; it ends after an hour.",
+            },
+        },
+    });
+    let output = json!({
+        "type": "object",
+        "properties": {
+            "session_id": { "type": "string", "description": "Pass it to run_code." },
+            "expires": { "type": "string" },
+            "memory_mb": { "type": "integer" },
+        },
+        "required": ["session_id", "expires", "memory_mb"],
+    });
+    tool(
+        CREATE_SESSION,
+        "Create a session",
+        "Makes a sandbox that keeps variables and files between calls of run_code. Make one for a conversation and use it throughout.",
+        input,
+        output,
+        // It changes nothing but itself, and reaches nothing.
+        ToolAnnotations::from_raw(
+            Some("Create a session".to_owned()),
+            Some(false),
+            Some(false),
+            Some(false),
+            Some(false),
+        ),
+    )
 }
 
 fn list_languages() -> Tool {

@@ -153,7 +153,7 @@ fn a_session_lists_and_calls_tools() {
         .iter()
         .map(|tool| tool["name"].as_str().expect("a name"))
         .collect();
-    assert_eq!(names, ["list_languages", "run_code"]);
+    assert_eq!(names, ["create_session", "list_languages", "run_code"]);
     let text = tools.to_string();
     for word in ["$ref", "$defs", "anyOf", "\"format\""] {
         assert!(!text.contains(word), "{word}: {text}");
@@ -170,7 +170,7 @@ fn a_session_lists_and_calls_tools() {
     let structured = &result["structuredContent"];
     assert_eq!(structured["status"], "success");
     assert_eq!(structured["output"], "4\n");
-    let required = tools[1]["outputSchema"]["required"].as_array();
+    let required = tools[2]["outputSchema"]["required"].as_array();
     for name in required.expect("a list") {
         let name = name.as_str().expect("a name");
         assert!(!structured[name].is_null(), "{name}: {structured}");
@@ -265,7 +265,7 @@ fn a_chat_that_shows_pages_gets_the_page_of_a_run_and_its_pictures() {
     let plain = Session::open(&server, &server.bearer());
     let chat = Session::open_as(&server, &server.bearer(), &shows);
     let tools = chat.call(1, "tools/list", json!({}))["result"]["tools"].clone();
-    let uri = &tools[1]["_meta"]["ui"]["resourceUri"];
+    let uri = &tools[2]["_meta"]["ui"]["resourceUri"];
     assert_eq!(uri, "ui://codex/run.html", "{tools}");
     let listed = chat.call(2, "resources/list", json!({}));
     assert_eq!(listed["result"]["resources"][0]["uri"], *uri, "{listed}");
@@ -493,4 +493,74 @@ fn a_call_that_outlives_its_client_still_counts() {
     assert_eq!(server.running(), 1, "a session's call goes on");
     assert!(held() >= 1_000_000, "and so does what it holds");
     crate::server::wait_until("its end", || server.running() == 0 && held() == 0);
+}
+
+#[test]
+fn a_chat_works_in_steps() {
+    let server = TestServer::start();
+    let chat = Session::open(&server, &server.bearer());
+    let made = chat.call(
+        1,
+        "tools/call",
+        json!({"name": "create_session", "arguments": {"name": "chat"}}),
+    );
+    let made = &made["result"];
+    assert_eq!(made["isError"], false, "{made}");
+    let id = made["structuredContent"]["session_id"]
+        .as_str()
+        .expect("an id");
+    assert!(
+        made["content"][0]["text"]
+            .as_str()
+            .expect("words")
+            .contains(id)
+    );
+    let step = |code: &str, language: &str| {
+        chat.run(json!({"code": code, "language": language, "session_id": id}))
+    };
+    assert_eq!(
+        step("x = 40", "python")["content"][0]["text"],
+        "[no output]"
+    );
+    let value = step("print('so'); x + 2", "python");
+    assert_eq!(value["content"][0]["text"], "so\n42");
+    let structured = &value["structuredContent"];
+    assert_eq!(
+        structured["results"],
+        json!([{"is_value": true, "text": "42", "forms": ["text/plain"]}])
+    );
+    assert_eq!(
+        (&structured["session_id"], &structured["context"]),
+        (&json!(id), &json!("python"))
+    );
+    let picture = step(
+        "class P:\n  def _repr_png_(self): return b'\\x89PNG'\nP()",
+        "python",
+    );
+    let image = picture["content"]
+        .as_array()
+        .expect("content")
+        .iter()
+        .find(|one| one["type"] == "image");
+    assert_eq!(image.expect("an image")["data"], "iVBORw==", "{picture}");
+    assert_eq!(
+        step("const y = 1; y", "javascript")["content"][0]["text"],
+        "1"
+    );
+    let failed = step("1 / 0", "python");
+    assert_eq!(failed["structuredContent"]["status"], "error");
+    let refused = chat.run(json!({"code": "1", "session_id": "ses_0"}));
+    assert_eq!(refused["isError"], true);
+    assert!(
+        refused["content"][0]["text"]
+            .as_str()
+            .expect("words")
+            .contains("no session")
+    );
+    let odd = chat.call(
+        9,
+        "tools/call",
+        json!({"name": "create_session", "arguments": {"idle_timeout": "x"}}),
+    );
+    assert_eq!(odd["result"]["isError"], true, "{odd}");
 }

@@ -411,3 +411,162 @@ fn a_crash_loses_sessions_and_says_so() {
         json!([])
     );
 }
+
+#[test]
+fn files_go_in_and_out_while_code_runs() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let path = |rest: &str| format!("/sessions/{id}/files{rest}");
+    let raw = |method: &str, at: &str, more: &[&str], body: &[u8]| {
+        let mut headers = vec![caller.bearer.as_str()];
+        headers.extend(more);
+        server.request(method, &path(at), &headers, body)
+    };
+    // A kind of content that no other address takes.
+    let put = raw(
+        "PUT",
+        "/data/in.bin",
+        &["Content-Type: image/x-odd"],
+        b"\0\xff1234",
+    );
+    assert_eq!(put.status, 201, "{}", put.text());
+    assert_eq!(
+        (&put.json()["path"], &put.json()["size"]),
+        (&json!("data/in.bin"), &json!(6))
+    );
+    let read = caller.cell(&id, "open('data/in.bin', 'rb').read()");
+    assert_eq!(
+        read["results"][0]["data"]["text/plain"],
+        "b'\\x00\\xff1234'"
+    );
+    // What was put in is nothing that the cell left, and belongs to the program.
+    assert_eq!(read["files"], json!([]));
+    caller.cell(&id, "open('data/in.bin', 'ab').write(b'!'); import os; os.mkfifo('pipe'); os.symlink('/etc/passwd', 'link')");
+    let whole = raw("GET", "/data/in.bin", &[], b"");
+    assert_eq!(
+        (whole.status, whole.body.as_slice()),
+        (200, &b"\0\xff1234!"[..])
+    );
+    assert_eq!(
+        whole.header("content-type"),
+        Some("application/octet-stream")
+    );
+    assert!(
+        whole
+            .header("content-security-policy")
+            .expect("a policy")
+            .contains("sandbox")
+    );
+    let part = raw("GET", "/data/in.bin", &["Range: bytes=2-3"], b"");
+    assert_eq!((part.status, part.body.as_slice()), (206, &b"12"[..]));
+    assert_eq!(part.header("content-range"), Some("bytes 2-3/7"));
+    assert_eq!(
+        raw("GET", "/data/in.bin", &["Range: bytes=9-"], b"").status,
+        416
+    );
+    let listed = caller.good("GET", &path("?deep=true"), &Value::Null);
+    let entries = listed["files"].as_array().expect("a list").iter();
+    let entries: Vec<String> = entries
+        .map(|one| {
+            format!(
+                "{} {}",
+                one["kind"].as_str().expect("a kind"),
+                one["path"].as_str().expect("a path")
+            )
+        })
+        .collect();
+    assert_eq!(
+        entries,
+        [
+            "directory data",
+            "file data/in.bin",
+            "link link",
+            "other pipe"
+        ]
+    );
+    let null = &Value::Null;
+    for (at, status) in [
+        ("/link", 404),
+        ("/pipe", 404),
+        ("/data", 404),
+        ("/none", 404),
+        ("/data/../data/in.bin", 400),
+        ("/%2e%2e%2f%2e%2e%2fetc%2fpasswd", 400),
+        ("/a%00b", 400),
+        ("/a%0ab", 400),
+    ] {
+        caller.refused("GET", &path(at), null, status, "");
+        let put = raw("PUT", at, &[], b"x");
+        assert!(
+            [400, 409].contains(&put.status) || status == 404,
+            "{at}: {}",
+            put.text()
+        );
+    }
+    let long = format!("/{}", "x".repeat(5000));
+    caller.refused("GET", &path(&long), null, 400, "bytes long");
+    // A link was replaced by what was put in its place, not followed.
+    assert_eq!(raw("GET", "/link", &[], b"").body, b"x");
+    caller.good("POST", &path(""), &json!({ "mkdir": "new/deep" }));
+    caller.good(
+        "POST",
+        &path(""),
+        &json!({ "move": { "from": "data/in.bin", "to": "new/deep/out.bin" } }),
+    );
+    caller.refused("GET", &path("/data/in.bin"), null, 404, "no file");
+    caller.refused(
+        "POST",
+        &path(""),
+        &json!({ "move": { "from": "new", "to": "data" } }),
+        409,
+        "does not take",
+    );
+    caller.refused("POST", &path(""), &json!({}), 400, "both missing");
+    caller.refused("POST", &path(""), &json!({ "move": "x" }), 400, "move");
+    let zip = server.request(
+        "GET",
+        &format!("/sessions/{id}/archive"),
+        &[&caller.bearer],
+        b"",
+    );
+    assert_eq!(
+        (zip.status, zip.header("content-type")),
+        (200, Some("application/zip"))
+    );
+    caller.good("DELETE", &path("/new"), null);
+    caller.refused("DELETE", &path("/new"), null, 404, "no file");
+    let other = Caller {
+        server: &server,
+        bearer: format!("Authorization: Bearer {}", server.another_token("other")),
+    };
+    for method in ["GET", "DELETE"] {
+        other.refused(method, &path("/link"), null, 404, "There is no session");
+    }
+    other.refused("GET", &path(""), null, 404, "There is no session");
+}
+
+#[test]
+fn a_full_workspace_takes_no_more_and_goes_on() {
+    let server = TestServer::with(&[("CODEX_SESSION_WORKSPACE", "4 MiB")]);
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let put = |name: &str, bytes: usize| {
+        let path = format!("/sessions/{id}/files/{name}");
+        server.request("PUT", &path, &[&caller.bearer], &vec![7; bytes])
+    };
+    assert_eq!(put("first", 2 << 20).status, 201);
+    let full = put("second", 3 << 20);
+    assert_eq!(full.status, 507, "{}", full.text());
+    assert_eq!(put("huge", 6 << 20).status, 507);
+    // Nothing is left of what did not fit.
+    let listed = caller.good("GET", &format!("/sessions/{id}/files"), &Value::Null);
+    assert_eq!(
+        listed["files"].as_array().expect("a list").len(),
+        1,
+        "{listed}"
+    );
+    let body = json!({ "code": "1", "session_id": id, "files": [{ "path": "a", "content": "x".repeat(3 << 20) }] });
+    caller.refused("POST", "/execute", &body, 507, "does not take");
+    assert_eq!(caller.cell(&id, "2")["status"], "success");
+}

@@ -5,7 +5,7 @@ use axum::http::HeaderValue;
 
 /// What a request wants of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Range {
+pub(in crate::http) enum Range {
     /// All of it.
     Whole,
     /// A part that is there: never empty, never beyond the end.
@@ -15,7 +15,7 @@ pub(super) enum Range {
 }
 
 /// Reads the header for a file of `size` bytes.
-pub(super) fn range(value: &HeaderValue, size: u64) -> Range {
+pub(in crate::http) fn range(value: &HeaderValue, size: u64) -> Range {
     let text = value.to_str().unwrap_or_default();
     let Some((begin, end)) = text
         .strip_prefix("bytes=")
