@@ -477,7 +477,13 @@ channel.on("data", (chunk) => {
     }
     restore();
     cell = Number(frame.readBigUInt64LE(5));
-    if (frame[4] === RUN) begin(fields);
+    if (frame[4] !== RUN) continue;
+    try {
+      begin(fields);
+    } catch (error) {
+      // Such as no room for its input.
+      failed(thrown(error));
+    }
   }
 });
 // The server has let go of this session.

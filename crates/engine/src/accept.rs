@@ -12,6 +12,7 @@ use crate::job::{Desk, Draft, DraftFile, Invalid, Job};
 use crate::quote::quote;
 use crate::runtime::manifest::is_environment_name;
 use crate::runtime::{Manifest, Registry};
+use crate::session::CommandDraft;
 
 const MIB: u64 = 1024 * 1024;
 /// The shortest wall time that may be asked for.
@@ -70,6 +71,36 @@ pub(crate) fn cell(draft: &Draft, bounds: &Bounds) -> Result<(), Invalid> {
             "is for a run of its own, not for a cell of a session",
             "Leave it out, or leave out session_id.",
         ));
+    }
+    Ok(())
+}
+
+/// Checks a command of a session.
+///
+/// # Errors
+/// [`Invalid`] for the first field that is wrong.
+pub(crate) fn command(draft: &CommandDraft, bounds: &Bounds) -> Result<(), Invalid> {
+    if draft.command.trim().is_empty() || draft.command.contains('\0') {
+        return Err(invalid(
+            "command",
+            "is empty, or holds a NUL character",
+            "Send a command as a shell takes it, such as \"ls -l\".",
+        ));
+    }
+    let most = Bounds::COMMAND_BYTES;
+    let cure = "Put a long script into a file and run that.";
+    at_most("command", draft.command.len(), most, bytes_long, cure)?;
+    if let Some(stdin) = &draft.stdin {
+        self::stdin(stdin, bounds)?;
+    }
+    environment(&draft.env, bounds)?;
+    if let Some(directory) = &draft.directory {
+        path("directory", directory)?;
+    }
+    if let Some(given) = draft.wall_time
+        && !draft.background
+    {
+        wall_time(Some(given), bounds)?;
     }
     Ok(())
 }

@@ -82,6 +82,11 @@ impl Capture {
         self.lock().push(bytes);
     }
 
+    /// Returns what has been kept until now, and keeps it.
+    pub(crate) fn so_far(&self) -> Output {
+        self.lock().clone().take()
+    }
+
     /// Returns how many bytes there were until now, kept or not.
     pub(crate) fn total(&self) -> u64 {
         self.lock().total
@@ -98,7 +103,7 @@ impl Capture {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     head: Vec<u8>,
     /// What came after the head, the oldest bytes dropped first.

@@ -53,6 +53,11 @@ impl Captures {
         [self.stdout.finish(), self.stderr.finish()]
     }
 
+    /// Returns what was kept until now, and keeps it.
+    pub(crate) fn so_far(&self) -> [Output; 2] {
+        [self.stdout.so_far(), self.stderr.so_far()]
+    }
+
     /// Returns how many bytes of each stream were read.
     pub(crate) fn read_so_far(&self) -> [u64; 2] {
         [self.stdout.total(), self.stderr.total()]

@@ -124,6 +124,11 @@ impl Bounds {
     pub const CONCURRENCY_MAX: usize = 512;
     /// Contexts of a session.
     pub const CONTEXTS: usize = 4;
+    /// Commands of a session that nobody waits for, at once.
+    pub const COMMANDS: usize = 8;
+    /// The longest text of a command, in bytes: the kernel's `MAX_ARG_STRLEN`, less what
+    /// leads to its directory.
+    pub const COMMAND_BYTES: usize = 100 * 1024;
     /// Cells that may wait for one context.
     pub const CELLS_WAITING: usize = 16;
     /// Results of one cell.

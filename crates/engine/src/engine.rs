@@ -27,7 +27,9 @@ use crate::plan::{Plan, plan};
 use crate::runtime::kit::{PackageKit, Stage};
 use crate::runtime::packages::Package;
 use crate::runtime::{PackageSet, Places, Provider, Registry, Runtime};
-use crate::session::{FileCall, FileList, SessionCall, SessionFile, SessionState, Sessions};
+use crate::session::{
+    CommandCall, CommandState, FileCall, FileList, SessionCall, SessionFile, SessionState, Sessions,
+};
 use sessions::Answer;
 
 /// How long killed runs may take to be gone when the server drains.
@@ -40,6 +42,8 @@ pub enum Call {
     Execute(Box<Job>),
     /// Do something about the sessions of an owner.
     Session(Owner, SessionCall),
+    /// Do something about the commands of an owner's session, which its id names.
+    Command(Owner, String, CommandCall),
     /// Do something about the files of an owner's session, which its id names.
     File(Owner, String, FileCall),
 }
@@ -61,6 +65,10 @@ pub enum Reply {
     File(SessionFile),
     /// To any other [`FileCall`].
     Done,
+    /// To a [`CommandCall`] on one command.
+    Command(Box<CommandState>),
+    /// To [`CommandCall::List`].
+    Commands(Vec<CommandState>),
 }
 
 /// A language as the engine knows it.
@@ -244,6 +252,9 @@ impl Engine {
                 Answer::Many(states) => Reply::Sessions(states),
                 Answer::Done => Reply::Ended,
             }),
+            Call::Command(owner, session, call) => {
+                self.inner.on_commands(&owner, &session, call).await
+            }
             Call::File(owner, session, call) => self.inner.on_files(&owner, &session, call).await,
         }
     }

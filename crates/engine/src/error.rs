@@ -54,6 +54,12 @@ pub enum Error {
         /// The names that there are.
         known: Vec<String>,
     },
+    /// There is no such command in the session.
+    #[error("the session has no command {id:?}")]
+    NoCommand {
+        /// The id that was asked for.
+        id: String,
+    },
     /// There are as many sessions as there may be.
     #[error("there are {limit} sessions already")]
     TooManySessions {
@@ -67,6 +73,12 @@ pub enum Error {
     ContextBusy {
         /// How many wait.
         waiting: usize,
+    },
+    /// A session has no process or memory left for a program.
+    #[error("the session has no room for a program: {reason}")]
+    NoRoom {
+        /// What the system says.
+        reason: String,
     },
     /// A file can't be written into a session's workspace.
     #[error("the workspace does not take {path:?}: {reason}")]

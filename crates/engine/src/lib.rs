@@ -53,6 +53,7 @@ pub use runtime::packages::Package;
 pub use runtime::registry::language_named;
 pub use sandbox::{Layer, Support};
 pub use session::{
-    Activity, Content, ContextState, FileCall, FileEntry, FileKind, FileList, InSession,
-    SessionCall, SessionDraft, SessionEnd, SessionFile, SessionState,
+    Activity, CommandCall, CommandDraft, CommandEnd, CommandState, Content, ContextState, FileCall,
+    FileEntry, FileKind, FileList, InSession, SessionCall, SessionDraft, SessionEnd, SessionFile,
+    SessionState,
 };

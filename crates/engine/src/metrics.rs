@@ -164,6 +164,8 @@ impl Metrics {
             | Error::TooManySessions { .. }
             | Error::NotWritten { .. }
             | Error::NoFile { .. }
+            | Error::NoCommand { .. }
+            | Error::NoRoom { .. }
             | Error::Invalid(_) => return,
         };
         self.refused.with_label_values(&[reason]).inc();

@@ -156,6 +156,21 @@ pub(crate) fn kernel(
     })
 }
 
+/// Plans what runs the commands of a session, but for their text; `None` for a language
+/// that is no shell.
+pub(crate) fn shell(
+    runtime: &Runtime,
+    interpreter: &Interpreter,
+    given: Vec<(String, String)>,
+) -> Option<KernelPlan> {
+    let manifest = &runtime.manifest;
+    let words = Words::of(runtime, interpreter, None);
+    Some(KernelPlan {
+        argv: words.command(manifest.command.as_ref()?),
+        env: environment(manifest, None, interpreter, &words, given),
+    })
+}
+
 /// What a box that serves a language has to see of the host: each path, and where.
 pub(crate) fn seen(
     runtime: &Runtime,

@@ -23,6 +23,7 @@
 //! Never trusted: anything that comes from the box.
 
 mod cell;
+mod command;
 mod context;
 mod contexts;
 pub(crate) mod files;
@@ -35,8 +36,10 @@ use std::time::{Duration, SystemTime};
 use crate::outcome::Isolation;
 
 pub(crate) use cell::{CellJob, run, turn};
+pub use command::{CommandDraft, CommandEnd, CommandState};
 pub use files::{Content, FileCall, FileEntry, FileKind, FileList, SessionFile};
 
+pub(crate) use command::Running as RunningCommand;
 pub(crate) use context::Context;
 pub(crate) use live::{Language, Session, Terms};
 pub(crate) use store::{Seat, Sessions};
@@ -90,6 +93,21 @@ pub enum SessionCall {
     Restart(InSession),
     /// End a context.
     EndContext(InSession),
+}
+
+/// What can be asked of the commands of a session.
+#[derive(Debug, Clone)]
+pub enum CommandCall {
+    /// Run one: to its end, or only to its beginning if nobody waits for it.
+    Run(Box<CommandDraft>),
+    /// Name those there are.
+    List,
+    /// Tell of one, after waiting at most so long for its end.
+    Show(String, Duration),
+    /// Give one input, and close that if this is all.
+    Feed(String, Vec<u8>, bool),
+    /// End one.
+    Kill(String),
 }
 
 /// A place in a session.

@@ -144,6 +144,14 @@ impl Cgroup {
         }
     }
 
+    /// Lets all other boxes have the processors first, or no more.
+    pub(crate) fn idle(&self, idle: bool) -> Result<(), Error> {
+        match &self.leaf {
+            Leaf::V1(leaf) => leaf.idle(idle),
+            Leaf::V2(leaf) => leaf.idle(idle),
+        }
+    }
+
     /// Kills everything in it (v2; on v1 the pid namespace does).
     pub(crate) fn kill(&self) -> io::Result<()> {
         match &self.leaf {

@@ -538,6 +538,15 @@ impl Sandbox {
         protocol::send(&self.init, &Frame::Port { program, work }, &fds).at(Step::Init)
     }
 
+    /// Lets all other boxes have the processors first, or no more. Nothing where no
+    /// cgroup shares them.
+    ///
+    /// # Errors
+    /// [`Step::Warden`] when the warden, or the box, is gone.
+    pub fn idle(&self, idle: bool) -> Result<(), Error> {
+        self.tell_warden(&Frame::Idle(idle))
+    }
+
     /// Has the box killed after so long from now on, whatever the server does, or
     /// never: in place of [`Spec::lifetime`].
     ///

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | warden → server | `Hello` once | |
 //! | server → warden | `Create` | init's socket, monitor socket |
-//! | server → warden, monitor | `Measure`, `Kill`, `LiveOn`, `Asleep` | |
+//! | server → warden, monitor | `Measure`, `Kill`, `LiveOn`, `Asleep`, `Idle` | |
 //! | warden → server, monitor | `Usage`, `Gone`, `Failed` | |
 //! | init → server | `Explained`, before `Ready`, if asked | counts of denied calls |
 //! | init → server | `Ready` | workspace and temporary directory |
@@ -107,6 +107,8 @@ pub(crate) enum Frame {
     GoOn,
     Write,
     Written,
+    /// Whether the box has the processors only when nobody else wants them.
+    Idle(bool),
     /// Work on files, done as a program of its own.
     Port {
         program: u32,
@@ -211,6 +213,10 @@ impl Frame {
             Self::Asleep(asleep) => {
                 out.u8(15);
                 out.u8(u8::from(*asleep));
+            }
+            Self::Idle(idle) => {
+                out.u8(27);
+                out.u8(u8::from(*idle));
             }
             _ => self.encode_of_programs(&mut out),
         }
@@ -341,6 +347,7 @@ impl Frame {
             13 => Self::Explained,
             14 => Self::LiveOn(input.lifetime()?),
             15 => Self::Asleep(input.flag()?),
+            27 => Self::Idle(input.flag()?),
             kind => Self::decode_of_programs(kind, &mut input)?,
         };
         input.end()?;
@@ -634,6 +641,7 @@ mod tests {
             Frame::LiveOn(Some(Duration::from_secs(1))),
             Frame::LiveOn(None),
             Frame::Asleep(true),
+            Frame::Idle(true),
             Frame::Launch {
                 program: 1,
                 stdin: true,

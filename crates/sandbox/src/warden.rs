@@ -258,6 +258,7 @@ impl Warden {
                 each.deadline = lifetime.map(|lifetime| Instant::now() + lifetime);
             }
             Ok(Received::Frame(Frame::Asleep(asleep), _)) => each.asleep = asleep,
+            Ok(Received::Frame(Frame::Idle(idle), _)) => each.idle(idle),
             // Let go of: nobody reads what it left.
             _ if each.phase == Phase::Kept => each.clear(),
             // Asked to, or let go of, or nonsense: it dies.
@@ -291,7 +292,7 @@ impl Warden {
         let mut alive: Vec<&mut LiveBox> = self
             .boxes
             .iter_mut()
-            .filter(|each| each.phase == Phase::Alive && (sleepers || !each.asleep))
+            .filter(|each| each.phase == Phase::Alive && (full || sleepers || !each.asleep))
             .collect();
         if alive.is_empty() {
             return;

@@ -3,6 +3,7 @@
 //! Every front door speaks these. The engine's own types never reach the
 //! wire, and nothing here knows of HTTP routing, headers or sockets.
 
+mod command;
 pub mod error;
 pub mod event;
 mod execute;
@@ -15,6 +16,7 @@ mod packages;
 mod response;
 mod session;
 
+pub use command::{CommandOut, CommandRequest, CommandsOut};
 pub use error::{Code, Problem, ProblemDocument};
 pub(crate) use execute::unknown_warning;
 pub use execute::{Encoding, ExecuteRequest, FileIn, Order};

@@ -29,6 +29,7 @@ mod actions;
 mod artifact;
 mod body;
 mod byte_shares;
+mod commands;
 mod connection;
 mod connections;
 mod content_type;

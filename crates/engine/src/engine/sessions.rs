@@ -21,8 +21,8 @@ use crate::owner::Owner;
 use crate::plan;
 use crate::runtime::{PackageSet, Runtime};
 use crate::session::{
-    CellJob, FileCall, InSession, Language, Session, SessionCall, SessionDraft, SessionEnd,
-    SessionState, Terms, files, run, turn,
+    CellJob, CommandCall, CommandDraft, FileCall, InSession, Language, RunningCommand, Session,
+    SessionCall, SessionDraft, SessionEnd, SessionState, Terms, files, run, turn,
 };
 
 /// How much longer than its session a box may live before the warden ends it.
@@ -115,6 +115,67 @@ impl Inner {
         }
     }
 
+    /// Carries out a call on the commands of a session.
+    pub(super) async fn on_commands(
+        &self,
+        owner: &Owner,
+        session: &str,
+        call: CommandCall,
+    ) -> Result<Reply, Error> {
+        let session = self.sessions.find(owner, session)?;
+        let in_use = session.enter()?;
+        let running = match call {
+            CommandCall::List => return Ok(Reply::Commands(session.all_commands())),
+            CommandCall::Run(draft) => self.run_command(owner, &session, *draft).await?,
+            CommandCall::Show(id, patience) => {
+                let running = session.command(&id)?;
+                running.wait(patience).await;
+                running
+            }
+            CommandCall::Feed(id, input, close) => {
+                let running = session.command(&id)?;
+                running.feed(&input, close).await?;
+                running
+            }
+            CommandCall::Kill(id) => {
+                let running = session.command(&id)?;
+                session.kill(&running).await?;
+                running
+            }
+        };
+        drop(in_use);
+        if let Some(end) = session.ended() {
+            return Err(Error::NoSession {
+                id: session.id().to_owned(),
+                end,
+            });
+        }
+        Ok(Reply::Command(Box::new(running.state())))
+    }
+
+    /// Runs a command to its end, in a place of its own, or begins one that nobody
+    /// waits for.
+    async fn run_command(
+        &self,
+        owner: &Owner,
+        session: &Arc<Session>,
+        draft: CommandDraft,
+    ) -> Result<Arc<RunningCommand>, Error> {
+        let bounds = &self.boxes.bounds;
+        accept::command(&draft, bounds)?;
+        if draft.background {
+            return session.begin(draft).await;
+        }
+        let permit = self.admission.enter(owner, bounds.queue_wait).await?;
+        let running = session.begin(draft).await?;
+        let waited = Waited(Arc::clone(session), Some(Arc::clone(&running)));
+        // Its own clock ends it.
+        running.wait(session.ttl()).await;
+        waited.over();
+        drop(permit);
+        Ok(running)
+    }
+
     /// Carries out a call on the files of a session.
     pub(super) async fn on_files(
         &self,
@@ -194,6 +255,9 @@ impl Inner {
         let seat = self.sessions.seat(owner, bounds)?;
         let memory = accept::memory(draft.memory, bounds)?;
         let (languages, mounts, packages) = self.served(first.as_deref(), &draft.env);
+        let shell = self.registry.runtimes().find_map(|runtime| {
+            plan::shell(runtime, runtime.interpreter().ok()?, draft.env.clone())
+        });
         let ttl = draft
             .ttl
             .unwrap_or(bounds.session_ttl)
@@ -221,6 +285,7 @@ impl Inner {
             isolation: self.boxes.isolation,
             bounds: *bounds,
             languages,
+            shell,
         };
         let session = Arc::new(Session::new(terms, home));
         self.sessions.put(Arc::clone(&session));
@@ -370,6 +435,28 @@ impl Inner {
         let ended = tokio::spawn(task.in_current_span()).await;
         guard.disarm();
         ended.map_err(|error| broken("run a cell", error))?
+    }
+}
+
+/// A command that somebody waits for: who goes away has it ended.
+struct Waited(Arc<Session>, Option<Arc<RunningCommand>>);
+
+impl Waited {
+    fn over(mut self) {
+        self.1 = None;
+    }
+}
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        if let Some(running) = self.1.take() {
+            let session = Arc::clone(&self.0);
+            tokio::spawn(async move {
+                if let Err(error) = session.kill(&running).await {
+                    tracing::debug!(%error, "failed to end a command");
+                }
+            });
+        }
     }
 }
 

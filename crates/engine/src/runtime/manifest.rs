@@ -59,6 +59,9 @@ pub(crate) struct Manifest {
     /// The command of the interpreter that serves a context of a session, where the
     /// language has sessions.
     pub(crate) kernel: Option<Vec<String>>,
+    /// How a session runs a command, whose text comes after these words; where the
+    /// language is a shell.
+    pub(crate) command: Option<Vec<String>>,
     /// What is run, in order; never empty.
     pub(crate) stages: Vec<StageTemplate>,
 }
@@ -184,6 +187,7 @@ impl Manifest {
             search_paths: file.search_paths,
             packages: file.packages.map(PackagesFile::checked).transpose()?,
             kernel: file.kernel,
+            command: file.command,
             stages: file
                 .stages
                 .into_iter()
@@ -281,6 +285,7 @@ struct RuntimeFile {
     search_paths: BTreeMap<String, String>,
     packages: Option<PackagesFile>,
     kernel: Option<Vec<String>>,
+    command: Option<Vec<String>>,
     stages: Vec<StageFile>,
 }
 
@@ -354,6 +359,9 @@ impl RuntimeFile {
             return Err(format!(
                 "detect.environment: {name:?} is no variable's name"
             ));
+        }
+        if let Some(command) = &self.command {
+            check_words("command", command, &["interpreter", "support"])?;
         }
         if let Some(kernel) = &self.kernel {
             check_words("kernel", kernel, &["interpreter", "support", "channel"])?;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use sandbox::{Exit, File, How};
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +34,10 @@ use crate::verdict::{End, verdict};
 
 /// From one interrupt of a cell that goes on to the next, and then to its end.
 const ESCALATION: Duration = Duration::from_secs(1);
+/// How long an interpreter may take to start, where its cell may not take longer.
+const STARTING: Duration = Duration::from_secs(10);
 /// How long an interpreter may take to read a cell.
-const HAND_OVER: Duration = Duration::from_secs(10);
+pub(super) const HAND_OVER: Duration = Duration::from_secs(10);
 /// How long what a cell wrote is read after its end.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Frames that an interpreter may send for one cell: many times what anybody is shown.
@@ -196,6 +198,8 @@ struct Running<'a> {
     context: &'a Context,
     captures: Captures,
     shown: Shown,
+    /// Whether an interpreter was started in place of one that had ended.
+    afresh: bool,
     gone: &'a CancellationToken,
 }
 
@@ -237,6 +241,7 @@ pub(crate) async fn run(
         context,
         captures: Captures::new(bounds.output, sink, Pace::new(bounds.output_rate)),
         shown: Shown::default(),
+        afresh: false,
         gone,
     };
     let frame = frames::run(number, &job.code, &job.stdin, &job.env);
@@ -257,11 +262,10 @@ pub(crate) async fn run(
     let used = since(session.measure().await?, before);
     let collected = files::changed(session, context.language()).await?;
     warnings.extend(collected.warnings);
-    let Running {
-        captures, shown, ..
-    } = running;
-    let (stage, warned) = judged(session, &end, used, captures.finish());
+    let (stage, warned) = judged(session, &end, used, running.captures.finish());
+    warnings.extend(running.afresh.then(|| AFRESH.to_owned()));
     warnings.extend(warned);
+    let shown = running.shown;
     warnings.extend(shown.left_out());
     let Started {
         id,
@@ -333,14 +337,25 @@ impl Running<'_> {
         wall_time: Duration,
         interrupt: &CancellationToken,
     ) -> Result<Ended, Error> {
+        if let Some(old) = kernel
+            && !matches!(
+                old.ended.try_recv(),
+                Err(oneshot::error::TryRecvError::Empty)
+            )
+        {
+            // It ended between two cells, by itself or for others' memory.
+            *kernel = None;
+            self.afresh = true;
+        }
         if kernel.is_none() {
             let launched = Kernel::launch(self.session, self.context.language()).await?;
             let fresh = kernel.insert(launched);
             let begun = Instant::now();
-            // Ready when it says so, for a cell that nobody sent.
-            let ready = self
-                .follow(fresh, 0, begun + STEP_TIMEOUT, interrupt)
-                .await?;
+            // Ready when it says so, for a cell that nobody sent; an interrupt waits for
+            // that, since there is nothing yet that could take it.
+            let patience = STARTING.max(wall_time).min(STEP_TIMEOUT);
+            let not_yet = CancellationToken::new();
+            let ready = self.follow(fresh, 0, begun + patience, &not_yet).await?;
             if !ready.alive || ready.how != How::Exited(0) {
                 return Ok(ready);
             }
@@ -349,7 +364,8 @@ impl Running<'_> {
             return Err(crate::boxes::unexpected("start an interpreter"));
         };
         let begun = Instant::now();
-        let sent = timeout(HAND_OVER, kernel.channel.stream.write_all(frame)).await;
+        let patience = HAND_OVER.min(wall_time);
+        let sent = timeout(patience, kernel.channel.stream.write_all(frame)).await;
         if !matches!(sent, Ok(Ok(()))) {
             let broke = "the interpreter took no more cells".to_owned();
             return self.break_off(kernel, None, broke, begun).await;
@@ -580,5 +596,9 @@ pub(crate) async fn turn(
         () = session.over.cancelled() => {
             Err(session.gone(session.ended().unwrap_or(SessionEnd::Died)))
         }
+        () = context.over.cancelled() => Err(Error::NoContext {
+            name: context.name().to_owned(),
+            known: Vec::new(),
+        }),
     }
 }

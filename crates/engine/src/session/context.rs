@@ -33,6 +33,8 @@ pub(crate) struct Context {
     /// The interpreter, for who has the turn; `None` before the first and after its end.
     pub(super) turn: Arc<tokio::sync::Mutex<Option<Kernel>>>,
     waiting: AtomicUsize,
+    /// Cancelled when the context is no more.
+    pub(super) over: CancellationToken,
     facts: Mutex<Facts>,
 }
 
@@ -83,6 +85,7 @@ impl Context {
             language: language.to_owned(),
             turn: Arc::default(),
             waiting: AtomicUsize::new(0),
+            over: CancellationToken::new(),
             facts: Mutex::new(Facts {
                 activity: Activity::New,
                 cells: 0,
@@ -122,10 +125,8 @@ impl Context {
     pub(super) fn wait(&self) -> Result<Waiting<'_>, Error> {
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let place = Waiting(self);
-        if waiting > Bounds::CELLS_WAITING {
-            return Err(Error::ContextBusy {
-                waiting: waiting.saturating_sub(1),
-            });
+        if waiting >= Bounds::CELLS_WAITING {
+            return Err(Error::ContextBusy { waiting });
         }
         Ok(place)
     }

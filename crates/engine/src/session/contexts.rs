@@ -68,6 +68,10 @@ impl Session {
                 .find(|name| !state.contexts.contains_key(name))
                 .unwrap_or_default()
         });
+        if name != language && self.terms.languages.contains_key(&name) {
+            let problem = "is the name of another language";
+            return Err(invalid("name", problem, "Choose another name.").into());
+        }
         if state.contexts.contains_key(&name) {
             let problem = "is the name of another context of this session";
             return Err(invalid("name", problem, "Choose another name.").into());
@@ -94,7 +98,10 @@ impl Session {
 
     /// Takes a context out of the session.
     pub(crate) fn remove_context(&self, name: &str) {
-        self.state().contexts.remove(name);
+        let removed = self.state().contexts.remove(name);
+        if let Some(context) = removed {
+            context.over.cancel();
+        }
     }
 
     /// The context of that name, or all of them.
@@ -132,7 +139,7 @@ impl Session {
     }
 }
 
-fn invalid(field: &str, problem: &str, cure: &str) -> Invalid {
+pub(super) fn invalid(field: &str, problem: &str, cure: &str) -> Invalid {
     Invalid {
         field: field.to_owned(),
         problem: problem.to_owned(),

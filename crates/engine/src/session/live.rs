@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::command::Commands;
 use super::context::Context;
 use super::store::Sessions;
 use super::{SessionEnd, SessionState};
@@ -43,6 +44,8 @@ pub(crate) struct Terms {
     pub(crate) bounds: Bounds,
     /// The languages that its box serves, by canonical name.
     pub(crate) languages: BTreeMap<String, Language>,
+    /// What runs its commands, where there is a shell here.
+    pub(crate) shell: Option<KernelPlan>,
 }
 
 /// A language that a session's box serves.
@@ -71,6 +74,7 @@ pub(crate) struct Session {
     /// One question to the box at a time.
     asking: tokio::sync::Mutex<()>,
     measuring: tokio::sync::Mutex<()>,
+    pub(super) commands: Commands,
     /// The files that callers were told of.
     pub(super) seen: Arc<Mutex<Seen>>,
 }
@@ -83,6 +87,8 @@ pub(super) struct State {
     used: Instant,
     /// Whether its programs were told to stop.
     stopped: bool,
+    /// Whether others have the processors first.
+    yields: bool,
     /// Whether it counts as paused, and not only as stopped for a moment.
     paused: bool,
     /// Whether it ends as soon as nothing is in progress.
@@ -134,6 +140,7 @@ impl Session {
                 busy: 0,
                 used: Instant::now(),
                 stopped: false,
+                yields: false,
                 paused: false,
                 ending: false,
             }),
@@ -144,6 +151,7 @@ impl Session {
             end: OnceLock::new(),
             asking: tokio::sync::Mutex::default(),
             measuring: tokio::sync::Mutex::default(),
+            commands: Commands::default(),
             seen: Arc::default(),
         }
     }
@@ -154,6 +162,11 @@ impl Session {
 
     pub(crate) fn owner(&self) -> &Owner {
         &self.terms.owner
+    }
+
+    /// How long it may live.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.terms.ttl
     }
 
     /// Why it ended; `None` while it lives.
@@ -196,6 +209,10 @@ impl Session {
             self.home.doors.sandbox.go_on()?;
             state.stopped = false;
         }
+        if state.yields {
+            self.home.doors.sandbox.idle(false)?;
+            state.yields = false;
+        }
         state.paused = false;
         state.busy += 1;
         drop(state);
@@ -228,6 +245,11 @@ impl Session {
             state.stopped = true;
         }
         Ok(())
+    }
+
+    /// Has its keeper look what is due now.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
     }
 
     pub(super) fn gone(&self, end: SessionEnd) -> Error {
@@ -290,10 +312,22 @@ impl Session {
             Ok(()) => self.answer(answer, "start a program").await,
             Err(error) => Err(error.into()),
         };
-        let [stdout, stderr] = streams.inspect_err(|_| {
+        let streams = streams.inspect_err(|_| {
             let mut programs = self.programs();
             programs.launching.remove(&number);
             programs.running.remove(&number);
+        });
+        let [stdout, stderr] = streams.map_err(|error| match error {
+            // What runs in it already has taken all there is.
+            Error::Sandbox(error)
+                if matches!(error.step, Step::Fork | Step::Pipes)
+                    || error.source.kind() == std::io::ErrorKind::OutOfMemory =>
+            {
+                Error::NoRoom {
+                    reason: error.source.to_string(),
+                }
+            }
+            other => other,
         })?;
         Ok(Launched {
             number,
@@ -446,8 +480,10 @@ impl Session {
         if state.busy > 0 {
             return expires;
         }
+        let working = self.has_background();
         let idle = [
-            (!state.stopped && !self.home.measured).then_some(state.used + UNWATCHED),
+            (!state.stopped && !self.home.measured && !working).then_some(state.used + UNWATCHED),
+            (!state.yields && self.home.measured).then_some(state.used + UNWATCHED),
             (!state.paused).then_some(state.used + self.terms.idle_timeout),
             Some(state.used + self.idle_end()),
         ];
@@ -480,7 +516,12 @@ impl Session {
             return self.end(SessionEnd::Idle);
         }
         let paused = idle >= self.terms.idle_timeout;
-        if paused || (idle >= UNWATCHED && !self.home.measured) {
+        if idle >= UNWATCHED && self.home.measured && !state.yields {
+            // What goes on in it holds no place to run in.
+            state.yields = self.home.doors.sandbox.idle(true).is_ok();
+        }
+        let unwatched = idle >= UNWATCHED && !self.home.measured && !self.has_background();
+        if paused || unwatched {
             // A box that can't be told is dead, which the keeper hears next.
             if let Err(error) = self.stop(&mut state) {
                 tracing::debug!(session = self.id(), %error, "failed to stop a session's programs");

@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use engine::{
-    Activity, Call, Draft, DraftFile, Engine, Error, InSession, Isolation, Outcome, Owner, Reply,
-    SessionCall, SessionDraft, SessionEnd, SessionState, Status,
+    Activity, Call, CommandCall, CommandDraft, Draft, DraftFile, Engine, Error, InSession,
+    Isolation, Outcome, Output, Owner, Reply, SessionCall, SessionDraft, SessionEnd, SessionState,
+    Status,
 };
 
 type Test = fn(Engine) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -21,6 +22,9 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         Box::pin(late(e))
     }),
     ("a_lost_interpreter_is_told_of", |e| Box::pin(lost(e))),
+    ("one_that_ended_between_cells_is_replaced", |e| {
+        Box::pin(died_while_idle(e))
+    }),
     ("a_hostile_interpreter_ends_alone", |e| Box::pin(hostile(e))),
     ("contexts_are_apart_and_share_files", |e| {
         Box::pin(contexts(e))
@@ -36,6 +40,12 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     }),
     ("others_find_nothing", |e| Box::pin(owners(e))),
     ("ended_sessions_say_why", |e| Box::pin(ends(e))),
+    ("commands_run_beside_interpreters", |e| {
+        Box::pin(commands(e))
+    }),
+    ("commands_go_on_in_the_background", |e| {
+        Box::pin(background(e))
+    }),
     ("output_between_cells_is_late", |e| Box::pin(between(e))),
     ("a_caller_who_goes_away_keeps_the_state", |e| {
         Box::pin(gone(e))
@@ -328,6 +338,43 @@ async fn lost(engine: Engine) {
     assert_eq!(here.said("open('kept').read()").await, "'file'");
 }
 
+async fn died_while_idle(engine: Engine) {
+    let here = python(&engine).await;
+    here.run("x = 1; import os, threading; threading.Timer(0.3, lambda: os._exit(3)).start()")
+        .await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let next = here.run("'x' in globals()").await;
+    assert_eq!(
+        (said(&next).as_str(), next.status),
+        ("False", Status::Success),
+        "{next:?}"
+    );
+    assert!(
+        next.warnings.iter().any(|said| said.contains("afresh")),
+        "{next:?}"
+    );
+    // Cells that wait for a context that is ended are told so.
+    let slow = here.run("import time; time.sleep(2)");
+    let waiting = here.try_run(here.draft("1"));
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let context = InSession {
+            context: Some("python".to_owned()),
+            ..here.place()
+        };
+        here.ask(SessionCall::EndContext(context)).await
+    };
+    let begun = Instant::now();
+    let (_, waited, state) = tokio::join!(slow, waiting, end);
+    assert!(matches!(waited, Err(Error::NoContext { .. })), "{waited:?}");
+    assert_eq!(state.contexts, []);
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
 async fn hostile(engine: Engine) {
     let here = python(&engine).await;
     for (code, told) in [
@@ -485,13 +532,13 @@ async fn javascript(engine: Engine) {
     check("throw 7", Error, "Uncaught 7").await;
     check("Promise.reject(new Error('no'))", Error, "Error: no").await;
     check(
-        "setTimeout(() => { throw new Error('later') }, 1); 1",
+        "setTimeout(() => { throw new Error('later') }, 60); 1",
         Success,
         "1",
     )
     .await;
     // It is late output of the next cell.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let late = run("2").await.cell.unwrap().late;
     assert!(String::from_utf8_lossy(&late[1].bytes).starts_with("Error: later"));
     // Python's state is its own.
@@ -653,6 +700,131 @@ async fn ends(engine: Engine) {
         "{ended:?}"
     );
     assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+async fn commands(engine: Engine) {
+    let here = python(&engine).await;
+    let ask = async |what: CommandCall| {
+        let call = Call::Command(here.owner.clone(), here.id.clone(), what);
+        match engine.call(call).await? {
+            Reply::Command(state) => Ok::<_, Error>(*state),
+            other => panic!("{other:?}"),
+        }
+    };
+    let draft = |command: &str| CommandDraft {
+        command: command.to_owned(),
+        ..CommandDraft::default()
+    };
+    let run = async |draft: CommandDraft| ask(CommandCall::Run(Box::new(draft))).await;
+    let text = |output: &Output| String::from_utf8_lossy(&output.bytes).into_owned();
+    here.run("open('shared', 'w').write('of a cell'); import os; os.makedirs('a b/c')")
+        .await;
+    let check = async |draft: CommandDraft, stdout: &str, status: Status, code: i32| {
+        let told = format!("{draft:?}");
+        let state = run(draft).await.unwrap();
+        let end = state.ended.expect("it was waited for");
+        assert_eq!(
+            (text(&state.output[0]).as_str(), end.status, end.exit_code),
+            (stdout, status, code),
+            "{told}: {state:?}"
+        );
+    };
+    check(draft("cat shared; exit 3"), "of a cell", Status::Error, 3).await;
+    check(
+        draft("echo $((6 * 7)) | tr 4 5"),
+        "52\n",
+        Status::Success,
+        0,
+    )
+    .await;
+    let input = CommandDraft {
+        stdin: Some(b"typed".to_vec()),
+        env: vec![("A".to_owned(), "b".to_owned())],
+        directory: Some("a b/c".to_owned()),
+        ..draft("cat; echo \" $A\" ${PWD##*/}")
+    };
+    check(input, "typed b c\n", Status::Success, 0).await;
+    let late = CommandDraft {
+        wall_time: Some(Duration::from_secs(1)),
+        ..draft("echo up; sleep 20")
+    };
+    check(late, "up\n", Status::Timeout, 124).await;
+}
+
+/// Commands that nobody waits for: fed, looked at, and ended.
+async fn background(engine: Engine) {
+    let here = python(&engine).await;
+    let ask = async |what: CommandCall| {
+        let call = Call::Command(here.owner.clone(), here.id.clone(), what);
+        match engine.call(call).await? {
+            Reply::Command(state) => Ok::<_, Error>(*state),
+            other => panic!("{other:?}"),
+        }
+    };
+    let draft = |command: &str| CommandDraft {
+        command: command.to_owned(),
+        ..CommandDraft::default()
+    };
+    let run = async |draft: CommandDraft| ask(CommandCall::Run(Box::new(draft))).await;
+    let text = |output: &Output| String::from_utf8_lossy(&output.bytes).into_owned();
+    let background = |command: &str| CommandDraft {
+        background: true,
+        ..draft(command)
+    };
+    let cat = run(background("cat; echo end")).await.unwrap();
+    assert_eq!(cat.ended, None);
+    ask(CommandCall::Feed(cat.id.clone(), b"one\n".to_vec(), false))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let shown = ask(CommandCall::Show(cat.id.clone(), Duration::ZERO))
+        .await
+        .unwrap();
+    assert_eq!(
+        (text(&shown.output[0]).as_str(), shown.ended),
+        ("one\n", None)
+    );
+    ask(CommandCall::Feed(cat.id.clone(), b"two\n".to_vec(), true))
+        .await
+        .unwrap();
+    let ended = ask(CommandCall::Show(cat.id.clone(), Duration::from_secs(5)))
+        .await
+        .unwrap();
+    assert_eq!(text(&ended.output[0]), "one\ntwo\nend\n");
+    assert_eq!(ended.ended.map(|end| end.exit_code), Some(0));
+    let more = ask(CommandCall::Feed(cat.id, b"x".to_vec(), false)).await;
+    assert!(matches!(more, Err(Error::Invalid(_))), "{more:?}");
+    let stubborn = run(background(
+        "trap '' TERM; echo up; while :; do sleep 0.1; done",
+    ))
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let killed = ask(CommandCall::Kill(stubborn.id)).await.unwrap();
+    assert_eq!(
+        killed.ended.map(|end| end.exit_code),
+        Some(137),
+        "{killed:?}"
+    );
+    // It goes on where nothing else happens, on every rung.
+    let ticks = run(background(
+        "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done",
+    ))
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    let shown = ask(CommandCall::Show(ticks.id, Duration::from_secs(3)))
+        .await
+        .unwrap();
+    assert_eq!(text(&shown.output[0]), "1\n2\n3\n4\n5\n6\n");
+    for _ in 0..8 {
+        run(background("sleep 30")).await.unwrap();
+    }
+    let ninth = run(background("sleep 30")).await;
+    assert!(matches!(ninth, Err(Error::Invalid(_))), "{ninth:?}");
+    let none = ask(CommandCall::Show("77".to_owned(), Duration::ZERO)).await;
+    assert!(matches!(none, Err(Error::NoCommand { .. })), "{none:?}");
+    assert_eq!(here.said("1").await, "1");
 }
 
 async fn between(engine: Engine) {

@@ -119,6 +119,12 @@ impl Leaf {
         limit(cpu, "cpu.cfs_quota_us", cpu_quota(limits))
     }
 
+    /// The least share that there is, or the usual one.
+    pub(super) fn idle(&self, idle: bool) -> Result<(), Error> {
+        let [_, _, cpu, _] = &self.of;
+        limit(cpu, "cpu.shares", if idle { 2 } else { 1024 })
+    }
+
     /// The `tasks` file of each hierarchy, opened with the warden's rights:
     /// the kernel goes by who opened it.
     pub(super) fn tasks(&self) -> Result<Vec<OwnedFd>, Error> {

@@ -186,6 +186,11 @@ impl Leaf {
         )
     }
 
+    /// The least weight that there is, or the usual one.
+    pub(super) fn idle(&self, idle: bool) -> Result<(), Error> {
+        limit(&self.path, "cpu.weight", if idle { 1 } else { 100 })
+    }
+
     pub(super) fn usage(&self) -> Result<Usage, Error> {
         let at = |file: &str| self.path.join(file);
         Ok(Usage {

@@ -111,6 +111,17 @@ impl LiveBox {
         }
     }
 
+    /// Lets others have the processors first, or no more. Nothing without a cgroup.
+    pub(super) fn idle(&self, idle: bool) {
+        if let Kind::Namespaced {
+            cgroup: Some(cgroup),
+        } = &self.kind
+            && let Err(error) = cgroup.idle(idle)
+        {
+            log(&error);
+        }
+    }
+
     /// What the phase waits for.
     pub(super) fn awaited(&self) -> Option<BorrowedFd<'_>> {
         match (self.phase, &self.kind) {

@@ -406,6 +406,19 @@ fn session(error: &engine::Error) -> Problem {
             if *full { Code::WorkspaceFull } else { Code::Conflict },
             format!("The session's workspace does not take \"{}\": {reason}.", quote(path)),
         ),
+        engine::Error::NoRoom { reason } => Problem::new(
+            Code::Conflict,
+            format!(
+                "The session has no process or memory left to start that: {reason}. Interrupt or restart it, or end what it runs."
+            ),
+        ),
+        engine::Error::NoCommand { id } => Problem::new(
+            Code::NotFound,
+            format!(
+                "The session has no command \"{}\"; the last 32 that have ended are remembered. GET its commands for those there are.",
+                quote(id)
+            ),
+        ),
         engine::Error::NoFile { path, reason } => Problem::new(
             Code::NotFound,
             format!("The session has no file \"{}\": {reason}.", quote(path)),

@@ -236,14 +236,14 @@ fn explain(value: Value) -> Result<bool, Problem> {
     }
 }
 
-fn timeout(value: Value) -> Result<f64, Problem> {
+pub(super) fn timeout(value: Value) -> Result<f64, Problem> {
     value
         .as_f64()
         .ok_or_else(|| wrong_type("timeout", &value, TIMEOUT_CURE))
 }
 
 /// Any duration that there is: which of them are allowed is the engine's to say.
-fn wall_time(seconds: f64) -> Result<Duration, Problem> {
+pub(super) fn wall_time(seconds: f64) -> Result<Duration, Problem> {
     Duration::try_from_secs_f64(seconds).map_err(|_| {
         // A number with hundreds of digits is told by its exponent.
         let sent = if seconds.abs() < 1e15 {

@@ -318,7 +318,7 @@ pub(super) fn words(
         .build()
 }
 
-fn status_schema() -> utoipa::openapi::schema::Object {
+pub(super) fn status_schema() -> utoipa::openapi::schema::Object {
     let mut schema = words(engine::Status::ALL.map(engine::Status::as_str));
     schema.description = Some("How it ended.".to_owned());
     schema
@@ -458,12 +458,12 @@ impl From<Usage> for UsageOut {
 }
 
 /// Bytes that are not UTF-8 become U+FFFD: the fields are always strings.
-fn lossy(output: &Output) -> String {
+pub(super) fn lossy(output: &Output) -> String {
     String::from_utf8_lossy(&output.bytes).into_owned()
 }
 
 /// Whole microseconds, so that no figure has seventeen digits.
-fn seconds(time: Duration) -> f64 {
+pub(super) fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e6
 }
 

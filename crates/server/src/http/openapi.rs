@@ -11,10 +11,11 @@ use utoipa::openapi::HttpMethod;
 
 use super::route::{Counted, Door, Route, Verb, documented};
 use crate::api::{
-    CellOut, Code, ContextOut, ContextRequest, Encoding, ExceptionOut, ExecuteRequest,
-    ExecuteResponse, FileEntryOut, FileIn, FileListOut, FileMove, FileOut, FileWork, Health,
-    HealthStatus, LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase,
-    ProblemDocument, ResultOut, SessionOut, SessionRequest, Sessions, StageOut, UsageOut,
+    CellOut, Code, CommandOut, CommandRequest, CommandsOut, ContextOut, ContextRequest, Encoding,
+    ExceptionOut, ExecuteRequest, ExecuteResponse, FileEntryOut, FileIn, FileListOut, FileMove,
+    FileOut, FileWork, Health, HealthStatus, LanguageOut, Languages, LoadOut, PackageOut,
+    PackagesOut, PackagesPhase, ProblemDocument, ResultOut, SessionOut, SessionRequest, Sessions,
+    StageOut, UsageOut,
 };
 use crate::config::Access;
 use crate::hooks::{HookRequest, HookResponse};
@@ -47,6 +48,7 @@ const EVENTS_EXAMPLE: &str = concat!(
         description = "Runs code in a sandbox and answers with its output, errors and files."
     ),
     components(schemas(
+        CommandOut, CommandRequest, CommandsOut,
         FileEntryOut, FileListOut, FileMove, FileWork,
         CellOut, ContextOut, ContextRequest, Encoding, ExceptionOut, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
         HookRequest, HookResponse, LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,

@@ -13,8 +13,8 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::route::{Counted, Documentation, Door, Entrance, Route, Verb};
 use super::state::Shared;
 use super::{
-    artifact, docs, execute, health, hooks, languages, limits, oauth, pages, schema, scrape,
-    session_files, sessions,
+    artifact, commands, docs, execute, health, hooks, languages, limits, oauth, pages, schema,
+    scrape, session_files, sessions,
 };
 use crate::api::{Code, Problem};
 use crate::auth::Scope;
@@ -86,6 +86,16 @@ const CHANGE: &[Code] = &[
     Code::WorkspaceFull,
 ];
 
+/// What running a command can be refused with.
+const COMMAND: &[Code] = &[
+    Code::NotFound,
+    Code::RequestTimeout,
+    Code::Gone,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+    Code::Unavailable,
+];
+
 /// The same of a call that has a body.
 const IN_SESSION: &[Code] = &[
     Code::NotFound,
@@ -113,6 +123,11 @@ const ROUTES: &[Route] = &[
     row!(post Post "/sessions/{id}/resume", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::resume, sessions::__path_resume),
     row!(post Post "/sessions/{id}/contexts", Door::Scope(Scope::Sessions), Use, IN_SESSION, "sessions", sessions::add_context, sessions::__path_add_context),
     row!(delete Delete "/sessions/{id}/contexts/{context}", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::end_context, sessions::__path_end_context),
+    row!(post Post "/sessions/{id}/commands", Door::Scope(Scope::Sessions), Run, COMMAND, "sessions", commands::run, commands::__path_run),
+    row!(get Get "/sessions/{id}/commands", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", commands::list, commands::__path_list),
+    row!(get Get "/sessions/{id}/commands/{command}", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", commands::show, commands::__path_show),
+    row!(post Post "/sessions/{id}/commands/{command}/stdin", Door::Scope(Scope::Sessions), Use, IN_SESSION, "sessions", commands::feed, commands::__path_feed),
+    row!(delete Delete "/sessions/{id}/commands/{command}", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", commands::kill, commands::__path_kill),
     row!(get Get "/sessions/{id}/files", Door::Scope(Scope::Files), Use, NO_SESSION, "sessions", session_files::list, session_files::__path_list),
     row!(post Post "/sessions/{id}/files", Door::Scope(Scope::Files), Use, CHANGE, "sessions", session_files::change, session_files::__path_change),
     row!(get Get "/sessions/{id}/files/{*path}", Door::Scope(Scope::Files), Use, FILE, "sessions", session_files::get, session_files::__path_get),

@@ -412,27 +412,26 @@ fn a_crash_loses_sessions_and_says_so() {
     );
 }
 
+/// A session's files, asked for with headers of one's own.
+fn raw(caller: &Caller<'_>, id: &str, call: (&str, &str), more: &[&str], body: &[u8]) -> Reply {
+    let mut headers = vec![caller.bearer.as_str()];
+    headers.extend(more);
+    let path = format!("/sessions/{id}/files{}", call.1);
+    caller.server.request(call.0, &path, &headers, body)
+}
+
 #[test]
 fn files_go_in_and_out_while_code_runs() {
     let server = TestServer::start();
     let caller = Caller::of(&server);
     let id = caller.session(&Value::Null);
-    let path = |rest: &str| format!("/sessions/{id}/files{rest}");
-    let raw = |method: &str, at: &str, more: &[&str], body: &[u8]| {
-        let mut headers = vec![caller.bearer.as_str()];
-        headers.extend(more);
-        server.request(method, &path(at), &headers, body)
-    };
     // A kind of content that no other address takes.
-    let put = raw(
-        "PUT",
-        "/data/in.bin",
-        &["Content-Type: image/x-odd"],
-        b"\0\xff1234",
-    );
+    let kind = ["Content-Type: image/x-odd"];
+    let put = raw(&caller, &id, ("PUT", "/data/in.bin"), &kind, b"\0\xff1234");
     assert_eq!(put.status, 201, "{}", put.text());
+    let told = put.json();
     assert_eq!(
-        (&put.json()["path"], &put.json()["size"]),
+        (&told["path"], &told["size"]),
         (&json!("data/in.bin"), &json!(6))
     );
     let read = caller.cell(&id, "open('data/in.bin', 'rb').read()");
@@ -442,8 +441,9 @@ fn files_go_in_and_out_while_code_runs() {
     );
     // What was put in is nothing that the cell left, and belongs to the program.
     assert_eq!(read["files"], json!([]));
-    caller.cell(&id, "open('data/in.bin', 'ab').write(b'!'); import os; os.mkfifo('pipe'); os.symlink('/etc/passwd', 'link')");
-    let whole = raw("GET", "/data/in.bin", &[], b"");
+    caller.cell(&id, "open('data/in.bin', 'ab').write(b'!')");
+    let get = |more: &[&str]| raw(&caller, &id, ("GET", "/data/in.bin"), more, b"");
+    let whole = get(&[]);
     assert_eq!(
         (whole.status, whole.body.as_slice()),
         (200, &b"\0\xff1234!"[..])
@@ -452,98 +452,147 @@ fn files_go_in_and_out_while_code_runs() {
         whole.header("content-type"),
         Some("application/octet-stream")
     );
-    assert!(
-        whole
-            .header("content-security-policy")
-            .expect("a policy")
-            .contains("sandbox")
-    );
-    let part = raw("GET", "/data/in.bin", &["Range: bytes=2-3"], b"");
+    let policy = whole.header("content-security-policy").expect("a policy");
+    assert!(policy.contains("sandbox"), "{policy}");
+    let part = get(&["Range: bytes=2-3"]);
     assert_eq!((part.status, part.body.as_slice()), (206, &b"12"[..]));
     assert_eq!(part.header("content-range"), Some("bytes 2-3/7"));
-    assert_eq!(
-        raw("GET", "/data/in.bin", &["Range: bytes=9-"], b"").status,
-        416
-    );
+    assert_eq!(get(&["Range: bytes=9-"]).status, 416);
+    let coded = ["Content-Encoding: gzip"];
+    assert_eq!(raw(&caller, &id, ("PUT", "/x"), &coded, b"x").status, 415);
+    let archive = format!("/sessions/{id}/archive");
+    let zip = server.request("GET", &archive, &[&caller.bearer], b"");
+    let kind = zip.header("content-type");
+    assert_eq!((zip.status, kind), (200, Some("application/zip")));
+}
+
+#[test]
+fn no_path_leads_out_of_a_workspace() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let path = |rest: &str| format!("/sessions/{id}/files{rest}");
+    caller.cell(&id, "import os; os.mkdir('data'); open('data/f', 'w').write('1'); os.mkfifo('pipe'); os.symlink('/etc/passwd', 'link')");
     let listed = caller.good("GET", &path("?deep=true"), &Value::Null);
     let entries = listed["files"].as_array().expect("a list").iter();
+    let word = |one: &Value, name: &str| one[name].as_str().expect("a word").to_owned();
     let entries: Vec<String> = entries
-        .map(|one| {
-            format!(
-                "{} {}",
-                one["kind"].as_str().expect("a kind"),
-                one["path"].as_str().expect("a path")
-            )
-        })
+        .map(|one| format!("{} {}", word(one, "kind"), word(one, "path")))
         .collect();
     assert_eq!(
         entries,
-        [
-            "directory data",
-            "file data/in.bin",
-            "link link",
-            "other pipe"
-        ]
+        ["directory data", "file data/f", "link link", "other pipe"]
     );
-    let null = &Value::Null;
     for (at, status) in [
         ("/link", 404),
         ("/pipe", 404),
         ("/data", 404),
         ("/none", 404),
-        ("/data/../data/in.bin", 400),
+        ("/data/../data/f", 400),
         ("/%2e%2e%2f%2e%2e%2fetc%2fpasswd", 400),
         ("/a%00b", 400),
         ("/a%0ab", 400),
     ] {
-        caller.refused("GET", &path(at), null, status, "");
-        let put = raw("PUT", at, &[], b"x");
-        assert!(
-            [400, 409].contains(&put.status) || status == 404,
-            "{at}: {}",
-            put.text()
-        );
+        caller.refused("GET", &path(at), &Value::Null, status, "");
+        let put = raw(&caller, &id, ("PUT", at), &[], b"x").status;
+        let expected = match at {
+            "/data" => 409,
+            _ if status == 400 => 400,
+            _ => 201,
+        };
+        assert_eq!(put, expected, "{at}");
     }
-    let long = format!("/{}", "x".repeat(5000));
-    caller.refused("GET", &path(&long), null, 400, "bytes long");
     // A link was replaced by what was put in its place, not followed.
-    assert_eq!(raw("GET", "/link", &[], b"").body, b"x");
+    assert_eq!(raw(&caller, &id, ("GET", "/link"), &[], b"").body, b"x");
+    let long = path(&format!("/{}", "x".repeat(5000)));
+    caller.refused("GET", &long, &Value::Null, 400, "bytes long");
+}
+
+#[test]
+fn files_are_moved_and_deleted_by_their_owner() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let path = |rest: &str| format!("/sessions/{id}/files{rest}");
+    let null = &Value::Null;
+    caller.cell(
+        &id,
+        "import os; os.mkdir('data'); open('data/f', 'w').write('1')",
+    );
     caller.good("POST", &path(""), &json!({ "mkdir": "new/deep" }));
-    caller.good(
-        "POST",
-        &path(""),
-        &json!({ "move": { "from": "data/in.bin", "to": "new/deep/out.bin" } }),
-    );
-    caller.refused("GET", &path("/data/in.bin"), null, 404, "no file");
-    caller.refused(
-        "POST",
-        &path(""),
-        &json!({ "move": { "from": "new", "to": "data" } }),
-        409,
-        "does not take",
-    );
+    let to = |from: &str, to: &str| json!({ "move": { "from": from, "to": to } });
+    caller.good("POST", &path(""), &to("data/f", "new/deep/g"));
+    caller.refused("GET", &path("/data/f"), null, 404, "no file");
+    caller.refused("POST", &path(""), &to("new", "data"), 409, "does not take");
+    caller.refused("POST", &path(""), &to("../a", "data"), 400, "from");
     caller.refused("POST", &path(""), &json!({}), 400, "both missing");
     caller.refused("POST", &path(""), &json!({ "move": "x" }), 400, "move");
-    let zip = server.request(
-        "GET",
-        &format!("/sessions/{id}/archive"),
-        &[&caller.bearer],
-        b"",
-    );
-    assert_eq!(
-        (zip.status, zip.header("content-type")),
-        (200, Some("application/zip"))
-    );
-    caller.good("DELETE", &path("/new"), null);
-    caller.refused("DELETE", &path("/new"), null, 404, "no file");
     let other = Caller {
         server: &server,
         bearer: format!("Authorization: Bearer {}", server.another_token("other")),
     };
     for method in ["GET", "DELETE"] {
-        other.refused(method, &path("/link"), null, 404, "There is no session");
+        other.refused(method, &path("/new"), null, 404, "There is no session");
     }
     other.refused("GET", &path(""), null, 404, "There is no session");
+    caller.good("DELETE", &path("/new"), null);
+    caller.refused("DELETE", &path("/new"), null, 404, "no file");
+}
+
+#[test]
+fn commands_run_in_the_session() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let path = |rest: &str| format!("/sessions/{id}/commands{rest}");
+    caller.cell(&id, "open('f', 'w').write('of a cell')");
+    let ran = caller.good("POST", &path(""), &json!({ "command": "cat f; exit 3" }));
+    assert_eq!(
+        (&ran["output"], &ran["exit_code"], &ran["running"]),
+        (&json!("of a cell"), &json!(3), &json!(false))
+    );
+    let begun = caller.ask(
+        "POST",
+        &path(""),
+        &json!({ "command": "cat", "background": true }),
+    );
+    assert_eq!(begun.status, 201, "{}", begun.text());
+    let command = begun.json()["id"].as_str().expect("an id").to_owned();
+    let at = path(&format!("/{command}"));
+    let feed = server.request(
+        "POST",
+        &format!("{at}/stdin?close=true"),
+        &[&caller.bearer],
+        b"fed\n",
+    );
+    assert_eq!(feed.status, 200, "{}", feed.text());
+    let ended = caller.good("GET", &format!("{at}?wait=5"), &Value::Null);
+    assert_eq!(
+        (&ended["output"], &ended["status"]),
+        (&json!("fed\n"), &json!("success"))
+    );
+    let begun = caller.good(
+        "POST",
+        &path(""),
+        &json!({ "command": "sleep 30", "background": true }),
+    );
+    let at = path(&format!("/{}", begun["id"].as_str().expect("an id")));
+    assert_eq!(caller.good("DELETE", &at, &Value::Null)["exit_code"], 143);
+    let listed = caller.good("GET", &path(""), &Value::Null);
+    assert_eq!(listed["commands"].as_array().expect("a list").len(), 3);
+    for (body, words) in [
+        (json!({}), "`command` is missing"),
+        (json!({ "command": " " }), "is empty"),
+        (json!({ "command": "ls", "directory": "../x" }), "directory"),
+        (json!({ "command": "ls", "timeout": 999 }), "timeout"),
+        (
+            json!({ "command": "ls", "background": "yes" }),
+            "background",
+        ),
+    ] {
+        caller.refused("POST", &path(""), &body, 400, words);
+    }
+    caller.refused("GET", &path("/99"), &Value::Null, 404, "no command");
 }
 
 #[test]
