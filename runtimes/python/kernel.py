@@ -181,7 +181,14 @@ def kernel():
             forms["text/plain"] = utf8(cut(represent(value)))
         return forms
 
+    def sink(caught):
+        # Results go to this list from now on, or to the server as ever.
+        state["sink"] = caught
+
     def result(forms, is_value):
+        if state.get("sink") is not None:
+            state["sink"].append({form: decode(forms[form], "utf-8") for form in forms})
+            return
         flat = [b"\x01" if is_value else b"\x00"]
         for form in forms:
             if size(forms[form]) <= BYTES:
@@ -331,13 +338,20 @@ def kernel():
         return compiled(source, name, "exec", ast.PyCF_ONLY_AST | AWAITS | state["flags"], dont_inherit=True)
 
     def run(source, name):
+        translated = None
         try:
             tree = parsed(source, name)
         except SyntaxError as error:
             translated = translate(source)
             if translated is None:
                 raise error.with_traceback(None) from None
+        if translated is not None:
             tree = parsed(translated, name)
+            # Tracebacks show the lines as they were written, so not their new columns.
+            for node in ast.walk(tree):
+                if getattr(node, "lineno", None) in state["magics"].changed:
+                    node.col_offset = 0
+                    node.end_col_offset = max(node.end_col_offset, 1 << 16)
         last = None
         if tree.body and plain(tree.body[-1], ast.Expr):
             last = tree.body.pop()
@@ -364,14 +378,24 @@ def kernel():
             scope = {"__name__": "magics"}
             with open(os.path.join(here, "magics.py"), "rb") as file:
                 exec(compiled(file.read(), os.path.join(here, "magics.py"), "exec"), scope)
-            magics = state["magics"] = scope["magics"](space, display)
+            magics = state["magics"] = scope["magics"](space, display, sink)
         return magics(source)
+
+    def ours(file):
+        return file.startswith(here + "/") or file.endswith("/matplotlib/figures.py")
 
     def report(error):
         # Frames of ours are nobody's concern, and a forked child has its own end.
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename not in texts:
             trace = trace.tb_next
+        at = trace
+        while at is not None:
+            rest = at.tb_next
+            while rest is not None and ours(rest.tb_frame.f_code.co_filename):
+                rest = rest.tb_next
+            at.tb_next = rest
+            at = rest
         error.__traceback__ = trace
         sys.last_type, sys.last_value, sys.last_traceback = kind(error), error, trace
         try:
@@ -423,6 +447,8 @@ def kernel():
                     rest()
             finally:
                 state["busy"] = False
+                if "magics" in state:
+                    state["magics"].ended()
         except SystemExit as error:
             outcome, code = EXITED, exit_code(error)
         except raises as error:
