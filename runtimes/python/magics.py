@@ -44,7 +44,7 @@ def magics(space, display, sink=None):
     class UsageError(Exception):
         """A magic that there is not, or that was called in another way than it takes."""
 
-    UsageError.__module__ = "builtins"
+    UsageError.__module__, UsageError.__qualname__ = "builtins", "UsageError"
 
     # Lines: which of them begin a statement, and what they become.
 
@@ -323,6 +323,11 @@ def magics(space, display, sink=None):
         )
         function = tree.body[0]
         function.body[2].body = ast.parse("\n" * (line - 1) + text, name).body or function.body[2].body
+        if body is None:
+            for node in ast.walk(function.body[2]):
+                # As for all of a translated line: its columns are others now.
+                if hasattr(node, "col_offset"):
+                    node.col_offset, node.end_col_offset = 0, 1 << 16
         function.body[:1] = ast.parse("\n" * (line - 1) + setup, name).body or function.body[:1]
         made = dict(space) if frame.f_locals is not space else space
         if made is not space:
@@ -658,8 +663,16 @@ def magics(space, display, sink=None):
             each()
         magic.begun = ()
 
+    def widen(tree):
+        # Tracebacks show lines as they were written, so not the columns of these.
+        import ast
+
+        for node in ast.walk(tree):
+            if getattr(node, "lineno", None) in translate.changed:
+                node.col_offset, node.end_col_offset = 0, 1 << 16
+
     magic = Magic()
     OWN = translate.__code__.co_filename
-    translate.ended = ended
+    translate.ended, translate.widen = ended, widen
     translate.changed = set()
     return translate
