@@ -374,6 +374,23 @@ def charts():
         return told[0]
 
     def forms(figure, save):
+        import warnings
+
+        # There may be no line of the program's to warn of, as at a cell's end.
+        with warnings.catch_warnings(record=True) as caught:
+            found = drawn(figure, save)
+        for line in dict.fromkeys("%s: %s\n" % (one.category.__name__, one.message) for one in caught):
+            sys.stderr.write(line)
+        try:
+            data = data_of(figure)
+            if data is not None:
+                found["application/vnd.codex.chart+json"] = json.dumps(data, allow_nan=False)
+        except Exception:
+            # A figure that is made otherwise than is known here.
+            pass
+        return found
+
+    def drawn(figure, save):
         dpi = figure.dpi
         width, height = figure.get_size_inches()
         # A picture of more pixels takes minutes and says no more.
@@ -387,14 +404,6 @@ def charts():
             pass
         target = io.BytesIO()
         save(figure, target, **options)
-        found = {"image/png": target.getvalue(), "text/plain": repr(figure)}
-        try:
-            data = data_of(figure)
-            if data is not None:
-                found["application/vnd.codex.chart+json"] = json.dumps(data, allow_nan=False)
-        except Exception:
-            # A figure that is made otherwise than is known here.
-            pass
-        return found
+        return {"image/png": target.getvalue(), "text/plain": repr(figure)}
 
     return forms

@@ -170,4 +170,5 @@ def results(state, part, send, utf8, cut, own_pid, getpid):
         if not any(figure is one for one in drawn):
             result(picture(figure, save), False)
 
+    display.__module__, display.__qualname__ = "builtins", "display"
     return bundle, shows_itself, display, result, sink, left_open, drawn
