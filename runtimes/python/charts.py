@@ -44,6 +44,11 @@ def charts():
             return iso(value) if value == value else None
         return number(value)
 
+    def words(label):
+        # Powers, without what only matplotlib's own formulas need.
+        found = re.match(r"\$\\mathdefault\{(.*)\}\$$", label)
+        return found.group(1) if found else label
+
     class Scale:
         # An axis, and what its numbers mean.
         def __init__(self, axis, freq=None):
@@ -85,7 +90,7 @@ def charts():
             if not hasattr(self, "found"):
                 low, high = sorted(self.axis.get_view_interval())
                 places = self.axis.get_ticklocs()
-                labels = [label.get_text() for label in self.axis.get_ticklabels()]
+                labels = [words(label.get_text()) for label in self.axis.get_ticklabels()]
                 rim = (high - low) * 1e-9
                 self.found = [(float("%.12g" % place), label) for place, label in zip(places, labels)
                               if low - rim <= place <= high + rim][:TICKS]

@@ -412,6 +412,7 @@ def kernel():
             environ[name] = fsdecode(value)
         signal(SIGINT, interrupted)
         outcome, code = execute(source)
+        signal(SIGINT, interrupted)
         flush()
         if getpid() != own_pid:
             # A child that the cell forked, and that came back here.

@@ -33,7 +33,7 @@ def magics(space, display, sink=None):
     LONGEST = 100000
 
     TARGET = r"[^\W\d][\w.]*(?:\[[^\]=]*\])?"
-    MAGIC = re.compile(r"(\s*)%([^\W\d]\w*)(?:\s+(.*)|(\W.*)|)$", re.DOTALL)
+    MAGIC = re.compile(r"(\s*)%[ \t]*([^\W\d]\w*)(?:\s+(.*)|(\W.*)|)$", re.DOTALL)
     SHELL = re.compile(r"(\s*)(!!?)(.*)$", re.DOTALL)
     ASSIGNED = re.compile(r"(\s*%s(?:\s*,\s*%s)*\s*,?\s*=)\s*([!%%])(.*)$" % (TARGET, TARGET), re.DOTALL)
     HELP = re.compile(r"(\s*)(\?{0,2})\s*(%{0,2}[^\W\d][\w.]*)\s*(\?{0,2})\s*;?\s*$")
@@ -100,6 +100,8 @@ def magics(space, display, sink=None):
     def timed(words):
         # As a part of the cell, so that it may await, and assign where it stands.
         new = translated(words)
+        if new is not None and ASSIGNED.match(words):
+            return "%s.clock(); %s; %s.timed()" % (NAME, new, NAME)
         if new is not None:
             return "%s.timed(%s.clock(), (%s))" % (NAME, NAME, new)
         try:
@@ -225,11 +227,13 @@ def magics(space, display, sink=None):
             except Exception:
                 pass
             expression, colon, shape = word.rpartition(":")
-            if colon:
-                try:
+            try:
+                if colon:
                     return format(eval(expression, space, names), shape)
-                except Exception:
-                    pass
+                if word.endswith("!r"):
+                    return repr(eval(word[:-2], space, names))
+            except Exception:
+                pass
             return text
 
         return FIELD.sub(value, command)
@@ -608,16 +612,26 @@ def magics(space, display, sink=None):
 
         begun = ()
 
+        def spent(self):
+            try:
+                from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+
+                both = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
+                return sum(one.ru_utime for one in both), sum(one.ru_stime for one in both)
+            except ImportError:
+                times = os.times()
+                return times[0] + times[2], times[1] + times[3]
+
         def clock(self):
-            spent = os.times()
-            self.begun += ((time.perf_counter(), spent[0] + spent[2], spent[1] + spent[3]),)
+            spent = self.spent()
+            self.begun += ((time.perf_counter(),) + spent,)
 
         def timed(self, _=None, value=None):
             wall = time.perf_counter()
-            spent = os.times()
+            spent = self.spent()
             begun = self.begun[-1]
             self.begun = self.begun[:-1]
-            user, system = spent[0] + spent[2] - begun[1], spent[1] + spent[3] - begun[2]
+            user, system = spent[0] - begun[1], spent[1] - begun[2]
             print("CPU times: user %s, sys: %s, total: %s" % (
                 in_units(user), in_units(system), in_units(user + system)))
             print("Wall time: %s" % in_units(wall - begun[0]))
