@@ -227,7 +227,7 @@ def charts():
         return elements, step > 1 or len(containers) > SERIES
 
     def slices(wedges):
-        return [{"label": name_of(wedge), "angle": number(abs(wedge.theta2 - wedge.theta1)),
+        return [{"label": name_of(wedge), "angle": number(round(abs(wedge.theta2 - wedge.theta1), 4)),
                  "radius": number(wedge.r)} for wedge in wedges[:POINTS]]
 
     def two(line):

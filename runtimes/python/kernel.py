@@ -168,7 +168,7 @@ def kernel():
     class Hooks:
         def find_spec(self, name, path=None, target=None):
             if name in HOOKED:
-                return part("notebook", display)(self, name, path, target)
+                return part("libraries", display)(self, name, path, target)
             if "figures" not in state and name.startswith("matplotlib.backends.backend_"):
                 # Of matplotlib by name and place: warnings are of the program's lines.
                 place = os.path.dirname(modules["matplotlib"].__file__)
@@ -183,7 +183,7 @@ def kernel():
     class Stubs:
         def find_spec(self, name, path=None, target=None):
             if name == "IPython" or name.startswith("IPython."):
-                return part("notebook", display).stub(name)
+                return part("libraries", display).stub(name)
             return None
 
     # Before what finds modules in files, and after it.

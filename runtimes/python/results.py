@@ -77,7 +77,7 @@ def results(state, part, send, utf8, cut, own_pid, getpid):
             large = heavy(value, [ITEMS])
             if not large and not noted(cls):
                 return None
-            given = part("rich")(value, large)
+            given = part("forms")(value, large)
             return given and {form: packed(form, given[form]) for form in given}
         except Exception:
             return None
@@ -160,7 +160,7 @@ def results(state, part, send, utf8, cut, own_pid, getpid):
                 result({form: packed(form, value[form]) for form in value}, False)
             elif not shows_itself(value):
                 result(bundle(value), False)
-        return part("notebook", display).DisplayHandle(display_id) if display_id else None
+        return part("libraries", display).DisplayHandle(display_id) if display_id else None
 
     def picture(figure, save):
         forms = part("charts")(figure, save)

@@ -6,7 +6,7 @@
 # makes one.
 
 
-def rich():
+def forms():
     import sys
     from itertools import islice
 
@@ -206,7 +206,7 @@ def rich():
             inner += ","
         return signs[0] + inner + signs[1] + (" (%d items)" % count if shown < count else "")
 
-    def forms(value, heavy):
+    def forms_of(value, heavy):
         pandas = modules.get("pandas")
         if pandas is not None:
             if isinstance(value, (of("pandas", "DataFrame"), of("pandas", "Series"))):
@@ -227,4 +227,4 @@ def rich():
             return {"text/plain": short(value, ITEMS)}
         return None
 
-    return forms
+    return forms_of

@@ -6,7 +6,7 @@
 # `get_ipython` gives None, as it does in every program outside of a notebook.
 
 
-def notebook(display):
+def libraries(display):
     import sys
     from types import ModuleType
 
