@@ -82,6 +82,20 @@ def figures(workspace, take=None):
 
         module.warn_on_missing_glyph = warn_on_missing_glyph
 
+    def log_once(logging):
+        # One line for the families of fonts that there are not, and not two for each text.
+        if logging is None:
+            return
+        told = []
+
+        def missing(record):
+            if not str(record.msg).startswith("findfont: ") or record.levelno != logging.WARNING:
+                return True
+            told.append(None)
+            return len(told) == 1
+
+        logging.getLogger("matplotlib.font_manager").addFilter(missing)
+
     for ours, theirs in ((savefig, save), (show, pyplot.show)):
         for name in ("__doc__", "__module__", "__qualname__"):
             setattr(ours, name, getattr(theirs, name))
@@ -89,6 +103,7 @@ def figures(workspace, take=None):
     figure_class.savefig = savefig
     pyplot.show = show
     warn_once(sys.modules.get("matplotlib._text_helpers"))
+    log_once(sys.modules.get("logging"))
     if take is not None:
         return rest
     # Before those of matplotlib and the program: the last that comes is run first.

@@ -9,10 +9,13 @@
 # needs is bound here, once. No thread is ever started, and asyncio is imported with
 # the first cell that awaits: both keep it small, and fit to be forked.
 
+# Of our own, here and in the files that are loaded below.
+__builtins__ = dict(vars(__import__("builtins")))
+
 
 def kernel():
+    import _ast
     import _signal
-    import ast
     import builtins
     import linecache
     import os
@@ -23,15 +26,20 @@ def kernel():
     CHANNEL = int(sys.argv[1])
     # Kinds of frames, to and fro.
     RUN = 1
-    RESULT, FAILED, END = 1, 2, 3
+    FAILED, END = 2, 3
     # How a cell went, as END has it.
     DONE, RAISED, EXITED = 0, 1, 2
     # Cells whose text is kept for tracebacks.
     KEPT = 200
-    # Characters of one text in a result, and bytes of any other form.
-    TEXT, BYTES = 1 << 20, 8 << 20
+    # Characters of one text.
+    TEXT = 1 << 20
+    # Modules that are changed when they are imported.
+    HOOKED = (
+        "IPython.core.display", "IPython.core.display_functions",
+        "PIL.ImageShow", "plotly.io._renderers",
+    )
     COROUTINE = 0x80
-    AWAITS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    AWAITS = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     FUTURES = 0
     for feature in __import__("__future__").all_feature_names:
         FUTURES |= getattr(__import__("__future__"), feature).compiler_flag
@@ -39,9 +47,10 @@ def kernel():
     here = os.path.dirname(os.path.abspath(__file__))
     own_pid = os.getpid()
     getpid, leave, read, write, dup2 = os.getpid, os._exit, os.read, os.write, os.dup2
-    close, urandom, environ = os.close, os.urandom, os.environ
-    compiled, evaluate, represent = compile, eval, repr
-    kind, has, text, number, size, plain = type, hasattr, str, int, len, isinstance
+    close, environ, fstat, fsdecode = os.close, os.environ, os.fstat, os.fsdecode
+    signal, SIGINT, format_exception = _signal.signal, _signal.SIGINT, traceback.format_exception
+    compiled, evaluate = compile, eval
+    kind, text, number, size, plain = type, str, int, len, isinstance
     raises = (BaseException,)
     modules = sys.modules
     encode, decode = str.encode, bytes.decode
@@ -69,8 +78,16 @@ def kernel():
         sys.orig_argv[1:] = []
     sys.path[0] = ""
 
-    state = {"busy": False, "cell": 0, "count": 0, "flags": 0, "loop": None, "stdin": False}
-    texts = {}
+    # Threads of a program may show values, too: frames are sent one by one.
+    lock = __import__("_thread").allocate_lock()
+    ident = __import__("_thread").get_ident
+    first_thread = ident()
+
+    state = {
+        "busy": False, "open": False, "sending": False, "due": False,
+        "cell": 0, "count": 0, "flags": 0, "loop": None, "stdin": False,
+    }
+    texts, parts = {}, {}
 
     def receive(count):
         parts = []
@@ -88,8 +105,24 @@ def kernel():
         head = number.to_bytes(size(body) + 9, 4, "little")
         head += bytes((what,)) + number.to_bytes(state["cell"], 8, "little")
         left = memoryview(head + body)
-        while left:
-            left = left[write(CHANNEL, left):]
+        # An interrupt waits until the frame is whole.
+        own = ident() == first_thread
+        if own:
+            state["sending"] = True
+        lock.acquire()
+        try:
+            # A thread that outlives its cell has nobody to tell.
+            if what == END or state["open"]:
+                state["open"] = what != END
+                while left:
+                    left = left[write(CHANNEL, left):]
+        finally:
+            lock.release()
+            if own:
+                state["sending"] = False
+        if own and state["due"]:
+            state["due"] = False
+            interrupted(0, None)
 
     def fields(body):
         found, at = [], 0
@@ -100,152 +133,62 @@ def kernel():
         return found
 
     def interrupted(_signum, _frame):
-        if state["busy"]:
+        if state["sending"]:
+            state["due"] = True
+        elif state["busy"]:
             raise KeyboardInterrupt
+
+    def part(name, *given, of="", place=here):
+        # What is not always needed is in files of its own, which are loaded when it is.
+        if name not in parts:
+            scope = {"__name__": of + name, "__builtins__": __builtins__}
+            with open(os.path.join(here, name + ".py"), "rb") as file:
+                code = compiled(file.read(), os.path.join(place, name + ".py"), "exec", dont_inherit=True)
+            evaluate(code, scope)
+            parts[name] = scope[name](*given)
+        return parts[name]
 
     def utf8(value):
         return encode(value, "utf-8", "replace")
-
-    # Results: how a value looks, in each form that there is.
-
-    FORMS = (
-        ("_repr_html_", "text/html"),
-        ("_repr_markdown_", "text/markdown"),
-        ("_repr_svg_", "image/svg+xml"),
-        ("_repr_png_", "image/png"),
-        ("_repr_jpeg_", "image/jpeg"),
-        ("_repr_pdf_", "application/pdf"),
-        ("_repr_latex_", "text/latex"),
-        ("_repr_json_", "application/json"),
-        ("_repr_javascript_", "application/javascript"),
-    )
-
-    def packed(form, value):
-        # As bytes: Base64 for what is no text.
-        if plain(value, tuple):
-            # With metadata, which nobody here reads.
-            value = value[0]
-        if form in ("image/png", "image/jpeg", "application/pdf"):
-            if plain(value, text):
-                return utf8(value)
-            import binascii
-
-            return binascii.b2a_base64(value, newline=False)
-        if plain(value, text):
-            return utf8(value)
-        import json
-
-        return utf8(json.dumps(value, default=repr))
 
     def cut(value):
         if size(value) <= TEXT:
             return value
         return value[:TEXT] + "… [%d characters omitted]" % (size(value) - TEXT)
 
-    def bundle(value):
-        # Looked up on the type: what answers to any name, such as a mock, has none.
-        forms = {}
-        if not plain(value, kind):
-            cls = kind(value)
-            if has(cls, "_repr_mimebundle_"):
-                try:
-                    given = cls._repr_mimebundle_(value)
-                    if plain(given, tuple):
-                        given = given[0]
-                    for form in given or ():
-                        forms[form] = packed(form, given[form])
-                except Exception:
-                    forms = {}
-            for method, form in FORMS:
-                if form not in forms and has(cls, method):
-                    try:
-                        given = getattr(cls, method)(value)
-                        if given is not None:
-                            forms[form] = packed(form, given)
-                    except Exception:
-                        # Another form may do.
-                        pass
-            known = state.get("tables")
-            if known and plain(value, known) and "application/json" not in forms:
-                try:
-                    head = value.head(1000)
-                    forms["application/json"] = utf8(head.to_json(orient="split", date_format="iso"))
-                except Exception:
-                    pass
-        if "image/png" in forms and size(forms["image/png"]) > BYTES:
-            # Photographs are smaller so.
-            del forms["image/png"]
-        elif "image/png" in forms:
-            forms.pop("image/jpeg", None)
-        if "text/plain" not in forms:
-            forms["text/plain"] = utf8(cut(represent(value)))
-        return forms
+    # How values look, and the figures of a cell that are shown already.
 
-    def result(forms, is_value):
-        flat = [b"\x01" if is_value else b"\x00"]
-        for form in forms:
-            if size(forms[form]) <= BYTES:
-                flat.append(utf8(form))
-                flat.append(forms[form])
-        if size(flat) > 1:
-            send(RESULT, *flat)
-
-    def display(*values, **options):
-        """Shows values as results of the cell, in the order of the calls."""
-        if getpid() != own_pid:
-            return
-        for value in values:
-            if options.get("raw") and plain(value, dict):
-                result({form: packed(form, value[form]) for form in value}, False)
-            else:
-                result(bundle(prepared(value)), False)
-
-    def prepared(value):
-        # What has to be known of a library before its values are shown.
-        pandas = modules.get("pandas")
-        if pandas is not None and "tables" not in state and has(pandas, "DataFrame"):
-            state["tables"] = (pandas.DataFrame,)
-        return value
-
+    bundle, shows_itself, display, result, sink, left_open, drawn = part(
+        "results", state, part, send, utf8, cut, own_pid, getpid
+    )
     builtins.display = display
 
-    # Figures of matplotlib, shown or left open.
+    # Modules of others, in place of which or after which something of ours comes.
 
-    def picture(figure, save):
-        import io
-
-        dpi = figure.dpi
-        width, height = figure.get_size_inches()
-        # A picture of more pixels takes minutes and says no more.
-        most = (16e6 / max(width * height, 1e-6)) ** 0.5
-        options = {"format": "png", "dpi": min(dpi, most)}
-        try:
-            box = figure.get_tightbbox()
-            if box.width * box.height <= 4 * width * height and dpi <= most:
-                options["bbox_inches"] = "tight"
-        except Exception:
-            pass
-        target = io.BytesIO()
-        save(figure, target, **options)
-        forms = {"image/png": packed("image/png", target.getvalue())}
-        forms["text/plain"] = utf8(repr(figure))
-        result(forms, False)
-
-    class Plots:
+    class Hooks:
         def find_spec(self, name, path=None, target=None):
-            if not name.startswith("matplotlib.backends.backend_"):
-                return
-            package = os.path.dirname(modules["matplotlib"].__file__)
-            scope = {"__name__": "matplotlib.figures"}
-            with open(os.path.join(here, "figures.py"), "rb") as file:
-                source = file.read()
-            exec(compiled(source, os.path.join(package, "figures.py"), "exec"), scope)
-            rest = scope["figures"](None, picture)
-            if rest:
-                state["figures"] = rest
-                sys.meta_path = [one for one in sys.meta_path if one is not self]
+            if name in HOOKED:
+                return part("libraries", display)(self, name, path, target)
+            if "figures" not in state and name.startswith("matplotlib.backends.backend_"):
+                # Of matplotlib by name and place: warnings are of the program's lines.
+                place = os.path.dirname(modules["matplotlib"].__file__)
+                rest = part("figures", None, left_open, of="matplotlib.", place=place)
+                if rest:
+                    state["figures"] = rest
+                else:
+                    # Too early: another backend will be looked for.
+                    del parts["figures"]
+            return None
 
-    sys.meta_path.insert(-1, Plots())
+    class Stubs:
+        def find_spec(self, name, path=None, target=None):
+            if name == "IPython" or name.startswith("IPython."):
+                return part("libraries", display).stub(name)
+            return None
+
+    # Before what finds modules in files, and after it.
+    sys.meta_path.insert(-1, Hooks())
+    sys.meta_path.append(Stubs())
 
     # Input, variables and streams of a cell.
 
@@ -257,7 +200,7 @@ def kernel():
             try:
                 file = os.memfd_create("stdin")
             except (AttributeError, OSError):
-                name = os.path.join(environ.get("TMPDIR", "/tmp"), "stdin" + urandom(8).hex())
+                name = os.path.join(environ.get("TMPDIR", "/tmp"), "stdin" + os.urandom(8).hex())
                 file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
                 os.unlink(name)
             left = memoryview(given)
@@ -274,11 +217,15 @@ def kernel():
         # Streams that are closed come back; those that were led elsewhere stay.
         for at, name, first in ((1, "stdout", stdout), (2, "stderr", stderr)):
             try:
-                os.fstat(at)
+                fstat(at)
             except OSError:
                 dup2(spare[at - 1], at)
             stream = getattr(sys, name, None)
-            if stream is None or getattr(stream, "closed", False):
+            try:
+                closed = stream is None or getattr(stream, "closed", False)
+            except raises:
+                closed = True
+            if closed:
                 if first.closed:
                     first = open(at, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
                 setattr(sys, name, first)
@@ -287,7 +234,7 @@ def kernel():
         for stream in (sys.stdout, sys.stderr, stdout, stderr):
             try:
                 stream.flush()
-            except Exception:
+            except raises:
                 pass
 
     # Cells.
@@ -328,104 +275,122 @@ def kernel():
         return rest.lstrip(b") \t\\").startswith(b";")
 
     def parsed(source, name):
-        return compiled(source, name, "exec", ast.PyCF_ONLY_AST | AWAITS | state["flags"], dont_inherit=True)
+        return compiled(source, name, "exec", _ast.PyCF_ONLY_AST | AWAITS | state["flags"], dont_inherit=True)
 
     def run(source, name):
+        translated = None
         try:
             tree = parsed(source, name)
         except SyntaxError as error:
             translated = translate(source)
             if translated is None:
                 raise error.with_traceback(None) from None
+        if translated is not None:
             tree = parsed(translated, name)
+            parts["magics"].widen(tree)
         last = None
-        if tree.body and plain(tree.body[-1], ast.Expr):
+        if tree.body and plain(tree.body[-1], _ast.Expr):
             last = tree.body.pop()
         flags = AWAITS | state["flags"]
         if tree.body:
             do(compiled(tree, name, "exec", flags, dont_inherit=True))
         if last is not None:
             flags = AWAITS | state["flags"]
-            value = do(compiled(ast.Expression(last.value), name, "eval", flags, dont_inherit=True))
+            value = do(compiled(_ast.Expression(last.value), name, "eval", flags, dont_inherit=True))
             if value is not None and not silenced(source, last):
                 builtins._ = value
-                forms = bundle(prepared(value))
-                own = state.get("shown")
-                if own is not None:
-                    own(value, forms)
-                result(forms, True)
+                if not shows_itself(value):
+                    result(bundle(value), True)
 
     def translate(source):
         # What notebooks take besides Python: looked at only when it is no Python.
         if not any(sign in source for sign in "%!?"):
             return None
-        magics = state.get("magics")
-        if magics is None:
-            scope = {"__name__": "magics"}
-            with open(os.path.join(here, "magics.py"), "rb") as file:
-                exec(compiled(file.read(), os.path.join(here, "magics.py"), "exec"), scope)
-            magics = state["magics"] = scope["magics"](space, display)
-        return magics(source)
+        return part("magics", space, display, sink)(source)
+
+    def ours(file):
+        return file.startswith(here + "/") or file.endswith("/matplotlib/figures.py")
 
     def report(error):
         # Frames of ours are nobody's concern, and a forked child has its own end.
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename not in texts:
             trace = trace.tb_next
+        at = trace
+        while at is not None:
+            rest = at.tb_next
+            while rest is not None and ours(rest.tb_frame.f_code.co_filename):
+                rest = rest.tb_next
+            at.tb_next = rest
+            at = rest
         error.__traceback__ = trace
         sys.last_type, sys.last_value, sys.last_traceback = kind(error), error, trace
         try:
-            told = "".join(traceback.format_exception(kind(error), error, trace))
-        except Exception:
+            told = "".join(format_exception(kind(error), error, trace))
+        except raises:
             told = kind(error).__name__ + "\n"
-        if sys.excepthook is not sys.__excepthook__:
-            sys.excepthook(kind(error), error, trace)
-        else:
-            try:
+        try:
+            if sys.excepthook is not sys.__excepthook__:
+                sys.excepthook(kind(error), error, trace)
+            else:
                 sys.stderr.write(told)
-            except Exception:
-                write(spare[1], utf8(told))
+        except raises:
+            write(spare[1], utf8(told))
         try:
             message = text(error)
-        except Exception:
+        except raises:
             message = ""
         if getpid() != own_pid:
             return
-        send(FAILED, utf8(kind(error).__name__), utf8(cut(message)), utf8(cut(told)))
+        send(FAILED, utf8(kind(error).__name__[:200]), utf8(cut(message)), utf8(cut(told)))
 
     def exit_code(error):
         code = error.code
         if code is None:
             return 0
         if plain(code, number):
-            return code & 0xFF
+            return number.__and__(code, 0xFF)
         try:
             sys.stderr.write(text(code) + "\n")
-        except Exception:
+        except raises:
             pass
         return 1
+
+    def remember(source, name):
+        # For tracebacks: lines as the compiler counts them, each with its end.
+        lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        texts[name] = None
+        linecache.cache[name] = (size(source), None, [line + "\n" for line in lines], name)
+        if size(texts) > KEPT:
+            first = next(iter(texts))
+            del texts[first]
+            linecache.cache.pop(first, None)
 
     def execute(source):
         state["count"] += 1
         name = "<cell %d>" % state["count"]
-        texts[name] = None
-        linecache.cache[name] = (size(source), None, source.splitlines(True), name)
-        if size(texts) > KEPT:
-            linecache.cache.pop(next(iter(texts)), None)
-            del texts[next(iter(texts))]
         outcome, code = DONE, 0
+        drawn.clear()
         try:
             try:
                 state["busy"] = True
+                try:
+                    remember(source, name)
+                except Exception:
+                    # Programs may have done anything to that module.
+                    pass
                 run(source, name)
                 rest = state.get("figures")
                 if rest is not None:
                     rest()
             finally:
                 state["busy"] = False
+                if "magics" in parts:
+                    parts["magics"].ended()
         except SystemExit as error:
             outcome, code = EXITED, exit_code(error)
         except raises as error:
+            state["busy"] = False
             outcome, code = RAISED, 1
             report(error)
         if outcome != DONE and state.get("figures") is not None:
@@ -442,11 +407,12 @@ def kernel():
         feed(given)
         before = {}
         for name, value in zip(pairs[::2], pairs[1::2]):
-            name = os.fsdecode(name)
+            name = fsdecode(name)
             before[name] = environ.get(name)
-            environ[name] = os.fsdecode(value)
-        _signal.signal(_signal.SIGINT, interrupted)
+            environ[name] = fsdecode(value)
+        signal(SIGINT, interrupted)
         outcome, code = execute(source)
+        signal(SIGINT, interrupted)
         flush()
         if getpid() != own_pid:
             # A child that the cell forked, and that came back here.
@@ -458,15 +424,29 @@ def kernel():
                 environ[name] = value
         send(END, bytes((outcome,)), number.to_bytes(code, 4, "little"))
 
-    _signal.signal(_signal.SIGINT, interrupted)
+    signal(SIGINT, interrupted)
     # The cell that the server is told of before there is any: it can begin.
     send(END, b"\0", bytes(4))
     while True:
         head = receive(13)
         body = receive(number.from_bytes(head[:4], "little") - 9)
         state["cell"] = number.from_bytes(head[5:13], "little")
-        if head[4] == RUN:
+        if head[4] != RUN:
+            continue
+        state["open"], state["due"] = True, False
+        try:
             cell(body)
+        except raises as error:
+            # What a program did to the modules that we use: it fails, and goes on.
+            state["busy"] = False
+            if getpid() != own_pid:
+                leave(1)
+            try:
+                report(error)
+            except raises:
+                pass
+            if state["open"]:
+                send(END, bytes((RAISED,)), number.to_bytes(1, 4, "little"))
 
 
 kernel()

@@ -28,6 +28,7 @@ mod support;
 #[derive(RustEmbed)]
 #[folder = "../../runtimes"]
 #[exclude = "*/cases/*"]
+#[exclude = "*/gallery/*"]
 #[exclude = "*.md"]
 struct Embedded;
 

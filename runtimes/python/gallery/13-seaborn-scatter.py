@@ -1,0 +1,16 @@
+# expects: image/png application/vnd.codex.chart+json:scatter
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+rng = np.random.default_rng(4)
+data = pd.DataFrame({
+    "species": np.repeat(["oak", "elm", "ash"], 40),
+    "height": np.concatenate([rng.normal(m, 1.5, 40) for m in (12, 9, 15)]),
+    "girth": rng.normal(2, 0.4, 120),
+    "wet": np.tile(["yes", "no"], 60),
+})
+
+sns.set_theme()
+ax = sns.scatterplot(data=data, x="girth", y="height", hue="species", style="wet")
+ax.set_title("Trees")
