@@ -29,6 +29,7 @@ mod contexts;
 pub(crate) mod files;
 pub(crate) mod frames;
 mod live;
+mod shown;
 mod store;
 
 use std::time::{Duration, SystemTime};

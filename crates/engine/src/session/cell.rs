@@ -20,15 +20,14 @@ use super::context::{Beginning, Context, Kernel, NoFrame};
 use super::files;
 use super::frames::{self, Said, Went};
 use super::live::Session;
+use super::shown::Shown;
 use crate::boxes::STEP_TIMEOUT;
 use crate::captures::{Captures, waiting_in};
 use crate::config::Bounds;
 use crate::error::Error;
 use crate::events::{Sink, Started};
 use crate::executor::ended::since;
-use crate::outcome::{
-    CellOutcome, Exception, Outcome, Output, RichResult, StageOutcome, Status, Usage,
-};
+use crate::outcome::{CellOutcome, Outcome, Output, StageOutcome, Status, Usage};
 use crate::pace::Pace;
 use crate::verdict::{End, verdict};
 
@@ -134,62 +133,6 @@ impl Stopping {
             _ => None,
         }
     }
-}
-
-/// What a cell shows.
-#[derive(Debug, Default)]
-struct Shown {
-    results: Vec<RichResult>,
-    bytes: usize,
-    left_out: usize,
-    exception: Option<Exception>,
-}
-
-impl Shown {
-    /// Says how many results there was no room for.
-    fn left_out(&self) -> Option<String> {
-        (self.left_out > 0).then(|| {
-            format!(
-                "{} results are left out: a cell shows at most {} of {} MiB together",
-                self.left_out,
-                Bounds::RESULTS,
-                Bounds::RESULTS_BYTES >> 20
-            )
-        })
-    }
-
-    fn add(&mut self, result: RichResult) {
-        let forms = result.forms.iter();
-        let bytes: usize = forms.map(|form| escaped(&form.content)).sum();
-        let full = self.results.len() == Bounds::RESULTS;
-        if full || self.bytes + bytes > Bounds::RESULTS_BYTES {
-            self.left_out += 1;
-        } else if !result.forms.is_empty() {
-            self.bytes += bytes;
-            self.results.push(result);
-        }
-    }
-}
-
-/// Returns how many bytes a text has in JSON.
-fn escaped(text: &str) -> usize {
-    let bytes = text.bytes().map(|byte| match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
-        0..0x20 => 6,
-        _ => 1,
-    });
-    bytes.sum()
-}
-
-/// Cuts a text to what is told of it.
-fn cut(mut text: String) -> String {
-    let most = Bounds::EXCEPTION_BYTES;
-    if text.len() > most {
-        let end = (0..=most).rev().find(|at| text.is_char_boundary(*at));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-    }
-    text
 }
 
 /// A cell in the middle of its run.
@@ -425,13 +368,7 @@ impl Running<'_> {
                 }
                 Ok(frame) => match frame.said {
                     Said::Result(result) => self.shown.add(result),
-                    Said::Failed(told) => {
-                        self.shown.exception = Some(Exception {
-                            name: cut(told.name),
-                            message: cut(told.message),
-                            traceback: cut(told.traceback),
-                        });
-                    }
+                    Said::Failed(told) => self.shown.fail(told),
                     Said::End(went) => break Over::Went(went),
                 },
                 // Most often since it is ending: its end says more.
