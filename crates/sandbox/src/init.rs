@@ -260,12 +260,6 @@ impl Init<'_> {
                     })?;
                 }
             }
-            Received::Frame(Frame::Write, fds) => {
-                let [files] = fds.try_into().map_err(|_| nonsense())?;
-                let written = Command::unseal(files.as_fd());
-                let written = written.and_then(|mut command| self.copy_in(&mut command));
-                self.say(&written.map_or_else(|error| Frame::from(&error), |()| Frame::Written))?;
-            }
             Received::Frame(Frame::Port { program, work }, fds) => {
                 if let Err(error) = self.port(program, &work, fds.into_iter().next()) {
                     let errno = error.errno();

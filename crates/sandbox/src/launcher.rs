@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::Shutdown;
 use rustix::time::Timespec;
 
-use crate::command::{Command, File};
+use crate::command::Command;
 use crate::error::{At, Error, Step};
 use crate::exit::Exit;
 use crate::explain::Explanation;
@@ -277,8 +277,6 @@ pub enum Event {
     },
     /// All programs are stopped.
     Stopped,
-    /// The files are in the workspace.
-    Written,
     /// What the attacks of the probe met: name, held, detail.
     SelfTested(Vec<(String, bool, String)>),
 }
@@ -380,7 +378,6 @@ impl Sandbox {
                 }
                 Event::Stopped
             }
-            Frame::Written => Event::Written,
             Frame::SelfTested(findings) => Event::SelfTested(findings),
             Frame::Failed {
                 step,
@@ -504,21 +501,6 @@ impl Sandbox {
         stops.wanted = false;
         self.tell_warden(&Frame::Asleep(false))?;
         protocol::send(&self.init, &Frame::GoOn, &[]).at(Step::Init)
-    }
-
-    /// Has files written into the workspace, by the box's own init, below it and
-    /// through no link; [`Event::Written`] or the error follow.
-    ///
-    /// # Errors
-    /// [`Step::Command`] when they cannot be put into memory; [`Step::Init`] when init
-    /// is gone.
-    pub fn write(&self, files: Vec<File>) -> Result<(), Error> {
-        let files = Command {
-            files,
-            ..Command::default()
-        };
-        let sealed = files.seal()?;
-        protocol::send(&self.init, &Frame::Write, &[sealed.as_fd()]).at(Step::Init)
     }
 
     /// Has work on the workspace's files done beside the programs, under a number like

@@ -72,6 +72,13 @@ impl Work {
         workspace: BorrowedFd<'_>,
         content: Option<&OwnedFd>,
     ) -> io::Result<()> {
+        let (Self::Put(path)
+        | Self::MakeDirectory(path)
+        | Self::Remove(path)
+        | Self::Move { to: path, .. }) = self;
+        if path.is_empty() || path.starts_with(b"/") {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         match self {
             Self::Put(path) => {
                 let content = content.ok_or(io::ErrorKind::InvalidInput)?;

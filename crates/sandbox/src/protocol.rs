@@ -20,8 +20,6 @@
 //! | init → server | `Ended`, `NotLaunched` | |
 //! | server → init | `Signal`, `Stop`, `GoOn` | |
 //! | init → server | `Stopped` | |
-//! | server → init | `Write` | files |
-//! | init → server | `Written`, `Failed` | |
 //! | server → init | `Port`, answered by `Ended` alone | content (if any) |
 //! | server → init, init → server | `SelfTest`, `SelfTested` | |
 
@@ -105,8 +103,6 @@ pub(crate) enum Frame {
     Stop,
     Stopped,
     GoOn,
-    Write,
-    Written,
     /// Whether the box has the processors only when nobody else wants them.
     Idle(bool),
     /// Work on files, done as a program of its own.
@@ -215,7 +211,7 @@ impl Frame {
                 out.u8(u8::from(*asleep));
             }
             Self::Idle(idle) => {
-                out.u8(27);
+                out.u8(25);
                 out.u8(u8::from(*idle));
             }
             _ => self.encode_of_programs(&mut out),
@@ -265,10 +261,8 @@ impl Frame {
             Self::Stop => out.u8(21),
             Self::Stopped => out.u8(22),
             Self::GoOn => out.u8(23),
-            Self::Write => out.u8(24),
-            Self::Written => out.u8(25),
             Self::Port { program, work } => {
-                out.u8(26);
+                out.u8(24);
                 out.u32(*program);
                 work.encode(out);
             }
@@ -298,9 +292,7 @@ impl Frame {
             21 => Self::Stop,
             22 => Self::Stopped,
             23 => Self::GoOn,
-            24 => Self::Write,
-            25 => Self::Written,
-            26 => Self::Port {
+            24 => Self::Port {
                 program: input.u32()?,
                 work: Work::decode(input)?,
             },
@@ -347,7 +339,7 @@ impl Frame {
             13 => Self::Explained,
             14 => Self::LiveOn(input.lifetime()?),
             15 => Self::Asleep(input.flag()?),
-            27 => Self::Idle(input.flag()?),
+            25 => Self::Idle(input.flag()?),
             kind => Self::decode_of_programs(kind, &mut input)?,
         };
         input.end()?;
@@ -662,8 +654,6 @@ mod tests {
             Frame::Stop,
             Frame::Stopped,
             Frame::GoOn,
-            Frame::Write,
-            Frame::Written,
             Frame::Port {
                 program: 6,
                 work: Work::Put(b"a/b".to_vec()),

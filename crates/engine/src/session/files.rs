@@ -124,14 +124,16 @@ pub struct FileList {
     pub truncated: bool,
 }
 
-/// Puts files into the workspace; they are nothing that a cell leaves.
+/// Puts files into the workspace; they are nothing that a cell leaves. By children of
+/// init, like any other: what does not fit into the box's memory is the end of one of
+/// them, and not of init.
 pub(super) async fn write(session: &Session, files: Vec<File>) -> Result<(), Error> {
-    let paths: Vec<String> = files
-        .iter()
-        .map(|file| String::from_utf8_lossy(&file.path).into_owned())
-        .collect();
-    session.write(files).await?;
-    note(session, paths).await
+    for file in files {
+        let path = String::from_utf8_lossy(&file.path).into_owned();
+        let content = Content(Box::pin(io::Cursor::new(file.content)));
+        put(session, path, content).await?;
+    }
+    Ok(())
 }
 
 /// Notes files that were put in, so that no cell is said to have left them.

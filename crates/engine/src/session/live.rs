@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sandbox::{Command, Event, Exit, File, Step, Work};
+use sandbox::{Command, Event, Exit, Step, Work};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -71,8 +71,6 @@ pub(crate) struct Session {
     /// Cancelled when it ends.
     pub(super) over: CancellationToken,
     end: OnceLock<SessionEnd>,
-    /// One question to the box at a time.
-    asking: tokio::sync::Mutex<()>,
     measuring: tokio::sync::Mutex<()>,
     pub(super) commands: Commands,
     /// The files that callers were told of.
@@ -100,7 +98,6 @@ pub(super) struct State {
 struct Programs {
     launching: HashMap<u32, oneshot::Sender<Result<[OwnedFd; 2], sandbox::Error>>>,
     running: HashMap<u32, oneshot::Sender<Exit>>,
-    writing: Option<oneshot::Sender<Result<(), sandbox::Error>>>,
 }
 
 /// A program of a session, just launched.
@@ -149,7 +146,6 @@ impl Session {
             changed: Notify::new(),
             over: CancellationToken::new(),
             end: OnceLock::new(),
-            asking: tokio::sync::Mutex::default(),
             measuring: tokio::sync::Mutex::default(),
             commands: Commands::default(),
             seen: Arc::default(),
@@ -354,31 +350,6 @@ impl Session {
         Ok(ended)
     }
 
-    /// Writes files into the workspace.
-    ///
-    /// # Errors
-    /// [`Error::NotWritten`] where it does not take them.
-    pub(super) async fn write(&self, files: Vec<File>) -> Result<(), Error> {
-        let _one = self.asking.lock().await;
-        let (written, answer) = oneshot::channel();
-        self.programs().writing = Some(written);
-        self.home.doors.sandbox.write(files)?;
-        match self.answer(answer, "write files").await {
-            Err(Error::Sandbox(error)) if error.step == Step::CopyIn => {
-                let full = matches!(
-                    error.source.kind(),
-                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-                );
-                Err(Error::NotWritten {
-                    path: error.detail.clone(),
-                    reason: error.source.to_string(),
-                    full,
-                })
-            }
-            other => other,
-        }
-    }
-
     /// What the box has used up to now.
     pub(super) async fn measure(&self) -> Result<sandbox::Usage, Error> {
         let _one = self.measuring.lock().await;
@@ -455,22 +426,11 @@ impl Session {
                     waits.send(exit).ok();
                 }
             }
-            Ok(Event::Written) => self.written(Ok(())),
             Ok(Event::Stopped) => {}
             Ok(other) => return Err(format!("init said what it was not asked: {other:?}")),
-            // Init goes on after what it could not write.
-            Err(error) if error.step == Step::CopyIn || error.step == Step::Command => {
-                self.written(Err(error));
-            }
             Err(error) => return Err(error.to_string()),
         }
         Ok(())
-    }
-
-    fn written(&self, answer: Result<(), sandbox::Error>) {
-        if let Some(waits) = self.programs().writing.take() {
-            drop(waits.send(answer));
-        }
     }
 
     /// When something is due that nobody asks for.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use sandbox::{CHANNEL, Command, Event, Exit, File, How, Isolation, Step};
+use sandbox::{CHANNEL, Command, Event, Exit, How, Isolation, Step, Work};
 
 use crate::support::{
     MIB, Running, command, event, limits, millis, python, ready, report, run_in, secs, wait,
@@ -243,23 +243,31 @@ fn write(here: &Here) {
         .unwrap();
     let mut program = launched(&running, 1);
     assert_eq!(program.line(), "ready\n");
-    let check = |path: &str, written: bool| {
-        let file = File {
-            path: path.as_bytes().to_vec(),
-            content: b"content".to_vec(),
-        };
-        running.sandbox.write(vec![file]).unwrap();
-        let event = event(&running.sandbox);
-        assert_eq!(
-            matches!(event, Ok(Event::Written)),
-            written,
-            "{path}: {event:?}"
-        );
+    let mut number = 10;
+    let mut check = |path: &str, code: i32| {
+        number += 1;
+        let (content, mut end) = std::io::pipe().unwrap();
+        end.write_all(b"\x07\0\0\0content\0\0\0\0").unwrap();
+        let work = Work::Put(path.as_bytes().to_vec());
+        running
+            .sandbox
+            .port(number, work, Some(content.as_fd()))
+            .unwrap();
+        assert_eq!(ended(&running, number).how, How::Exited(code), "{path}");
     };
-    check("d/g", true);
-    for path in ["out/x", "f", "pipe", "../x", "/tmp/x", "d/../../x", "d"] {
-        check(path, false);
+    check("d/g", 0);
+    for (path, errno) in [
+        ("out/x", 40),
+        ("../x", 18),
+        ("/tmp/x", 22),
+        ("d/../../x", 18),
+        ("d", 21),
+    ] {
+        check(path, errno);
     }
+    // What is no file gives way to one, and is not followed.
+    check("f", 0);
+    check("pipe", 0);
     ours.write_all(b"\n").unwrap();
     assert_eq!(
         program.line(),
@@ -338,11 +346,11 @@ fn taken_back(here: &Here) {
 fn wakes_itself(here: &Here) {
     let running = ready(&here.launcher, tight());
     let timer = "import ctypes, signal, time\nclass Event(ctypes.Structure): _fields_ = [('v', ctypes.c_void_p), ('no', ctypes.c_int), ('how', ctypes.c_int), ('pad', ctypes.c_int * 12)]\ndef waker():\n  signal.signal(signal.SIGCONT, lambda *_: None)\n  timer, libc = ctypes.c_void_p(), ctypes.CDLL(None)\n  event = Event(None, signal.SIGCONT, 0)\n  libc.timer_create(0, ctypes.byref(event), ctypes.byref(timer))\n  libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 10**7, 0, 10**7), None)\n";
-    let hog = HOG.replace("kept =", "waker(); time.sleep(1); kept =");
-    let code = format!("{timer}waker()\nprint('up')\n{hog}");
+    // All of them can wake up before they are stopped.
+    let hog = "import os\nready, tell = os.pipe()\nfor _ in range(3):\n  if os.fork() == 0:\n    waker(); os.write(tell, b'.'); time.sleep(1.5); kept = bytearray(70 << 20)\n    while True: time.sleep(1)\nfor _ in range(3): os.read(ready, 1)\nwaker(); print('up')\nwhile True: time.sleep(1)";
+    let code = format!("{timer}{hog}");
     let mut program = launch(&running, 1, &python(&code));
     assert_eq!(program.line(), "up\n");
-    std::thread::sleep(millis(400));
     running.sandbox.stop().unwrap();
     assert!(matches!(event(&running.sandbox), Ok(Event::Stopped)));
     if here.isolation == Isolation::Full {
