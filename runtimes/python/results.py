@@ -166,8 +166,9 @@ def results(state, part, send, utf8, cut, own_pid, getpid):
         forms = part("charts")(figure, save)
         return {form: packed(form, forms[form]) for form in forms}
 
-    def left_open(figure, save):
-        if not any(figure is one for one in drawn):
+    def left_open(figure, save, again=False):
+        if again or not any(figure is one for one in drawn):
+            drawn.append(figure)
             result(picture(figure, save), False)
 
     display.__module__, display.__qualname__ = "builtins", "display"
