@@ -380,6 +380,8 @@ def kernel():
         try:
             try:
                 state["busy"] = True
+                # Else those of ours would come in their place.
+                space.setdefault("__builtins__", builtins)
                 try:
                     remember(source, name)
                 except Exception:
