@@ -269,6 +269,9 @@ def kernel():
 
     def do(code):
         state["flags"] |= code.co_flags & FUTURES
+        # For programs that clear their names: else our own builtins would come.
+        space.setdefault("__builtins__", builtins)
+        space.setdefault("__name__", "__main__")
         value = evaluate(code, space)
         if code.co_flags & COROUTINE:
             value = drive(value)
@@ -380,8 +383,6 @@ def kernel():
         try:
             try:
                 state["busy"] = True
-                # Else those of ours would come in their place.
-                space.setdefault("__builtins__", builtins)
                 try:
                     remember(source, name)
                 except Exception:
