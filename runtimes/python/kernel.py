@@ -167,9 +167,13 @@ def kernel():
         # Once pyplot is there: from then on what it shows and leaves open comes here.
         if "figures" in state or "matplotlib.pyplot" not in modules:
             return
-        # Of matplotlib by name and place: warnings are of the program's lines.
-        place = os.path.dirname(modules["matplotlib"].__file__)
-        rest = part("figures", None, left_open, of="matplotlib.", place=place)
+        try:
+            # Of matplotlib by name and place: warnings are of the program's lines.
+            place = os.path.dirname(modules["matplotlib"].__file__)
+            rest = part("figures", None, left_open, of="matplotlib.", place=place)
+        except Exception:
+            # Something else by that name, such as a mock: the program's own concern.
+            return
         if rest:
             state["figures"] = rest
         else:
