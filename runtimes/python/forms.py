@@ -11,8 +11,8 @@ def forms():
     from itertools import islice
 
     modules = sys.modules
-    # Rows and cells of a table that go as data, and rows that go as HTML.
-    ROWS, CELLS, COLUMNS, PAGE = 1000, 100000, 500, 1000
+    # Rows, cells, columns and characters of a table that go as data, and rows as HTML.
+    ROWS, CELLS, COLUMNS, DATA, PAGE = 1000, 100000, 500, 4 << 20, 1000
     # Pixels of a picture as it is, and bytes of one.
     PIXELS, MOST = 1 << 24, 4 << 20
     # Items of a container that are shown, and characters of a text.
@@ -30,6 +30,15 @@ def forms():
         except Exception:
             text = value.astype(str).to_json(orient="split")
         return '%s,"shape":[%s]}' % (text[:-1], ",".join(str(size) for size in shape))
+
+    def weight(head):
+        # About how many characters the objects in there have.
+        found = 0
+        for at in range(head.shape[1] if head.ndim == 2 else 1):
+            column = head.iloc[:, at] if head.ndim == 2 else head
+            if str(column.dtype) in ("object", "str", "string"):
+                found += sum(len(item) for item in column if hasattr(type(item), "__len__"))
+        return found
 
     def bounded(pandas, value):
         # Who wants all rows shown means fewer than a million.
@@ -56,13 +65,19 @@ def forms():
             if context is not None:
                 context.__exit__(None, None, None)
         try:
-            rows = ROWS
+            head, rows = value, ROWS
             if value.ndim == 2:
-                rows = max(min(ROWS, CELLS // max(min(value.shape[1], COLUMNS), 1)), 1)
-                head = value.iloc[:rows, :COLUMNS]
-            else:
-                head = value.iloc[:rows]
-            forms["application/json"] = data_of(head, value.shape)
+                head = value.iloc[:, :COLUMNS]
+                rows = max(min(ROWS, CELLS // max(head.shape[1], 1)), 1)
+            while rows:
+                # Of cells that hold whole documents or lists there go fewer.
+                first = head.iloc[:rows]
+                if weight(first) <= DATA:
+                    text = data_of(first, value.shape)
+                    if len(text) <= DATA:
+                        forms["application/json"] = text
+                        break
+                rows //= 4
         except Exception:
             # With labels or values that JSON has no words for.
             pass

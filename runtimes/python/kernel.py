@@ -163,26 +163,36 @@ def kernel():
     )
     builtins.display = display
 
+    def watch():
+        # Once pyplot is there: from then on what it shows and leaves open comes here.
+        if "figures" in state or "matplotlib.pyplot" not in modules:
+            return
+        try:
+            # Of matplotlib by name and place: warnings are of the program's lines.
+            place = os.path.dirname(modules["matplotlib"].__file__)
+            rest = part("figures", None, left_open, of="matplotlib.", place=place)
+        except Exception:
+            # Something else by that name, such as a mock: the program's own concern.
+            return
+        if rest:
+            state["figures"] = rest
+        else:
+            # Not whole yet.
+            del parts["figures"]
+
     # Modules of others, in place of which or after which something of ours comes.
 
     class Hooks:
         def find_spec(self, name, path=None, target=None):
             if name in HOOKED:
                 return part("libraries", display)(self, name, path, target)
-            if "figures" not in state and name.startswith("matplotlib.backends.backend_"):
-                # Of matplotlib by name and place: warnings are of the program's lines.
-                place = os.path.dirname(modules["matplotlib"].__file__)
-                rest = part("figures", None, left_open, of="matplotlib.", place=place)
-                if rest:
-                    state["figures"] = rest
-                else:
-                    # Too early: another backend will be looked for.
-                    del parts["figures"]
+            if name.startswith("matplotlib.backends.backend_"):
+                watch()
             return None
 
     class Stubs:
         def find_spec(self, name, path=None, target=None):
-            if name == "IPython" or name.startswith("IPython."):
+            if name.partition(".")[0] in ("IPython", "matplotlib_inline"):
                 return part("libraries", display).stub(name)
             return None
 
@@ -263,6 +273,9 @@ def kernel():
 
     def do(code):
         state["flags"] |= code.co_flags & FUTURES
+        # For programs that clear their names: else our own builtins would come.
+        space.setdefault("__builtins__", builtins)
+        space.setdefault("__name__", "__main__")
         value = evaluate(code, space)
         if code.co_flags & COROUTINE:
             value = drive(value)
@@ -380,9 +393,9 @@ def kernel():
                     # Programs may have done anything to that module.
                     pass
                 run(source, name)
-                rest = state.get("figures")
-                if rest is not None:
-                    rest()
+                watch()
+                if "figures" in state:
+                    state["figures"]()
             finally:
                 state["busy"] = False
                 if "magics" in parts:

@@ -12,7 +12,8 @@ def libraries(display):
 
     # What is made when it is imported and is not installed, and what is in it.
     STUBS = ("IPython", "IPython.core", "IPython.core.display", "IPython.core.display_functions",
-             "IPython.core.getipython", "IPython.display")
+             "IPython.core.getipython", "IPython.display",
+             "matplotlib_inline", "matplotlib_inline.backend_inline")
 
     def text_of(given):
         return given.decode("utf-8", "replace") if isinstance(given, (bytes, bytearray)) else given
@@ -315,6 +316,10 @@ def libraries(display):
         "IPython.core.display_functions": shown,
         "IPython.core.getipython": {"get_ipython": get_ipython},
         "IPython.display": dict(objects, **shown),
+        "matplotlib_inline": {},
+        "matplotlib_inline.backend_inline": {
+            "set_matplotlib_formats": set_matplotlib_formats, "set_matplotlib_close": set_matplotlib_formats,
+        },
     }
 
     class Loader:
@@ -325,17 +330,25 @@ def libraries(display):
 
         def exec_module(self, module):
             name = module.__name__
-            module.__doc__ = "Stands for IPython, which is not installed: shows values in a session."
+            module.__doc__ = "Stands for what is not installed: shows values in a session."
             module.__dict__.update(contents[name])
             if name == "IPython":
                 # As the real one, which has these when it is imported.
                 import IPython.core.display
                 import IPython.display
+            elif name == "matplotlib_inline.backend_inline":
+                # A backend by name, too.
+                def lent(each):
+                    from matplotlib.backends import backend_agg
+
+                    return getattr(backend_agg, each)
+
+                module.__getattr__ = lent
 
     def stub(name):
         # Where IPython is installed in part, it is not for us to fill.
-        base = sys.modules.get("IPython")
-        if name not in STUBS or (name != "IPython" and getattr(base, "__path__", None) != []):
+        base, _, inner = name.partition(".")
+        if name not in STUBS or (inner and getattr(sys.modules.get(base), "__path__", None) != []):
             return None
         from importlib.machinery import ModuleSpec
 

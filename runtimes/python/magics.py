@@ -294,7 +294,7 @@ def magics(space, display, sink=None):
         return "%.3g ns" % (seconds * 1e9)
 
     def variables():
-        return sorted(name for name in space if not name.startswith("_") and isinstance(name, str))
+        return sorted(name for name in space if isinstance(name, str) and not name.startswith("_"))
 
     def timeit(words, body, line):
         # As a function, so that names are as quick as they are in one; times are of

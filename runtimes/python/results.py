@@ -38,12 +38,29 @@ def results(state, part, send, utf8, cut, own_pid, getpid):
         ("_repr_javascript_", "application/javascript"),
     )
 
-    def packed(form, value):
+    def finite(value):
+        # JSON has no words for numbers that are none.
+        if isinstance(value, float):
+            return value if value - value == 0 else None
+        if isinstance(value, dict):
+            return {str(name): finite(value[name]) for name in value}
+        if isinstance(value, (list, tuple)):
+            return [finite(item) for item in value]
+        return value
+
+    def packed(form, value, checked=False):
         # As bytes: Base64 for what is no text.
         if isinstance(value, tuple):
             # With metadata, which nobody here reads.
             value = value[0]
         if isinstance(value, str):
+            if form.endswith("json") and not checked:
+                import json
+
+                try:
+                    json.loads(value)
+                except ValueError:
+                    value = json.dumps(value)
             return utf8(value)
         if form in BINARY:
             import binascii
@@ -51,7 +68,10 @@ def results(state, part, send, utf8, cut, own_pid, getpid):
             return binascii.b2a_base64(value, newline=False)
         import json
 
-        return utf8(json.dumps(value, default=repr))
+        try:
+            return utf8(json.dumps(value, default=repr, allow_nan=False))
+        except (ValueError, TypeError):
+            return utf8(json.dumps(finite(value), default=repr))
 
     def heavy(value, left, depth=0):
         # Whether a value has more items than are shown, as far as it has to be known.
@@ -78,7 +98,7 @@ def results(state, part, send, utf8, cut, own_pid, getpid):
             if not large and not noted(cls):
                 return None
             given = part("forms")(value, large)
-            return given and {form: packed(form, given[form]) for form in given}
+            return given and {form: packed(form, given[form], True) for form in given}
         except Exception:
             return None
 
@@ -164,10 +184,11 @@ def results(state, part, send, utf8, cut, own_pid, getpid):
 
     def picture(figure, save):
         forms = part("charts")(figure, save)
-        return {form: packed(form, forms[form]) for form in forms}
+        return {form: packed(form, forms[form], True) for form in forms}
 
-    def left_open(figure, save):
-        if not any(figure is one for one in drawn):
+    def left_open(figure, save, again=False):
+        if again or not any(figure is one for one in drawn):
+            drawn.append(figure)
             result(picture(figure, save), False)
 
     display.__module__, display.__qualname__ = "builtins", "display"
