@@ -240,7 +240,16 @@ impl Desk<'_> {
         }
         let listed = manifest["tools"].as_array().into_iter().flatten();
         let listed: Vec<&str> = listed.filter_map(|tool| tool["name"].as_str()).collect();
-        let same = listed == ["create_session", "list_languages", "run_code"];
+        let same = listed
+            == [
+                "create_session",
+                "list_files",
+                "list_languages",
+                "read_file",
+                "run_code",
+                "run_command",
+                "write_file",
+            ];
         self.tell("bundle: it names the tools", same, &format!("{listed:?}"));
         Ok(())
     }

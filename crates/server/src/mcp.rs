@@ -31,6 +31,7 @@ mod files;
 pub(crate) mod fuzz;
 pub(crate) mod message;
 pub(crate) mod pipes;
+mod session_tools;
 mod sessions;
 mod stdio;
 mod tools;
@@ -159,9 +160,10 @@ impl ServerHandler for Handler {
             let arguments = request.arguments.unwrap_or_default();
             match request.name.as_ref() {
                 tools::RUN_CODE => Ok(call::run_code(&app, caller, arguments, &context).await),
-                tools::CREATE_SESSION => Ok(call::create_session(&app, &caller, arguments).await),
                 tools::LIST_LANGUAGES => Ok(call::list_languages(&app)),
-                _ => Err(ErrorData::invalid_params("tool not found", None)),
+                name => session_tools::call(&app, &caller, name, arguments)
+                    .await
+                    .ok_or_else(|| ErrorData::invalid_params("tool not found", None)),
             }
         })
         .await

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Call, Event, Events, Reply, SessionCall, quote};
+use engine::{Event, Events, quote};
 use rmcp::RoleServer;
 use rmcp::model::{
     CallToolResult, ContentBlock, JsonObject, ProgressNotificationParam, ProgressToken,
@@ -21,8 +21,7 @@ use super::tools::ATTACHMENTS;
 use super::view::{self, Picture};
 use crate::api::error::whole_seconds;
 use crate::api::{
-    Encoding, ExecuteResponse, FileOut, Languages, Order, Problem, ResultOut, SessionOrder,
-    SessionOut, attachments, fit,
+    Encoding, ExecuteResponse, FileOut, Languages, Order, Problem, ResultOut, attachments, fit,
 };
 use crate::app::App;
 use crate::config::RateLimit;
@@ -98,43 +97,6 @@ pub(super) async fn run_code(
     result(answer, has_address, is_shown)
 }
 
-/// Makes a session for the caller.
-pub(super) async fn create_session(
-    app: &Arc<App>,
-    caller: &Caller,
-    arguments: JsonObject,
-) -> CallToolResult {
-    let verdict = app.rate.check(caller.principal.id.as_str());
-    if !verdict.allowed {
-        return refused(&rate_limited(app.config.rate, verdict.reset));
-    }
-    let order = match SessionOrder::try_from(arguments) {
-        Ok(order) => order,
-        Err(problem) => return refused(&problem.detail),
-    };
-    let create = SessionCall::Create(Box::new(order.draft));
-    let call = Call::Session(caller.principal.id.clone(), create);
-    match app.engine.call(call).await {
-        Ok(Reply::Session(state)) => {
-            let session = SessionOut::from(*state);
-            let made = json!({
-                "session_id": session.id,
-                "expires": session.expires,
-                "memory_mb": session.memory_mb,
-            });
-            let words = format!(
-                "Session {}. Pass it as session_id to run_code; variables and files stay until it ends.",
-                session.id
-            );
-            let mut result = CallToolResult::success(vec![ContentBlock::text(words)]);
-            result.structured_content = Some(made);
-            result
-        }
-        Ok(_) => refused(&Problem::internal().detail),
-        Err(error) => refused(&runs::failed(&error).detail),
-    }
-}
-
 /// Reads a call's arguments; files of the chat are fetched as an Action's are.
 fn order(mut arguments: JsonObject) -> Result<Order, Problem> {
     let attached = arguments.remove(ATTACHMENTS);
@@ -173,11 +135,11 @@ pub(super) fn list_languages(app: &App) -> CallToolResult {
 }
 
 /// Our refusal, in words that a model can act on.
-fn refused(words: &str) -> CallToolResult {
+pub(super) fn refused(words: &str) -> CallToolResult {
     CallToolResult::error(vec![ContentBlock::text(words)])
 }
 
-fn rate_limited(rate: RateLimit, wait: Duration) -> String {
+pub(super) fn rate_limited(rate: RateLimit, wait: Duration) -> String {
     format!(
         "{} runs in {} s are allowed and used up. Wait {} s, then call again.",
         rate.requests,

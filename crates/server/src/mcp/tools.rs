@@ -8,15 +8,12 @@ use std::sync::Arc;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 
-use super::view;
+use super::{session_tools, view};
 use crate::app::App;
 use crate::provision;
 
 /// The tool that runs a program.
 pub(super) const RUN_CODE: &str = "run_code";
-
-/// The tool that makes a session.
-pub(super) const CREATE_SESSION: &str = "create_session";
 
 /// The tool that says what can run.
 pub(super) const LIST_LANGUAGES: &str = "list_languages";
@@ -32,7 +29,10 @@ const ESSENTIAL_CHARS: usize = 512;
 
 /// Returns all tools, by name.
 pub(super) fn all(app: &App) -> Vec<Tool> {
-    vec![create_session(), list_languages(), run_code(app)]
+    let mut tools = session_tools::all().to_vec();
+    tools.extend([list_languages(), run_code(app)]);
+    tools.sort_by(|a, b| a.name.cmp(&b.name));
+    tools
 }
 
 /// Returns what a model should know before its first call, the essential first.
@@ -228,45 +228,6 @@ fn run_result() -> Value {
     })
 }
 
-fn create_session() -> Tool {
-    let input = json!({
-        "type": "object",
-        "properties": {
-            "name": { "type": "string", "description": "A name for people." },
-            "memory_mb": { "type": "integer", "minimum": 16, "description": "Memory of the session in MiB." },
-            "idle_timeout": {
-                "type": "number",
-                "minimum": 1,
-                "description": "Seconds without a call before it is paused; it ends after an hour.",
-            },
-        },
-    });
-    let output = json!({
-        "type": "object",
-        "properties": {
-            "session_id": { "type": "string", "description": "Pass it to run_code." },
-            "expires": { "type": "string" },
-            "memory_mb": { "type": "integer" },
-        },
-        "required": ["session_id", "expires", "memory_mb"],
-    });
-    tool(
-        CREATE_SESSION,
-        "Create a session",
-        "Makes a sandbox that keeps variables and files between calls of run_code. Make one for a conversation and use it throughout.",
-        input,
-        output,
-        // It changes nothing but itself, and reaches nothing.
-        ToolAnnotations::from_raw(
-            Some("Create a session".to_owned()),
-            Some(false),
-            Some(false),
-            Some(false),
-            Some(false),
-        ),
-    )
-}
-
 fn list_languages() -> Tool {
     let output = json!({
         "type": "object",
@@ -303,7 +264,7 @@ fn list_languages() -> Tool {
     )
 }
 
-fn tool(
+pub(super) fn tool(
     name: &'static str,
     title: &str,
     description: &'static str,

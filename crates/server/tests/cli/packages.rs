@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+mod gallery;
 mod plots;
 
 use crate::server::{wait_until, wait_within};

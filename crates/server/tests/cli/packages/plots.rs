@@ -69,6 +69,7 @@ fn plots_come_back_with_the_fonts_of_the_machine() {
     let installed = home.run(&["packages", "install", "--language", "python"]);
     assert_eq!(installed.code, Some(0), "{installed:?}");
     pictures(&home);
+    super::gallery::gallery(&home);
 
     // Where a font is missing, one warning tells it, at the program's own line.
     let (warned, _) = plot(
