@@ -5,6 +5,7 @@ mod artifacts;
 mod bad_input;
 mod clients;
 mod connection;
+mod conversation;
 mod events;
 mod file_refs;
 mod hooks;
