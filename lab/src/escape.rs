@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// goes by HTTP at the one and over MCP at the other.
     #[arg(long, conflicts_with = "full")]
     brief: bool,
+    /// By HTTP, have each case run as a cell of a session of its own.
+    #[arg(long, conflicts_with = "brief")]
+    sessions: bool,
     /// Time a client beside an attacker instead, on a release build.
     #[arg(long)]
     latency: bool,

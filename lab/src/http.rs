@@ -124,6 +124,11 @@ impl Client {
         self.request("GET", path, &[], b"")
     }
 
+    /// Has something deleted.
+    pub(crate) fn delete(&mut self, path: &str) -> Result<Response> {
+        self.request("DELETE", path, &[], b"")
+    }
+
     fn request(
         &mut self,
         method: &str,

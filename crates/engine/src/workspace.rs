@@ -58,16 +58,7 @@ pub(crate) fn collect(
         deadline: Instant::now() + bounds.collect_time,
         cancel,
     };
-    let mut walk = Walk {
-        root,
-        ignored,
-        found: Vec::new(),
-        skipped: Skipped::default(),
-        entries: 0,
-        longest: usize::MAX,
-        stopped: None,
-        time: &time,
-    };
+    let mut walk = Walk::new(root, ignored, &time);
     walk.run();
     let Walk {
         mut found,
@@ -234,7 +225,20 @@ enum Stopped {
     Time,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(root: BorrowedFd<'a>, ignored: &'a [String], time: &'a Time<'a>) -> Self {
+        Self {
+            root,
+            ignored,
+            found: Vec::new(),
+            skipped: Skipped::default(),
+            entries: 0,
+            longest: usize::MAX,
+            stopped: None,
+            time,
+        }
+    }
+
     fn run(&mut self) {
         let mut directories = VecDeque::from([(String::new(), 0)]);
         while let Some((directory, depth)) = directories.pop_front() {

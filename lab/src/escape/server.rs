@@ -60,7 +60,11 @@ pub(super) fn outside(arguments: &Arguments, binary: &Path) -> Result<Vec<Case>>
         for way in &arguments.door {
             command.args(["--door", way.name()]);
         }
-        for (flag, is_set) in [("--full", arguments.full), ("--brief", arguments.brief)] {
+        for (flag, is_set) in [
+            ("--full", arguments.full),
+            ("--brief", arguments.brief),
+            ("--sessions", arguments.sessions),
+        ] {
             if is_set {
                 command.arg(flag);
             }
@@ -98,6 +102,7 @@ pub(super) fn inside(arguments: &Arguments) -> Result<()> {
     let target = Target {
         rung,
         long: arguments.full,
+        sessions: arguments.sessions,
         told: ground.told(rung, arguments.full, &server, warden(&server)?),
         ground: &ground,
         server: &server,
@@ -227,6 +232,8 @@ fn hello(client: &mut Client, rung: &str) -> Result<()> {
 struct Target<'a> {
     rung: &'a str,
     long: bool,
+    /// Whether programs are cells.
+    sessions: bool,
     told: String,
     ground: &'a Ground,
     server: &'a Server,
@@ -251,6 +258,7 @@ impl Target<'_> {
         let mut client = self.server.client();
         let response = match way {
             Way::Mcp => Tool::new(client, Era::Stateless)?.call(CALL, &body)?,
+            Way::Http | Way::Sandbox if self.sessions => in_session(&mut client, &mut body)?,
             Way::Http | Way::Sandbox => client.post("/execute", &body)?,
         };
         let mut complaints = Vec::new();
@@ -312,6 +320,27 @@ impl Target<'_> {
         }
         complaints
     }
+}
+
+/// Runs a case as a cell of a session of its own, which is ended then.
+fn in_session(client: &mut Client, body: &mut Value) -> Result<Response> {
+    let memory = body["memory_mb"].take();
+    let made = client.post("/sessions", &json!({ "memory_mb": memory }))?;
+    ensure!(made.status == 201, "no session: {}", made.text());
+    let id = made.json()?["id"].clone();
+    body["session_id"] = id.clone();
+    if let Some(members) = body.as_object_mut() {
+        members.remove("memory_mb");
+    }
+    let response = client.post("/execute", body)?;
+    let path = format!("/sessions/{}", id.as_str().unwrap_or_default());
+    let ended = client.delete(&path)?;
+    ensure!(
+        ended.status == 204,
+        "the session does not end: {}",
+        ended.text()
+    );
+    Ok(response)
 }
 
 /// Returns what the answer tells of the run.

@@ -81,16 +81,8 @@ pub(crate) fn changed(
         deadline: Instant::now() + bounds.collect_time,
         cancel,
     };
-    let mut walk = Walk {
-        root,
-        ignored,
-        found: Vec::new(),
-        skipped: Skipped::default(),
-        entries: 0,
-        longest: Bounds::PATH_BYTES,
-        stopped: None,
-        time: &time,
-    };
+    let mut walk = Walk::new(root, ignored, &time);
+    walk.longest = Bounds::PATH_BYTES;
     walk.run();
     let mut found = std::mem::take(&mut walk.found);
     found.sort();
