@@ -32,9 +32,9 @@ use crate::sys::{self, Child};
 use crate::{cgroup, selftest, watch};
 use spawn::move_into;
 
-/// How long a child may take to become its program: other programs of the box can
-/// hold it up.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a child may take to become its program: other programs of the box, and a
+/// loaded machine, can hold it up.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A poll that does not wait.
 const NOW: Timespec = Timespec {

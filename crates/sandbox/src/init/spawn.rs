@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Instant;
 
@@ -37,10 +37,12 @@ impl Init<'_> {
                 .collect()
         };
         let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
-        let (report, low) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
-        // Out of the way of the channel.
-        let failed = rustix::io::fcntl_dupfd_cloexec(&low, CHANNEL + 1).at(Step::Pipes)?;
-        drop(low);
+        let (report, mut failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
+        if failed.as_raw_fd() == CHANNEL {
+            // Out of the way of the channel; its number stays taken until then. No
+            // number is asked for: some boxes have hardly any beyond the channel's.
+            failed = rustix::io::fcntl_dupfd_cloexec(&failed, 0).at(Step::Pipes)?;
+        }
         let init = rustix::process::getpid();
         let pid = match sys::fork().at(Step::Fork)? {
             Child::Me => {
