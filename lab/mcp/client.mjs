@@ -107,7 +107,8 @@ report('version', agreed === version, agreed);
 
 await attempt('tools', async () => {
   const names = (await client.listTools()).tools.map((tool) => tool.name).sort();
-  return [names.join() === 'list_languages,run_code', names];
+  const known = 'create_session,list_files,list_languages,read_file,run_code,run_command,write_file';
+  return [names.join() === known, names];
 });
 
 await attempt('languages', async () => {

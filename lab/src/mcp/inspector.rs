@@ -14,7 +14,7 @@ const QUESTIONS: [(&str, &[&str], &str, &str); 2] = [
     (
         "tools/list",
         &["--method", "tools/list", "--strict"],
-        "/tools/1/name",
+        "/tools/4/name",
         "run_code",
     ),
     (
