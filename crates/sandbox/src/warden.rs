@@ -308,6 +308,7 @@ impl Warden {
         if omitted(Omit::Memory) {
             return;
         }
+        alive.retain_mut(|each| !each.is_being_struck());
         let uids: Vec<u32> = alive.iter().filter_map(|each| each.uid()).collect();
         match watch::resident_by_uid(&uids) {
             Ok(used) => {

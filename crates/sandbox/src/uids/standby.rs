@@ -86,8 +86,9 @@ fn be_a_marker(uid: u32, wait: &OwnedFd, tell: &OwnedFd) -> io::Result<()> {
 
 /// What a closer is told: one byte each.
 const KILL: u8 = b'k';
+const STRIKE: u8 = b's';
 const CLEAR: u8 = b'c';
-/// What it answers to [`KILL`].
+/// What it answers to [`KILL`] and [`STRIKE`].
 const DONE: u8 = b'0';
 const FAILED: u8 = b'1';
 
@@ -140,6 +141,14 @@ impl Closer {
     pub(crate) fn kill(&mut self) -> bool {
         self.open += 1;
         rustix::io::write(&self.socket, &[KILL]).is_ok()
+    }
+
+    /// Has the programs killed that there are now. The kernel misses none for that
+    /// it forks meanwhile; what starts afterwards lives on. Says whether the closer is
+    /// there.
+    pub(crate) fn strike(&mut self) -> bool {
+        self.open += 1;
+        rustix::io::write(&self.socket, &[STRIKE]).is_ok()
     }
 
     /// Whether an order to kill is not answered yet.
@@ -210,6 +219,11 @@ fn be_a_closer(room: &Room, socket: &OwnedFd) -> i32 {
                 };
                 // The next read tells whether the warden is gone.
                 rustix::io::write(socket, &[answer]).ok();
+            }
+            (Ok(1), STRIKE) => {
+                // Who is missed is seen at the next look, which strikes again.
+                sys::send_signal_to_all(libc::SIGKILL).ok();
+                rustix::io::write(socket, &[DONE]).ok();
             }
             (Ok(1), _) => return i32::from(cleared().is_err()),
             // The warden is gone.

@@ -203,6 +203,15 @@ impl LiveBox {
         }
     }
 
+    /// Whether its programs are being killed: what they had says nothing then of
+    /// those that start next.
+    pub(super) fn is_being_struck(&mut self) -> bool {
+        match &mut self.kind {
+            Kind::InPlace(lodging) => lodging.closer.as_mut().is_some_and(Closer::is_killing),
+            Kind::Namespaced { .. } => false,
+        }
+    }
+
     /// Takes note of the memory its programs have, and kills them when it is
     /// more than they may.
     pub(super) fn look(&mut self, used: u64) {
@@ -315,12 +324,10 @@ impl Lodging {
         if used <= self.memory {
             return true;
         }
-        if self.closer.as_mut().is_some_and(Closer::is_killing) {
-            return true;
-        }
         self.kills += 1;
-        // Init goes on, and tells how the program ended.
-        self.closer.as_mut().is_some_and(Closer::kill)
+        // Init goes on, tells how the program ended and may start another at once,
+        // which must not be hit as well.
+        self.closer.as_mut().is_some_and(Closer::strike)
     }
 }
 

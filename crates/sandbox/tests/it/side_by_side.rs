@@ -139,7 +139,7 @@ fn channel(here: &Here) {
 
 fn signal(here: &Here) {
     let running = ready(&here.launcher, limits());
-    let code = "import os, subprocess, time\nchild = subprocess.Popen(['/bin/sleep', '60'])\nprint('up')\ntry:\n  while True: time.sleep(60)\nexcept KeyboardInterrupt:\n  print(child.wait())";
+    let code = "import os, subprocess, time\nchild = subprocess.Popen(['/bin/sleep', '60'])\ntry:\n  print('up')\n  while True: time.sleep(60)\nexcept KeyboardInterrupt:\n  print(child.wait())";
     let mut first = launch(&running, 1, &named("a.py", code));
     let mut second = launch(&running, 2, &named("b.py", code));
     assert_eq!(
