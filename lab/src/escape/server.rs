@@ -20,8 +20,9 @@ use crate::tool::{self, Era, Told, Tool};
 use xtask::process;
 
 /// The same bounds as in the tests of the sandbox.
-const BOUNDS: [(&str, &str); 4] = [
+const BOUNDS: [(&str, &str); 5] = [
     ("CODEX_WORKSPACE", "32MiB"),
+    ("CODEX_SESSION_WORKSPACE", "32MiB"),
     ("CODEX_INODES", "2000"),
     ("CODEX_SHM", "16MiB"),
     ("CODEX_QUEUE", "512"),
