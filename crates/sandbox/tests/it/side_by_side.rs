@@ -346,7 +346,10 @@ fn taken_back(here: &Here) {
 
 fn wakes_itself(here: &Here) {
     let running = ready(&here.launcher, tight());
-    let timer = "import ctypes, signal, time\nclass Event(ctypes.Structure): _fields_ = [('v', ctypes.c_void_p), ('no', ctypes.c_int), ('how', ctypes.c_int), ('pad', ctypes.c_int * 12)]\ndef waker():\n  signal.signal(signal.SIGCONT, lambda *_: None)\n  timer, libc = ctypes.c_void_p(), ctypes.CDLL(None)\n  event = Event(None, signal.SIGCONT, 0)\n  libc.timer_create(0, ctypes.byref(event), ctypes.byref(timer))\n  libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 10**7, 0, 10**7), None)\n";
+    // A SIGSTOP takes a SIGCONT that is pending, and with it a periodic timer: the
+    // kernel starts that again on delivery only. So there are many timers, each of
+    // which fires once.
+    let timer = "import ctypes, signal, time\nclass Event(ctypes.Structure): _fields_ = [('v', ctypes.c_void_p), ('no', ctypes.c_int), ('how', ctypes.c_int), ('pad', ctypes.c_int * 12)]\ndef waker():\n  signal.signal(signal.SIGCONT, lambda *_: None)\n  libc = ctypes.CDLL(None)\n  for tick in range(1, 121):\n    timer, event = ctypes.c_void_p(), Event(None, signal.SIGCONT, 0)\n    assert libc.timer_create(0, ctypes.byref(event), ctypes.byref(timer)) == 0\n    libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 0, tick // 20, tick % 20 * 50_000_000 + 1), None)\n";
     // All of them can wake up before they are stopped.
     let hog = "import os\nready, tell = os.pipe()\nfor _ in range(3):\n  if os.fork() == 0:\n    waker(); os.write(tell, b'.'); time.sleep(1.5); kept = bytearray(70 << 20)\n    while True: time.sleep(1)\nfor _ in range(3): os.read(ready, 1)\nwaker(); print('up')\nwhile True: time.sleep(1)";
     let code = format!("{timer}{hog}");
