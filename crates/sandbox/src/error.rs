@@ -114,6 +114,8 @@ steps! {
     Fork = "fork the program",
     /// Starting the program's executable.
     Exec = "start the program",
+    /// Taking a process for a program.
+    Adopt = "take a process for a program",
     /// Waiting for the program.
     Wait = "wait for the program",
     /// Attacking the sandbox to see that it holds.

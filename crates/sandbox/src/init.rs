@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 use rustix::time::Timespec;
 
 use crate::command::{Command, File};
@@ -252,12 +252,7 @@ impl Init<'_> {
                     channel: take(channel).transpose()?,
                 };
                 if let Err(error) = self.launch(Some(program), &command, ends) {
-                    self.say(&Frame::NotLaunched {
-                        program,
-                        step: error.step,
-                        errno: error.errno(),
-                        detail: error.wire_detail(),
-                    })?;
+                    self.not_launched(program, &error)?;
                 }
             }
             Received::Frame(Frame::Port { program, work }, fds) => {
@@ -266,6 +261,10 @@ impl Init<'_> {
                     self.say(&Frame::Ended(program, never_ran(errno)))?;
                 }
             }
+            Received::Frame(Frame::Adopt { program, pid }, _) => match self.adopt(program, pid) {
+                Ok(()) => self.say(&Frame::Adopted(program))?,
+                Err(error) => self.not_launched(program, &error)?,
+            },
             Received::Frame(Frame::Signal { program, signal }, _) => self.signal(program, signal),
             Received::Frame(Frame::Stop, _) => {
                 // ESRCH: there is nobody, and nobody will be.
@@ -290,6 +289,15 @@ impl Init<'_> {
             Received::Closed => sys::exit_now(0),
         }
         Ok(())
+    }
+
+    fn not_launched(&self, program: u32, error: &Error) -> Result<(), Error> {
+        self.say(&Frame::NotLaunched {
+            program,
+            step: error.step,
+            errno: error.errno(),
+            detail: error.wire_detail(),
+        })
     }
 
     fn say(&self, frame: &Frame) -> Result<(), Error> {
@@ -319,6 +327,29 @@ impl Init<'_> {
         let frame = number.map_or(Frame::Started, Frame::Launched);
         let reading = [stdout.0.as_fd(), stderr.0.as_fd()];
         protocol::send(self.socket, &frame, &reading).at(Step::Init)
+    }
+
+    /// Takes a child for a program: one whose parent ended, so that it came here. Its
+    /// number is a program's word, of which nothing is believed but that it is a child's.
+    fn adopt(&mut self, number: u32, pid: i32) -> Result<(), Error> {
+        let nobody = |errno: rustix::io::Errno| Error::new(Step::Adopt, errno);
+        let pid = Some(pid)
+            .filter(|pid| *pid > 0)
+            .and_then(Pid::from_raw)
+            .filter(|pid| self.programs.iter().all(|program| program.pid != *pid))
+            .ok_or_else(|| nobody(rustix::io::Errno::INVAL))?;
+        // Dead or alive: it is not reaped before the next turn, and its end is told then.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(pid), look))
+            .map_err(nobody)?;
+        self.watch();
+        self.programs.push(Program {
+            pid,
+            number: Some(number),
+            started: Instant::now(),
+            cpu_before: sys::children_cpu_time(),
+        });
+        Ok(())
     }
 
     /// Forks a child that does work on files, with a program's rights and no more.

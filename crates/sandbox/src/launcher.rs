@@ -275,6 +275,11 @@ pub enum Event {
         /// How it ended.
         exit: Exit,
     },
+    /// A process of [`Sandbox::adopt`] is one of the programs now.
+    Adopted {
+        /// Its number.
+        program: u32,
+    },
     /// All programs are stopped.
     Stopped,
     /// What the attacks of the probe met: name, held, detail.
@@ -370,6 +375,7 @@ impl Sandbox {
                 error: failed(step, errno, detail),
             },
             Frame::Ended(program, exit) => Event::Ended { program, exit },
+            Frame::Adopted(program) => Event::Adopted { program },
             Frame::Stopped => {
                 let mut stops = self.stops();
                 stops.open = stops.open.saturating_sub(1);
@@ -464,6 +470,19 @@ impl Sandbox {
         fds.extend(stdin);
         fds.extend(channel);
         protocol::send(&self.init, &frame, &fds).at(Step::Init)
+    }
+
+    /// Has init take a process for a program that runs beside others, under a number of
+    /// the caller's that no living program has. `pid` is what the box's programs call
+    /// it; nobody has to believe who named it: init takes only its own children, which
+    /// are the box's programs and those that their parents left.
+    /// [`Event::Adopted`] or [`Event::NotLaunched`] follow, and [`Event::Ended`] at its
+    /// end.
+    ///
+    /// # Errors
+    /// [`Step::Init`] when init is gone.
+    pub fn adopt(&self, program: u32, pid: i32) -> Result<(), Error> {
+        protocol::send(&self.init, &Frame::Adopt { program, pid }, &[]).at(Step::Init)
     }
 
     /// Sends a signal to a program of [`Sandbox::launch`] and those of its

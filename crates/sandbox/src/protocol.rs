@@ -21,6 +21,7 @@
 //! | server → init | `Signal`, `Stop`, `GoOn` | |
 //! | init → server | `Stopped` | |
 //! | server → init | `Port`, answered by `Ended` alone | content (if any) |
+//! | server → init | `Adopt`, answered by `Adopted` or `NotLaunched` | |
 //! | server → init, init → server | `SelfTest`, `SelfTested` | |
 
 mod fields;
@@ -110,6 +111,13 @@ pub(crate) enum Frame {
         program: u32,
         work: Work,
     },
+    /// Take a process of the box that its parent left for a program of its own.
+    Adopt {
+        program: u32,
+        /// Its number, as the box's programs see it.
+        pid: i32,
+    },
+    Adopted(u32),
 }
 
 /// What the probe's attacks aim at.
@@ -266,6 +274,15 @@ impl Frame {
                 out.u32(*program);
                 work.encode(out);
             }
+            Self::Adopt { program, pid } => {
+                out.u8(26);
+                out.u32(*program);
+                out.i32(*pid);
+            }
+            Self::Adopted(program) => {
+                out.u8(27);
+                out.u32(*program);
+            }
             _ => unreachable!("encode() takes all others"),
         }
     }
@@ -296,6 +313,11 @@ impl Frame {
                 program: input.u32()?,
                 work: Work::decode(input)?,
             },
+            26 => Self::Adopt {
+                program: input.u32()?,
+                pid: input.i32()?,
+            },
+            27 => Self::Adopted(input.u32()?),
             _ => return Err(malformed()),
         })
     }
@@ -654,6 +676,8 @@ mod tests {
             Frame::Stop,
             Frame::Stopped,
             Frame::GoOn,
+            Frame::Adopt { program: 8, pid: 9 },
+            Frame::Adopted(8),
             Frame::Port {
                 program: 6,
                 work: Work::Put(b"a/b".to_vec()),

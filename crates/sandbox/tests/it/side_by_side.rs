@@ -28,6 +28,7 @@ pub(crate) const EVERYWHERE: &[Test] = &[
     ),
     ("too_much_memory_ends_programs_and_not_the_box", memory),
     ("a_stop_taken_back_at_once_leaves_the_watch_on", taken_back),
+    ("what_its_parent_left_becomes_a_program", adopted),
     (
         "what_wakes_itself_is_watched_though_it_is_stopped",
         wakes_itself,
@@ -362,6 +363,43 @@ fn wakes_itself(here: &Here) {
         std::thread::sleep(secs(2));
     }
     killed_for_memory(here, &running, secs(12));
+}
+
+fn adopted(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    // The child's parent ends, so that it comes to init; the program lives on.
+    let code = "import os, sys, time\nr, w = os.pipe()\npid = os.fork()\nif pid == 0:\n  if os.fork() == 0:\n    os.setsid(); os.write(w, str(os.getpid()).encode()); time.sleep(60)\n  os._exit(0)\nos.waitpid(pid, 0)\nprint(os.read(r, 20).decode(), os.getpid())\ntime.sleep(60)";
+    let mut program = launch(&running, 1, &python(code));
+    let line = program.line();
+    let (child, parent) = line.trim().split_once(' ').unwrap();
+    let (child, parent): (i32, i32) = (child.parse().unwrap(), parent.parse().unwrap());
+    for nobody in [0, -1, -child, i32::MIN, i32::MAX, parent, 1] {
+        running.sandbox.adopt(2, nobody).unwrap();
+        let answer = event(&running.sandbox);
+        let refused = matches!(answer, Ok(Event::NotLaunched { program: 2, .. }));
+        assert!(refused, "{nobody}: {answer:?}");
+    }
+    running.sandbox.adopt(2, child).unwrap();
+    let answer = event(&running.sandbox);
+    assert!(
+        matches!(answer, Ok(Event::Adopted { program: 2 })),
+        "{answer:?}"
+    );
+    // It is somebody's now.
+    running.sandbox.adopt(3, child).unwrap();
+    assert!(matches!(
+        event(&running.sandbox),
+        Ok(Event::NotLaunched { program: 3, .. })
+    ));
+    running.sandbox.signal(2, 15).unwrap();
+    assert_eq!(ended(&running, 2).how, How::Signalled(15));
+    running.sandbox.adopt(2, child).unwrap();
+    assert!(matches!(
+        event(&running.sandbox),
+        Ok(Event::NotLaunched { .. })
+    ));
+    running.sandbox.signal(1, 9).unwrap();
+    assert_eq!(ended(&running, 1).how, How::Signalled(9));
 }
 
 fn held_up(here: &Here) {
