@@ -107,7 +107,7 @@ report('version', agreed === version, agreed);
 
 await attempt('tools', async () => {
   const names = (await client.listTools()).tools.map((tool) => tool.name).sort();
-  const known = 'create_session,list_files,list_languages,read_file,run_code,run_command,write_file';
+  const known = 'create_session,fork_context,list_files,list_languages,read_file,run_code,run_command,write_file';
   return [names.join() === known, names];
 });
 

@@ -69,7 +69,7 @@ def server():
 
 async def tools(client):
     names = sorted(tool.name for tool in (await client.list_tools()).tools)
-    return names == ["create_session", "list_files", "list_languages", "read_file", "run_code", "run_command", "write_file"], names
+    return names == ["create_session", "fork_context", "list_files", "list_languages", "read_file", "run_code", "run_command", "write_file"], names
 
 
 async def languages(client):

@@ -243,6 +243,7 @@ impl Desk<'_> {
         let same = listed
             == [
                 "create_session",
+                "fork_context",
                 "list_files",
                 "list_languages",
                 "read_file",

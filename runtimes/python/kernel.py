@@ -6,8 +6,9 @@
 # ordinary streams.
 #
 # Programs share this interpreter and may take it apart, so all that the loop below
-# needs is bound here, once. No thread is ever started, and asyncio is imported with
-# the first cell that awaits: both keep it small, and fit to be forked.
+# needs is bound here, once. No thread is ever started, and what only some cells need
+# (asyncio, what tells errors) is imported with the first of them: that keeps it small,
+# fit to be forked, and soon ready.
 
 # Of our own, here and in the files that are loaded below.
 __builtins__ = dict(vars(__import__("builtins")))
@@ -17,16 +18,13 @@ def kernel():
     import _ast
     import _signal
     import builtins
-    import linecache
     import os
     import sys
-    import traceback
-    from types import ModuleType
 
     CHANNEL = int(sys.argv[1])
     # Kinds of frames, to and fro.
-    RUN = 1
-    FAILED, END = 2, 3
+    RUN, FORK = 1, 2
+    FAILED, END, FORKED, REFUSED = 2, 3, 4, 5
     # How a cell went, as END has it.
     DONE, RAISED, EXITED = 0, 1, 2
     # Cells whose text is kept for tracebacks.
@@ -45,10 +43,10 @@ def kernel():
         FUTURES |= getattr(__import__("__future__"), feature).compiler_flag
 
     here = os.path.dirname(os.path.abspath(__file__))
-    own_pid = os.getpid()
     getpid, leave, read, write, dup2 = os.getpid, os._exit, os.read, os.write, os.dup2
     close, environ, fstat, fsdecode = os.close, os.environ, os.fstat, os.fsdecode
-    signal, SIGINT, format_exception = _signal.signal, _signal.SIGINT, traceback.format_exception
+    signal, SIGINT = _signal.signal, _signal.SIGINT
+    load = __import__
     compiled, evaluate = compile, eval
     kind, text, number, size, plain = type, str, int, len, isinstance
     raises = (BaseException,)
@@ -60,7 +58,9 @@ def kernel():
     os.set_inheritable(CHANNEL, False)
 
     def forked():
-        # The child of a fork has no business with the server.
+        # The child of a fork has no business with the server, but for one it ordered.
+        if state["forking"]:
+            return
         try:
             close(CHANNEL)
         except OSError:
@@ -69,7 +69,7 @@ def kernel():
     os.register_at_fork(after_in_child=forked)
 
     # Programs find an ordinary main module.
-    main = ModuleType("__main__")
+    main = type(sys)("__main__")
     main.__builtins__ = builtins
     space = main.__dict__
     modules["__main__"] = main
@@ -86,6 +86,7 @@ def kernel():
     state = {
         "busy": False, "open": False, "sending": False, "due": False,
         "cell": 0, "count": 0, "flags": 0, "loop": None, "stdin": False,
+        "pid": os.getpid(), "forking": False, "lines": None, "tell": None,
     }
     texts, parts = {}, {}
 
@@ -112,8 +113,8 @@ def kernel():
         lock.acquire()
         try:
             # A thread that outlives its cell has nobody to tell.
-            if what == END or state["open"]:
-                state["open"] = what != END
+            if what >= END or state["open"]:
+                state["open"] = what < END
                 while left:
                     left = left[write(CHANNEL, left):]
         finally:
@@ -159,7 +160,7 @@ def kernel():
     # How values look, and the figures of a cell that are shown already.
 
     bundle, shows_itself, display, result, sink, left_open, drawn = part(
-        "results", state, part, send, utf8, cut, own_pid, getpid
+        "results", state, part, send, utf8, cut, getpid
     )
     builtins.display = display
 
@@ -182,10 +183,36 @@ def kernel():
 
     # Modules of others, in place of which or after which something of ours comes.
 
+    NOTED = {
+        # Who reads lines of files finds those of cells.
+        "linecache": lambda module: lines_are_in(module.cache),
+        "traceback": lambda module: state.update(tell=module.format_exception),
+    }
+
+    def noted(name, path, target):
+        # The module as ever, which is known here as soon as it is there.
+        spec = find_file(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                execute(module)
+                NOTED[name](module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+    def lines_are_in(cache):
+        state["lines"] = cache
+        for name in texts:
+            cache[name] = entry(name)
+
     class Hooks:
         def find_spec(self, name, path=None, target=None):
             if name in HOOKED:
                 return part("libraries", display)(self, name, path, target)
+            if name in NOTED:
+                return noted(name, path, target)
             if name.startswith("matplotlib.backends.backend_"):
                 watch()
             return None
@@ -199,6 +226,10 @@ def kernel():
     # Before what finds modules in files, and after it.
     sys.meta_path.insert(-1, Hooks())
     sys.meta_path.append(Stubs())
+    find_file = load("_frozen_importlib_external").PathFinder.find_spec
+    for name in NOTED:
+        if name in modules:
+            NOTED[name](modules[name])
 
     # Input, variables and streams of a cell.
 
@@ -339,7 +370,9 @@ def kernel():
         error.__traceback__ = trace
         sys.last_type, sys.last_value, sys.last_traceback = kind(error), error, trace
         try:
-            told = "".join(format_exception(kind(error), error, trace))
+            if state["tell"] is None:
+                load("traceback")
+            told = "".join(state["tell"](kind(error), error, trace))
         except raises:
             told = kind(error).__name__ + "\n"
         try:
@@ -353,7 +386,7 @@ def kernel():
             message = text(error)
         except raises:
             message = ""
-        if getpid() != own_pid:
+        if getpid() != state["pid"]:
             return
         send(FAILED, utf8(kind(error).__name__[:200]), utf8(cut(message)), utf8(cut(told)))
 
@@ -369,15 +402,22 @@ def kernel():
             pass
         return 1
 
-    def remember(source, name):
+    def entry(name):
         # For tracebacks: lines as the compiler counts them, each with its end.
+        source = texts[name]
         lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        texts[name] = None
-        linecache.cache[name] = (size(source), None, [line + "\n" for line in lines], name)
+        return size(source), None, [line + "\n" for line in lines], name
+
+    def remember(source, name):
+        texts[name] = source
+        lines = state["lines"]
+        if lines is not None:
+            lines[name] = entry(name)
         if size(texts) > KEPT:
             first = next(iter(texts))
             del texts[first]
-            linecache.cache.pop(first, None)
+            if lines is not None:
+                lines.pop(first, None)
 
     def execute(source):
         state["count"] += 1
@@ -427,7 +467,7 @@ def kernel():
         outcome, code = execute(source)
         signal(SIGINT, interrupted)
         flush()
-        if getpid() != own_pid:
+        if getpid() != state["pid"]:
             # A child that the cell forked, and that came back here.
             leave(code)
         for name, value in before.items():
@@ -437,6 +477,25 @@ def kernel():
                 environ[name] = value
         send(END, bytes((outcome,)), number.to_bytes(code, 4, "little"))
 
+    gained = []
+
+    def fork():
+        # In the child this tells the server that it can begin, as at the start.
+        def tell(made, words):
+            if made is None:
+                send(REFUSED, *map(utf8, words))
+            else:
+                send(FORKED, number.to_bytes(made, 4, "little"), *map(utf8, words))
+
+        try:
+            child = part("forks", state, (CHANNEL, spare), gained, flush)(tell)
+        except raises as error:
+            # What a program did to the modules that this needs.
+            child = False
+            tell(None, [kind(error).__name__ + " when it was to fork"])
+        if child:
+            send(END, b"\0", bytes(4))
+
     signal(SIGINT, interrupted)
     # The cell that the server is told of before there is any: it can begin.
     send(END, b"\0", bytes(4))
@@ -444,6 +503,8 @@ def kernel():
         head = receive(13)
         body = receive(number.from_bytes(head[:4], "little") - 9)
         state["cell"] = number.from_bytes(head[5:13], "little")
+        if head[4] == FORK:
+            fork()
         if head[4] != RUN:
             continue
         state["open"], state["due"] = True, False
@@ -452,7 +513,7 @@ def kernel():
         except raises as error:
             # What a program did to the modules that we use: it fails, and goes on.
             state["busy"] = False
-            if getpid() != own_pid:
+            if getpid() != state["pid"]:
                 leave(1)
             try:
                 report(error)

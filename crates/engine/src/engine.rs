@@ -55,6 +55,9 @@ pub enum Reply {
     Outcome(Box<Outcome>),
     /// To a [`Call::Session`] on one session, which lives on.
     Session(Box<SessionState>),
+    /// To [`SessionCall::Fork`]: the session, the name of the new context, and what both
+    /// interpreters share, for people.
+    Forked(Box<SessionState>, String, Vec<String>),
     /// To [`SessionCall::List`].
     Sessions(Vec<SessionState>),
     /// To [`SessionCall::End`].
@@ -249,6 +252,9 @@ impl Engine {
             }
             Call::Session(owner, call) => Ok(match self.inner.on_sessions(&owner, call).await? {
                 Answer::One(state) => Reply::Session(Box::new(state)),
+                Answer::Forked(state, forked) => {
+                    Reply::Forked(Box::new(state), forked.name, forked.warnings)
+                }
                 Answer::Many(states) => Reply::Sessions(states),
                 Answer::Done => Reply::Ended,
             }),

@@ -74,6 +74,12 @@ pub enum Error {
         /// How many wait.
         waiting: usize,
     },
+    /// A context's interpreter can't be forked as it is.
+    #[error("the interpreter can't be forked: {}", reasons.join("; "))]
+    NotForked {
+        /// What stands in the way, a phrase each; some are an interpreter's word.
+        reasons: Vec<String>,
+    },
     /// A session has no process or memory left for a program.
     #[error("the session has no room for a program: {reason}")]
     NoRoom {

@@ -166,6 +166,7 @@ impl Metrics {
             | Error::NoFile { .. }
             | Error::NoCommand { .. }
             | Error::NoRoom { .. }
+            | Error::NotForked { .. }
             | Error::Invalid(_) => return,
         };
         self.refused.with_label_values(&[reason]).inc();

@@ -27,6 +27,7 @@ mod command;
 mod context;
 mod contexts;
 pub(crate) mod files;
+mod fork;
 pub(crate) mod frames;
 mod live;
 mod shown;
@@ -42,6 +43,7 @@ pub use files::{Content, FileCall, FileEntry, FileKind, FileList, SessionFile};
 
 pub(crate) use command::Running as RunningCommand;
 pub(crate) use context::Context;
+pub(crate) use fork::{Forked, fork};
 pub(crate) use live::{Language, Session, Terms};
 pub(crate) use store::{Seat, Sessions};
 
@@ -94,6 +96,8 @@ pub enum SessionCall {
     Restart(InSession),
     /// End a context.
     EndContext(InSession),
+    /// Fork a context's interpreter, and give the second one a context of this name.
+    Fork(InSession, Option<String>),
 }
 
 /// What can be asked of the commands of a session.

@@ -21,8 +21,8 @@ use crate::owner::Owner;
 use crate::plan;
 use crate::runtime::{PackageSet, Runtime};
 use crate::session::{
-    CellJob, CommandCall, CommandDraft, FileCall, InSession, Language, RunningCommand, Session,
-    SessionCall, SessionDraft, SessionEnd, SessionState, Terms, files, run, turn,
+    CellJob, CommandCall, CommandDraft, FileCall, Forked, InSession, Language, RunningCommand,
+    Session, SessionCall, SessionDraft, SessionEnd, SessionState, Terms, files, fork, run, turn,
 };
 
 /// How much longer than its session a box may live before the warden ends it.
@@ -37,6 +37,7 @@ const METADATA: (usize, usize) = (32, 1000);
 pub(super) enum Answer {
     One(SessionState),
     Many(Vec<SessionState>),
+    Forked(SessionState, Forked),
     Done,
 }
 
@@ -104,6 +105,7 @@ impl Inner {
                 }
                 Ok(Answer::One(session.state_now()))
             }
+            SessionCall::Fork(place, name) => self.fork(find(&place.session)?, place, name).await,
             SessionCall::EndContext(place) => {
                 let session = find(&place.session)?;
                 for context in session.named(place.context.as_deref())? {
@@ -113,6 +115,31 @@ impl Inner {
                 Ok(Answer::One(session.state_now()))
             }
         }
+    }
+
+    /// Forks a context, in a task of its own: a caller who goes away leaves nothing half
+    /// done.
+    async fn fork(
+        &self,
+        session: Arc<Session>,
+        place: InSession,
+        name: Option<String>,
+    ) -> Result<Answer, Error> {
+        if let Some(name) = &name {
+            check_name("name", name)?;
+        }
+        let source = session.to_fork(place.context.as_deref())?;
+        let in_use = session.enter()?;
+        let patience = self.boxes.bounds.queue_wait;
+        let (shared, call) = (Arc::clone(&session), self.calls.token());
+        let task = async move {
+            let forked = fork(&shared, &source, name, patience).await;
+            drop((in_use, call));
+            forked
+        };
+        let forked = tokio::spawn(task.in_current_span()).await;
+        let forked = forked.map_err(|error| broken("fork an interpreter", error))??;
+        Ok(Answer::Forked(session.state_now(), forked))
     }
 
     /// Carries out a call on the commands of a session.
@@ -343,6 +370,7 @@ impl Inner {
                     version: interpreter.version.clone(),
                     kernel,
                     ignored: manifest.ignored.clone(),
+                    no_fork: manifest.no_fork.clone(),
                 };
                 languages.insert(manifest.name.clone(), language);
             }

@@ -59,6 +59,9 @@ pub(crate) struct Manifest {
     /// The command of the interpreter that serves a context of a session, where the
     /// language has sessions.
     pub(crate) kernel: Option<Vec<String>>,
+    /// Why that interpreter can't be forked with its state, where it can't; a phrase
+    /// for people.
+    pub(crate) no_fork: Option<String>,
     /// How a session runs a command, whose text comes after these words; where the
     /// language is a shell.
     pub(crate) command: Option<Vec<String>>,
@@ -187,6 +190,7 @@ impl Manifest {
             search_paths: file.search_paths,
             packages: file.packages.map(PackagesFile::checked).transpose()?,
             kernel: file.kernel,
+            no_fork: file.no_fork,
             command: file.command,
             stages: file
                 .stages
@@ -285,6 +289,7 @@ struct RuntimeFile {
     search_paths: BTreeMap<String, String>,
     packages: Option<PackagesFile>,
     kernel: Option<Vec<String>>,
+    no_fork: Option<String>,
     command: Option<Vec<String>>,
     stages: Vec<StageFile>,
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use sandbox::{Exit, File, How};
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -256,7 +256,7 @@ impl Drop for Done<'_> {
 /// Takes what was written since the cell before.
 fn late(kernel: &Kernel, bounds: &Bounds) -> [Output; 2] {
     let captures = Captures::new(bounds.output, None, Pace::new(bounds.output_rate));
-    captures.take_now([&kernel.stdout, &kernel.stderr]);
+    captures.take_now(kernel.outputs.each_ref());
     captures.finish()
 }
 
@@ -281,10 +281,7 @@ impl Running<'_> {
         interrupt: &CancellationToken,
     ) -> Result<Ended, Error> {
         if let Some(old) = kernel
-            && !matches!(
-                old.ended.try_recv(),
-                Err(oneshot::error::TryRecvError::Empty)
-            )
+            && !old.is_alive()
         {
             // It ended between two cells, by itself or for others' memory.
             *kernel = None;
@@ -327,8 +324,9 @@ impl Running<'_> {
     ) -> Result<Ended, Error> {
         let begun = Instant::now();
         let step = crate::boxes::broken_io("read a cell's output");
-        let stdout = kernel.stdout.try_clone().map_err(&step)?;
-        let stderr = kernel.stderr.try_clone().map_err(&step)?;
+        let [stdout, stderr] = &kernel.outputs;
+        let stdout = stdout.try_clone().map_err(&step)?;
+        let stderr = stderr.try_clone().map_err(&step)?;
         let mut reading = Box::pin(self.captures.read(stdout, stderr));
         let mut read = false;
         let mut stopping = Stopping::at(deadline);
@@ -370,6 +368,9 @@ impl Running<'_> {
                     Said::Result(result) => self.shown.add(result),
                     Said::Failed(told) => self.shown.fail(told),
                     Said::End(went) => break Over::Went(went),
+                    Said::Forked(..) | Said::Refused(_) => {
+                        break Over::Broke("the interpreter answered what nobody asked".to_owned());
+                    }
                 },
                 // Most often since it is ending: its end says more.
                 Err(NoFrame::Closed) => match timeout(ESCALATION, &mut kernel.ended).await {
@@ -414,10 +415,8 @@ impl Running<'_> {
             return;
         }
         let [out, err] = self.captures.read_so_far();
-        let wanted = [
-            out + waiting_in(&kernel.stdout),
-            err + waiting_in(&kernel.stderr),
-        ];
+        let [stdout, stderr] = &kernel.outputs;
+        let wanted = [out + waiting_in(stdout), err + waiting_in(stderr)];
         let settled = std::future::poll_fn(|cx| {
             let at_end = reading.as_mut().poll(cx).is_ready();
             let [out, err] = self.captures.read_so_far();

@@ -156,6 +156,14 @@ impl Context {
         facts.lost |= facts.activity == Activity::Lost;
     }
 
+    /// The interpreter is a copy of another context's, which no cell uses meanwhile.
+    pub(super) fn continues(&self, other: &Self) {
+        let cells = other.facts().cells;
+        let mut facts = self.facts();
+        facts.activity = Activity::Idle;
+        facts.cells = cells;
+    }
+
     /// The interpreter was ended on purpose: the next cell is not told of a loss.
     pub(super) fn forget(&self) {
         let mut facts = self.facts();
@@ -179,8 +187,8 @@ impl Context {
 pub(crate) struct Kernel {
     pub(super) program: u32,
     pub(super) channel: Channel,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
+    /// Read ends of its standard output and standard error.
+    pub(super) outputs: [OwnedFd; 2],
     pub(super) ended: oneshot::Receiver<Exit>,
 }
 
@@ -193,7 +201,6 @@ impl Kernel {
             .kernel;
         let step = "make an interpreter's channel";
         let (ours, theirs) = StdUnixStream::pair().map_err(broken_io(step))?;
-        ours.set_nonblocking(true).map_err(broken_io(step))?;
         let env = plan.env.iter();
         let command = Command {
             argv: plan.argv.iter().cloned().map(String::into_bytes).collect(),
@@ -204,20 +211,25 @@ impl Kernel {
         };
         let launched = session.launch(&command, None, Some(theirs.as_fd())).await?;
         drop(theirs);
-        for stream in [&launched.stdout, &launched.stderr] {
+        let outputs = [launched.stdout, launched.stderr];
+        for stream in &outputs {
             rustix::io::ioctl_fionbio(stream, true)
                 .map_err(|errno| broken_io(step)(errno.into()))?;
         }
         Ok(Self {
             program: launched.number,
-            channel: Channel {
-                stream: UnixStream::from_std(ours).map_err(broken_io(step))?,
-                bytes: Vec::new(),
-            },
-            stdout: launched.stdout,
-            stderr: launched.stderr,
+            channel: Channel::new(ours).map_err(broken_io(step))?,
+            outputs,
             ended: launched.ended,
         })
+    }
+
+    /// Whether nothing was heard of its end yet.
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(
+            self.ended.try_recv(),
+            Err(oneshot::error::TryRecvError::Empty)
+        )
     }
 }
 
@@ -241,6 +253,14 @@ pub(super) enum NoFrame {
 }
 
 impl Channel {
+    pub(super) fn new(stream: StdUnixStream) -> std::io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream: UnixStream::from_std(stream)?,
+            bytes: Vec::new(),
+        })
+    }
+
     /// Returns the next frame, waiting for it. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Result<Frame, NoFrame> {
         loop {

@@ -12,6 +12,9 @@ use crate::outcome::{Exception, Form, RichResult};
 const HEAD: usize = 4 + 1 + 8;
 /// The largest frame that is taken, in bytes: a picture of 8 MiB with its text.
 const MAX_FRAME: usize = 12 * 1024 * 1024;
+/// Sentences of one frame that are told, and letters of each.
+const SENTENCES: usize = 8;
+const SENTENCE: usize = 500;
 /// Forms of one result.
 const MAX_FORMS: usize = 16;
 
@@ -56,6 +59,11 @@ pub(crate) enum Said {
     Failed(Exception),
     /// The cell is over.
     End(Went),
+    /// A second interpreter was forked: its number in the box, as it is claimed, and
+    /// what both share.
+    Forked(i32, Vec<String>),
+    /// No second one could be forked, for these reasons.
+    Refused(Vec<String>),
 }
 
 /// A frame from an interpreter, and the cell that it is of.
@@ -123,10 +131,29 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Frame, usize)>, Malformed> {
             };
             Said::End(went)
         }
+        (4, 1..) => {
+            let pid: [u8; 4] = fields[0]
+                .try_into()
+                .map_err(|_| Malformed("a process has no number"))?;
+            Said::Forked(i32::from_le_bytes(pid), sentences(&fields[1..]))
+        }
+        (5, 1..) => Said::Refused(sentences(&fields)),
         _ => return Err(Malformed("a frame is of no known kind")),
     };
     let cell = u64::from_le_bytes(cell);
     Ok(Some((Frame { cell, said }, length)))
+}
+
+/// Reads sentences for people: a few, and none that is long or more than one line.
+fn sentences(fields: &[&[u8]]) -> Vec<String> {
+    let sentence = |field: &&[u8]| {
+        let text = String::from_utf8_lossy(field);
+        let plain = text.chars().take(SENTENCE);
+        plain
+            .map(|letter| if letter.is_control() { ' ' } else { letter })
+            .collect()
+    };
+    fields.iter().take(SENTENCES).map(sentence).collect()
 }
 
 fn fields(mut body: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
@@ -191,6 +218,11 @@ pub(crate) fn run(cell: u64, code: &str, stdin: &[u8], env: &[(String, String)])
         .into_iter()
         .chain(pairs.map(|word| word.as_bytes()));
     frame(1, cell, fields)
+}
+
+/// Returns the frame that has an interpreter fork itself; its descriptors come after it.
+pub(crate) fn fork(cell: u64) -> Vec<u8> {
+    frame(2, cell, std::iter::empty())
 }
 
 fn frame<'a>(kind: u8, cell: u64, fields: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {

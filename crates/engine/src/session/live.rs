@@ -55,6 +55,8 @@ pub(crate) struct Language {
     pub(crate) kernel: KernelPlan,
     /// Names of files that are not told of.
     pub(crate) ignored: Vec<String>,
+    /// Why its interpreter can't be forked, where it can't.
+    pub(crate) no_fork: Option<String>,
 }
 
 /// A session.
@@ -97,6 +99,7 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 struct Programs {
     launching: HashMap<u32, oneshot::Sender<Result<[OwnedFd; 2], sandbox::Error>>>,
+    adopting: HashMap<u32, oneshot::Sender<Result<(), sandbox::Error>>>,
     running: HashMap<u32, oneshot::Sender<Exit>>,
 }
 
@@ -333,6 +336,38 @@ impl Session {
         })
     }
 
+    /// Takes a process of the box for a program; `pid` is what programs call it.
+    /// Returns the program's number, and who is told of its end.
+    ///
+    /// # Errors
+    /// [`Error::NotForked`] where that is no process that its parent left.
+    pub(super) async fn adopt(&self, pid: i32) -> Result<(u32, oneshot::Receiver<Exit>), Error> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (adopted, answer) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        {
+            let mut programs = self.programs();
+            programs.adopting.insert(number, adopted);
+            programs.running.insert(number, end);
+        }
+        let done = match self.home.doors.sandbox.adopt(number, pid) {
+            Ok(()) => self.answer(answer, "adopt a forked interpreter").await,
+            Err(error) => Err(error.into()),
+        };
+        let done = done.inspect_err(|_| {
+            let mut programs = self.programs();
+            programs.adopting.remove(&number);
+            programs.running.remove(&number);
+        });
+        match done {
+            Ok(()) => Ok((number, ended)),
+            Err(Error::Sandbox(error)) if error.step == Step::Adopt => Err(Error::NotForked {
+                reasons: vec!["the second interpreter ended at once".to_owned()],
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Begins work on files; how it ends comes later.
     pub(super) fn port(
         &self,
@@ -418,6 +453,13 @@ impl Session {
                 programs.running.remove(&program);
                 if let Some(waits) = programs.launching.remove(&program) {
                     drop(waits.send(Err(error)));
+                } else if let Some(waits) = programs.adopting.remove(&program) {
+                    drop(waits.send(Err(error)));
+                }
+            }
+            Ok(Event::Adopted { program }) => {
+                if let Some(waits) = self.programs().adopting.remove(&program) {
+                    waits.send(Ok(())).ok();
                 }
             }
             Ok(Event::Ended { program, exit }) => {

@@ -8,6 +8,7 @@
 //! language that is not installed fails its cases: nothing is skipped.
 
 mod case;
+mod forking;
 mod layouts;
 mod plain;
 mod scenario;
@@ -102,7 +103,7 @@ fn main() {
     if arguments.list {
         // Naming the tests takes no engine.
         let names = cases.into_iter().map(|case| case.name);
-        let sessions = session::TESTS.iter();
+        let sessions = session::TESTS.iter().chain(forking::TESTS);
         let trials = names
             .chain(sessions.map(|(name, _)| format!("session/{name}")))
             .chain([LAYOUTS, SCENARIOS].map(str::to_owned));
@@ -142,7 +143,8 @@ fn main() {
         .filter(|case| case.is_for(rung))
         .map(|case| trial(case, engine.clone(), Arc::clone(&runtime)))
         .collect();
-    trials.extend(session::TESTS.iter().map(|(name, test)| {
+    let sessions = session::TESTS.iter().chain(forking::TESTS);
+    trials.extend(sessions.map(|(name, test)| {
         let (engine, runtime) = (engine.clone(), Arc::clone(&runtime));
         Trial::test(format!("session/{name}"), move || {
             runtime.block_on(test(engine.clone()));

@@ -11,7 +11,7 @@ use engine::{
     Status,
 };
 
-type Test = fn(Engine) -> Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Test = fn(Engine) -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// Every test: its name and what it does.
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -53,13 +53,17 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 ];
 
 /// A session, and who has it.
-struct Here {
-    engine: Engine,
-    owner: Owner,
-    id: String,
+pub(crate) struct Here {
+    pub(crate) engine: Engine,
+    pub(crate) owner: Owner,
+    pub(crate) id: String,
 }
 
-async fn call(engine: &Engine, owner: &Owner, call: SessionCall) -> Result<Reply, Error> {
+pub(crate) async fn call(
+    engine: &Engine,
+    owner: &Owner,
+    call: SessionCall,
+) -> Result<Reply, Error> {
     engine.call(Call::Session(owner.clone(), call)).await
 }
 
@@ -78,7 +82,7 @@ async fn made(engine: &Engine, draft: SessionDraft) -> Here {
     }
 }
 
-async fn python(engine: &Engine) -> Here {
+pub(crate) async fn python(engine: &Engine) -> Here {
     let draft = SessionDraft {
         language: Some("python".to_owned()),
         ..SessionDraft::default()
@@ -87,7 +91,7 @@ async fn python(engine: &Engine) -> Here {
 }
 
 impl Here {
-    fn draft(&self, code: &str) -> Draft {
+    pub(crate) fn draft(&self, code: &str) -> Draft {
         Draft {
             owner: self.owner.clone(),
             code: code.to_owned(),
@@ -99,7 +103,7 @@ impl Here {
         }
     }
 
-    async fn try_run(&self, draft: Draft) -> Result<Outcome, Error> {
+    pub(crate) async fn try_run(&self, draft: Draft) -> Result<Outcome, Error> {
         let job = self.engine.accept(draft)?;
         match self.engine.call(Call::Execute(Box::new(job))).await? {
             Reply::Outcome(outcome) => Ok(*outcome),
@@ -107,23 +111,23 @@ impl Here {
         }
     }
 
-    async fn run(&self, code: &str) -> Outcome {
+    pub(crate) async fn run(&self, code: &str) -> Outcome {
         self.try_run(self.draft(code)).await.unwrap()
     }
 
     /// Runs a cell for what it prints and the text of its results.
-    async fn said(&self, code: &str) -> String {
+    pub(crate) async fn said(&self, code: &str) -> String {
         said(&self.run(code).await)
     }
 
-    async fn ask(&self, what: SessionCall) -> SessionState {
+    pub(crate) async fn ask(&self, what: SessionCall) -> SessionState {
         match call(&self.engine, &self.owner, what).await.unwrap() {
             Reply::Session(state) => *state,
             other => panic!("{other:?}"),
         }
     }
 
-    async fn state(&self) -> SessionState {
+    pub(crate) async fn state(&self) -> SessionState {
         self.ask(SessionCall::Show(self.id.clone())).await
     }
 
@@ -135,7 +139,7 @@ impl Here {
     }
 }
 
-fn said(outcome: &Outcome) -> String {
+pub(crate) fn said(outcome: &Outcome) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let cell = outcome.cell.as_ref().expect("a cell");
     let results = cell.results.iter().flat_map(|result| &result.forms);

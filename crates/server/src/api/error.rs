@@ -412,6 +412,10 @@ fn session(error: &engine::Error) -> Problem {
                 "The session has no process or memory left to start that: {reason}. Interrupt or restart it, or end what it runs."
             ),
         ),
+        engine::Error::NotForked { reasons } => Problem::new(
+            Code::Conflict,
+            format!("The context can't be forked: {}.", reasons.join("; ")),
+        ),
         engine::Error::NoCommand { id } => Problem::new(
             Code::NotFound,
             format!(

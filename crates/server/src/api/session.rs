@@ -123,6 +123,32 @@ impl TryFrom<Map<String, Value>> for ContextRequest {
     }
 }
 
+/// Which context is forked, and what the new one is called.
+#[derive(Debug, Clone, Default, PartialEq, Eq, ToSchema)]
+pub struct ForkRequest {
+    /// Name of the context to fork; without one the only one that there is.
+    #[schema(example = "python")]
+    pub context: Option<String>,
+    /// Name of the new context; without one it gets its language's with a number.
+    #[schema(max_length = 100, example = "second-try")]
+    pub name: Option<String>,
+}
+
+impl TryFrom<Map<String, Value>> for ForkRequest {
+    type Error = Problem;
+
+    fn try_from(mut object: Map<String, Value>) -> Result<Self, Problem> {
+        let mut word = |field: &str| {
+            let given = object.remove(field).unwrap_or_default();
+            optional(given, |value| text(field, value))
+        };
+        Ok(Self {
+            context: word("context")?,
+            name: word("name")?,
+        })
+    }
+}
+
 /// Reads which context is meant: the field `context` of a body that may be empty.
 ///
 /// # Errors
@@ -168,6 +194,10 @@ pub struct SessionOut {
     pub idle_timeout: u64,
     /// Its interpreters.
     pub contexts: Vec<ContextOut>,
+    /// Name of the context that was forked just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub forked: Option<String>,
     /// What the caller should know about the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -222,6 +252,7 @@ impl From<SessionState> for SessionOut {
             expires: timestamp(state.expires),
             idle_timeout: state.idle_timeout.as_secs(),
             contexts: state.contexts.into_iter().map(ContextOut::from).collect(),
+            forked: None,
             warnings: Vec::new(),
         }
     }

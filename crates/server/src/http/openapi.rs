@@ -13,9 +13,9 @@ use super::route::{Counted, Door, Route, Verb, documented};
 use crate::api::{
     CellOut, Code, CommandOut, CommandRequest, CommandsOut, ContextOut, ContextRequest, Encoding,
     ExceptionOut, ExecuteRequest, ExecuteResponse, FileEntryOut, FileIn, FileListOut, FileMove,
-    FileOut, FileWork, Health, HealthStatus, LanguageOut, Languages, LoadOut, PackageOut,
-    PackagesOut, PackagesPhase, ProblemDocument, ResultOut, SessionOut, SessionRequest, Sessions,
-    StageOut, UsageOut,
+    FileOut, FileWork, ForkRequest, Health, HealthStatus, LanguageOut, Languages, LoadOut,
+    PackageOut, PackagesOut, PackagesPhase, ProblemDocument, ResultOut, SessionOut, SessionRequest,
+    Sessions, StageOut, UsageOut,
 };
 use crate::config::Access;
 use crate::hooks::{HookRequest, HookResponse};
@@ -49,7 +49,7 @@ const EVENTS_EXAMPLE: &str = concat!(
     ),
     components(schemas(
         CommandOut, CommandRequest, CommandsOut,
-        FileEntryOut, FileListOut, FileMove, FileWork,
+        FileEntryOut, FileListOut, FileMove, FileWork, ForkRequest,
         CellOut, ContextOut, ContextRequest, Encoding, ExceptionOut, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
         HookRequest, HookResponse, LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
         ResultOut, SessionOut, SessionRequest, Sessions, StageOut, UsageOut,

@@ -105,6 +105,17 @@ const IN_SESSION: &[Code] = &[
     Code::UnsupportedMediaType,
 ];
 
+/// What forking a context can be refused with.
+const FORK: &[Code] = &[
+    Code::NotFound,
+    Code::RequestTimeout,
+    Code::Conflict,
+    Code::Gone,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+    Code::Unavailable,
+];
+
 /// What the download of a file can end in.
 const DOWNLOAD: &[Code] = &[Code::NotFound, Code::Gone, Code::RangeNotSatisfiable];
 
@@ -122,6 +133,7 @@ const ROUTES: &[Route] = &[
     row!(post Post "/sessions/{id}/pause", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::pause, sessions::__path_pause),
     row!(post Post "/sessions/{id}/resume", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::resume, sessions::__path_resume),
     row!(post Post "/sessions/{id}/contexts", Door::Scope(Scope::Sessions), Use, IN_SESSION, "sessions", sessions::add_context, sessions::__path_add_context),
+    row!(post Post "/sessions/{id}/fork", Door::Scope(Scope::Sessions), Use, FORK, "sessions", sessions::fork, sessions::__path_fork),
     row!(delete Delete "/sessions/{id}/contexts/{context}", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", sessions::end_context, sessions::__path_end_context),
     row!(post Post "/sessions/{id}/commands", Door::Scope(Scope::Sessions), Run, COMMAND, "sessions", commands::run, commands::__path_run),
     row!(get Get "/sessions/{id}/commands", Door::Scope(Scope::Sessions), Use, NO_SESSION, "sessions", commands::list, commands::__path_list),

@@ -15,8 +15,8 @@ use super::context::Context;
 use super::state::Shared;
 use super::{body, content_type};
 use crate::api::{
-    ContextRequest, Problem, SessionOrder, SessionOut, SessionRequest, Sessions, context_named,
-    parse_object,
+    ContextRequest, ForkRequest, Problem, SessionOrder, SessionOut, SessionRequest, Sessions,
+    context_named, parse_object,
 };
 use crate::runs;
 
@@ -205,6 +205,41 @@ pub(super) async fn add_context(
     };
     let session = one(&shared, owner, call).await?;
     Ok((StatusCode::CREATED, Json(session)))
+}
+
+/// Fork a context
+///
+/// Makes a second interpreter with the memory of the first, in milliseconds, whatever it holds: the variables of both are the same now and change apart from then on. Files are shared. Threads, child processes, connections, timers and waiting tasks are not copied: while there are any it is refused with 409, and says which.
+#[utoipa::path(
+    post,
+    path = "/sessions/{id}/fork",
+    operation_id = "forkContext",
+    params(("id" = String, Path, description = "The session's id")),
+    request_body = Option<ForkRequest>,
+    responses((status = 201, description = "The session, with the new context", body = SessionOut)),
+)]
+pub(super) async fn fork(
+    State(shared): State<Arc<Shared>>,
+    context: Context,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<(StatusCode, Json<SessionOut>), Problem> {
+    let (owner, object) = read(&shared, &context, request).await?;
+    let request = ForkRequest::try_from(object)?;
+    let place = InSession {
+        session: id,
+        context: request.context,
+    };
+    let call = SessionCall::Fork(place, request.name);
+    match ask(&shared, owner, call).await? {
+        Reply::Forked(state, name, warnings) => {
+            let mut session = SessionOut::from(*state);
+            session.forked = Some(name);
+            session.warnings = warnings;
+            Ok((StatusCode::CREATED, Json(session)))
+        }
+        _ => Err(Problem::internal()),
+    }
 }
 
 /// Delete a context

@@ -6,19 +6,23 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use engine::{Call, CommandCall, Content, FileCall, Reply, SessionCall, quote};
+use engine::{Call, CommandCall, Content, FileCall, InSession, Reply, SessionCall, quote};
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations};
 use serde_json::{Map, Value, json};
 
 use super::call::{rate_limited, refused};
 use super::tools::tool;
-use crate::api::{CommandOut, CommandRequest, FileListOut, Problem, SessionOrder, SessionOut};
+use crate::api::{
+    CommandOut, CommandRequest, FileListOut, ForkRequest, Problem, SessionOrder, SessionOut,
+};
 use crate::app::App;
 use crate::media::Media;
 use crate::runs::{self, Caller};
 
 /// The tool that makes a session.
 pub(super) const CREATE_SESSION: &str = "create_session";
+/// The tool that copies an interpreter with its memory.
+pub(super) const FORK_CONTEXT: &str = "fork_context";
 /// The tool that runs a shell command.
 pub(super) const RUN_COMMAND: &str = "run_command";
 /// The tool that names files.
@@ -34,9 +38,10 @@ const TEXT_BYTES: u64 = 90_000;
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Returns the tools, by name.
-pub(super) fn all() -> [Tool; 5] {
+pub(super) fn all() -> [Tool; 6] {
     [
         create_session(),
+        fork_context(),
         list_files(),
         read_file(),
         run_command(),
@@ -93,6 +98,31 @@ fn create_session() -> Tool {
         input,
         output,
         hints("Create a session", false, false),
+    )
+}
+
+fn fork_context() -> Tool {
+    let output = json!({
+        "type": "object",
+        "properties": {
+            "context": { "type": "string", "description": "Pass it to run_code, beside session_id." },
+            "contexts": { "type": "array", "items": { "type": "string" } },
+            "warnings": { "type": "array", "items": { "type": "string" } },
+        },
+        "required": ["context", "contexts", "warnings"],
+    });
+    let more = json!({
+        "context": { "type": "string", "description": "The context to copy; needed only where there are several." },
+        "name": { "type": "string", "description": "A name for the copy." },
+        "end": { "type": "string", "description": "A context to end first, such as a try that failed." },
+    });
+    tool(
+        FORK_CONTEXT,
+        "Fork a context",
+        "Copies a Python interpreter of a session with all its variables, in milliseconds, to try a second way and keep the better. Files stay shared.",
+        input(more, &[]),
+        output,
+        hints("Fork a context", false, false),
     )
 }
 
@@ -211,6 +241,7 @@ pub(super) async fn call(
 ) -> Option<CallToolResult> {
     let answered = match name {
         CREATE_SESSION => make(app, caller, arguments).await,
+        FORK_CONTEXT => fork(app, caller, arguments).await,
         RUN_COMMAND => command(app, caller, arguments).await,
         LIST_FILES => list(app, caller, arguments).await,
         READ_FILE => read(app, caller, arguments).await,
@@ -278,6 +309,45 @@ async fn make(
         "memory_mb": session.memory_mb,
     });
     Ok(said(words, told))
+}
+
+async fn fork(
+    app: &App,
+    caller: &Caller,
+    mut arguments: JsonObject,
+) -> Result<CallToolResult, Problem> {
+    within_rate(app, caller)?;
+    let session = text(&mut arguments, "session_id")?;
+    let owner = &caller.principal.id;
+    if arguments.contains_key("end") {
+        let place = InSession {
+            session: session.clone(),
+            context: Some(text(&mut arguments, "end")?),
+        };
+        ask(
+            app,
+            Call::Session(owner.clone(), SessionCall::EndContext(place)),
+        )
+        .await?;
+    }
+    let request = ForkRequest::try_from(arguments)?;
+    let place = InSession {
+        session,
+        context: request.context,
+    };
+    let call = SessionCall::Fork(place, request.name);
+    let Reply::Forked(state, name, warnings) = ask(app, Call::Session(owner.clone(), call)).await?
+    else {
+        return Err(Problem::internal());
+    };
+    let mut words = vec![format!(
+        "Context {}. Pass it as context to run_code, with the session_id; without one the first goes on.",
+        quote(&name)
+    )];
+    words.extend(warnings.iter().map(|warning| format!("[{warning}]")));
+    let contexts: Vec<String> = state.contexts.into_iter().map(|one| one.name).collect();
+    let told = json!({ "context": name, "contexts": contexts, "warnings": warnings });
+    Ok(said(words.join("\n"), told))
 }
 
 async fn command(

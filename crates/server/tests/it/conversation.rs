@@ -20,9 +20,13 @@ enum Step {
     Read(&'static str, &'static str),
     /// Lists all files.
     Files(&'static str),
+    /// Forks the Python context; its name is what is told.
+    Fork(&'static str),
+    /// Runs code in the fork.
+    Second(&'static str, &'static str),
 }
 
-use Step::{Code, Command, Fails, Files, Js, Read, Write};
+use Step::{Code, Command, Fails, Files, Fork, Js, Read, Second, Write};
 
 const STEPS: &[Step] = &[
     Write(
@@ -175,12 +179,41 @@ const STEPS: &[Step] = &[
         "['good', 'lib', 'rows', 'total']",
     ),
     Files("report.md"),
+    Code(
+        "import random; random.seed(4); plan = ['load', 'clean']",
+        "",
+    ),
+    Fork("python-2"),
+    Second("plan.append('drop rows'); plan, total", "'drop rows'], 60)"),
+    Second(
+        "rows = [row for row in rows if amount(row)]; len(rows)",
+        "3",
+    ),
+    Code(
+        "plan.append('fill in'); plan",
+        "['load', 'clean', 'fill in']",
+    ),
+    Code(
+        "len(rows), [type(row).__name__ for row in rows][:1]",
+        "(5, ['dict'])",
+    ),
+    Code("open('kept.txt', 'w').write('first')", ""),
+    Second("open('kept.txt').read()", "'first'"),
+    Second("1 / 0", "ZeroDivisionError"),
+    Second("plan", "['load', 'clean', 'drop rows']"),
+    Code("random.random() == random.Random(4).random()", "True"),
+    Second("random.random() == random.Random(4).random()", "True"),
 ];
 
 /// A way to talk to a session.
 trait Way {
     /// Runs code: whether it succeeded, and all that was told.
-    fn run(&self, language: &str, code: &str) -> (bool, String);
+    fn run(&self, language: &str, code: &str) -> (bool, String) {
+        self.run_in(None, language, code)
+    }
+    fn run_in(&self, context: Option<&str>, language: &str, code: &str) -> (bool, String);
+    /// Forks the Python context, and returns the new one's name.
+    fn fork(&self) -> String;
     fn command(&self, command: &str) -> String;
     fn write(&self, path: &str, content: &str);
     fn read(&self, path: &str) -> String;
@@ -203,8 +236,10 @@ impl Http<'_> {
 }
 
 impl Way for Http<'_> {
-    fn run(&self, language: &str, code: &str) -> (bool, String) {
-        let body = json!({ "code": code, "language": language, "session_id": self.id });
+    fn run_in(&self, context: Option<&str>, language: &str, code: &str) -> (bool, String) {
+        let body = json!({
+            "code": code, "language": language, "session_id": self.id, "context": context,
+        });
         let answer: Value =
             serde_json::from_str(&self.ask("POST", "/execute", &body.to_string())).expect("JSON");
         let results = answer["results"].as_array().into_iter().flatten();
@@ -219,6 +254,13 @@ impl Way for Http<'_> {
             told
         };
         (answer["status"] == "success", told)
+    }
+
+    fn fork(&self) -> String {
+        let path = format!("/sessions/{}/fork", self.id);
+        let answer = self.ask("POST", &path, "{\"context\": \"python\"}");
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        answer["forked"].as_str().expect("a name").to_owned()
     }
 
     fn command(&self, command: &str) -> String {
@@ -267,13 +309,23 @@ impl Mcp<'_> {
 }
 
 impl Way for Mcp<'_> {
-    fn run(&self, language: &str, code: &str) -> (bool, String) {
-        let result = self.call("run_code", json!({ "code": code, "language": language }));
+    fn run_in(&self, context: Option<&str>, language: &str, code: &str) -> (bool, String) {
+        let mut arguments = json!({ "code": code, "language": language });
+        if let Some(context) = context {
+            arguments["context"] = json!(context);
+        }
+        let result = self.call("run_code", arguments);
         let told = result["content"][0]["text"].as_str().expect("a text");
         (
             result["structuredContent"]["status"] == "success",
             told.to_owned(),
         )
+    }
+
+    fn fork(&self) -> String {
+        let result = self.call("fork_context", json!({ "context": "python" }));
+        let told = result["structuredContent"]["context"].as_str();
+        told.expect("a name").to_owned()
     }
 
     fn command(&self, command: &str) -> String {
@@ -323,6 +375,8 @@ fn talk(way: &dyn Way) -> usize {
             }
             Read(path, expected) => (way.read(path), expected),
             Files(expected) => (way.files(), expected),
+            Fork(expected) => (way.fork(), expected),
+            Second(code, expected) => (way.run_in(Some("python-2"), "python", code).1, expected),
         };
         // Over HTTP texts of commands and lists are JSON.
         let plain = told.replace("\\n", "\n");

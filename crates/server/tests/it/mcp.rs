@@ -157,6 +157,7 @@ fn a_session_lists_and_calls_tools() {
         names,
         [
             "create_session",
+            "fork_context",
             "list_files",
             "list_languages",
             "read_file",
@@ -181,7 +182,7 @@ fn a_session_lists_and_calls_tools() {
     let structured = &result["structuredContent"];
     assert_eq!(structured["status"], "success");
     assert_eq!(structured["output"], "4\n");
-    let required = tools[4]["outputSchema"]["required"].as_array();
+    let required = tools[5]["outputSchema"]["required"].as_array();
     for name in required.expect("a list") {
         let name = name.as_str().expect("a name");
         assert!(!structured[name].is_null(), "{name}: {structured}");
@@ -276,7 +277,7 @@ fn a_chat_that_shows_pages_gets_the_page_of_a_run_and_its_pictures() {
     let plain = Session::open(&server, &server.bearer());
     let chat = Session::open_as(&server, &server.bearer(), &shows);
     let tools = chat.call(1, "tools/list", json!({}))["result"]["tools"].clone();
-    let uri = &tools[4]["_meta"]["ui"]["resourceUri"];
+    let uri = &tools[5]["_meta"]["ui"]["resourceUri"];
     assert_eq!(uri, "ui://codex/run.html", "{tools}");
     let listed = chat.call(2, "resources/list", json!({}));
     assert_eq!(listed["result"]["resources"][0]["uri"], *uri, "{listed}");

@@ -148,7 +148,7 @@ fn sessions_are_forwarded() {
     assert!(argv.contains("--url") && !argv.contains(&server.token));
     local.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
     let (_, listed) = local.ask(1, "tools/list", &json!({}));
-    assert_eq!(listed["result"]["tools"][4]["name"], "run_code", "{listed}");
+    assert_eq!(listed["result"]["tools"][5]["name"], "run_code", "{listed}");
     let (before, ran) = local.ask(2, "tools/call", &run_code(SLOW, json!({})));
     assert_eq!(ran["result"]["structuredContent"]["output"], "0\n1\n2\n");
     in_order(&before);

@@ -619,3 +619,56 @@ fn a_full_workspace_takes_no_more_and_goes_on() {
     caller.refused("POST", "/execute", &body, 507, "does not take");
     assert_eq!(caller.cell(&id, "2")["status"], "success");
 }
+
+#[test]
+fn a_context_is_forked_and_both_go_on() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&json!({}));
+    let path = format!("/sessions/{id}/fork");
+    caller.refused("POST", &path, &json!({}), 400, "Run a cell first");
+    caller.cell(&id, "x = [1]");
+    let made = caller.good("POST", &path, &json!({ "name": "second" }));
+    assert_eq!(
+        (&made["forked"], made.get("warnings")),
+        (&json!("second"), None)
+    );
+    assert_eq!(made["contexts"].as_array().map(Vec::len), Some(2));
+    let run = |context: &str, code: &str| {
+        let body = json!({ "code": code, "session_id": id, "context": context });
+        let answer = caller.good("POST", "/execute", &body);
+        answer["results"][0]["data"]["text/plain"].clone()
+    };
+    assert_eq!(run("second", "x.append(2); x"), "[1, 2]");
+    assert_eq!(run("python", "x"), "[1]");
+    let check = |body: Value, status, words| caller.refused("POST", &path, &body, status, words);
+    check(json!({}), 400, "Name one of: python, second");
+    check(json!({ "context": "third" }), 404, "it has: python, second");
+    check(json!({ "context": 3 }), 400, "context");
+    check(
+        json!({ "context": "python", "name": "second" }),
+        400,
+        "another context",
+    );
+    check(json!({ "context": "python", "name": "" }), 400, "name");
+    check(
+        json!({ "context": "python", "name": "javascript" }),
+        400,
+        "another language",
+    );
+    run(
+        "python",
+        "import threading; stop = threading.Event()\nt = threading.Thread(target=stop.wait, name='reader'); t.start()",
+    );
+    check(json!({ "context": "python" }), 409, "threads run (reader)");
+    caller.good("POST", &path, &json!({ "context": "second" }));
+    caller.good("POST", &path, &json!({ "context": "second" }));
+    check(json!({ "context": "second" }), 400, "End one first");
+    caller.refused(
+        "POST",
+        "/sessions/ses_0/fork",
+        &json!({}),
+        404,
+        "no session",
+    );
+}
