@@ -1,12 +1,13 @@
 //! The benchmark: a cold start of each run in our server, against the naive server
-//! that people write first, or against another build of ours; and MCP against the
-//! API. Every answer is checked; a wrong one fails the run, however fast it came.
+//! that people write first, or against another build of ours; MCP against the API;
+//! and sessions against Jupyter's Kernel Gateway. Every answer is checked; a wrong one fails the run, however fast it came.
 
 mod contenders;
 mod doors;
 mod figures;
 mod report;
 mod rows;
+mod sessions;
 mod turns;
 
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Rows to measure; all when left out.
-    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(rows::names()))]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(rows::names().into_iter().chain(sessions::names())))]
     rows: Vec<String>,
     /// Binary to measure; built in the release profile when left out.
     #[arg(long)]
@@ -58,6 +59,15 @@ pub(crate) struct Arguments {
     /// Compare MCP with `POST /execute` instead, on one server of ours.
     #[arg(long, conflicts_with_all = ["rows", "against", "limit", "json", "seconds"])]
     mcp: bool,
+    /// Measure sessions instead, against Jupyter's Kernel Gateway.
+    #[arg(long, conflicts_with_all = ["mcp", "against", "limit", "seconds"])]
+    sessions: bool,
+    /// Sessions that are idle at once.
+    #[arg(long, default_value_t = 50, requires = "sessions", value_parser = clap::value_parser!(u32).range(1..=400))]
+    idle: u32,
+    /// Fail when a promise about sessions is not kept, too.
+    #[arg(long, requires = "sessions")]
+    promises: bool,
     /// File to write the figures to, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -73,9 +83,19 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     if arguments.mcp {
         return doors::compare(&binary, build, arguments.requests);
     }
+    let (of_mode, of_other) = match arguments.sessions {
+        true => (sessions::names().to_vec(), "no rows of --sessions"),
+        false => (rows::names().to_vec(), "rows of --sessions alone"),
+    };
+    let strange = arguments.rows.iter().map(String::as_str);
+    let strange: Vec<&str> = strange.filter(|name| !of_mode.contains(name)).collect();
+    ensure!(strange.is_empty(), "{of_other}: {}", strange.join(", "));
+    if arguments.sessions {
+        return sessions::compare(&binary, build, arguments);
+    }
     let rows = rows::chosen(&arguments.rows);
     let needs_packages = rows.iter().any(|row| !row.imports.is_empty());
-    let ours = Contender::ours("ours", &binary, needs_packages)?;
+    let ours = Contender::ours("ours", &binary, needs_packages, &[])?;
     let packages = needs_packages
         .then(contenders::installed_packages)
         .flatten();
@@ -83,7 +103,7 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     let other = match &arguments.against {
         Some(other) => {
             build = format!("{build}, against {}", other.display());
-            let other = Contender::ours("against", &found(other)?, needs_packages)?;
+            let other = Contender::ours("against", &found(other)?, needs_packages, &[])?;
             isolation = format!("{isolation}, against {}", other.isolation()?);
             other
         }

@@ -1,10 +1,13 @@
-//! The two servers of a comparison: ours, and the naive one or another build of
-//! ours. Both get the same interpreters and the same packages, and end when dropped.
+//! The servers of a comparison: ours, and the naive one, Jupyter's Kernel Gateway or
+//! another build of ours. All get the same interpreters and the same packages, and end
+//! when dropped.
 
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::http::Client;
 use crate::live::{CLEAN_PATH, Home, Server};
@@ -27,6 +30,9 @@ const SETTINGS: [(&str, &str); 4] = [
     ("CODEX_QUEUE_WAIT", "60"),
 ];
 
+/// The name of the Kernel Gateway's kernel.
+pub(super) const KERNEL: &str = "bench";
+
 /// A server that is measured.
 #[derive(Debug)]
 pub(super) struct Contender {
@@ -39,8 +45,13 @@ pub(super) struct Contender {
 
 impl Contender {
     /// Starts a build of ours: with packages for Python, which it installs first
-    /// and keeps for the next run, or without any.
-    pub(super) fn ours(name: &'static str, binary: &Path, packages: bool) -> Result<Self> {
+    /// and keeps for the next run, or without any. `more` are further variables.
+    pub(super) fn ours(
+        name: &'static str,
+        binary: &Path,
+        packages: bool,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
         let home = if packages {
             let home = Home::kept(&directory(name), &["packages"])?;
             install(binary, &home)?;
@@ -48,7 +59,7 @@ impl Contender {
         } else {
             Home::new()?
         };
-        let server = Server::start(binary, &home, &SETTINGS)?;
+        let server = Server::start(binary, &home, &[&SETTINGS[..], more].concat())?;
         Ok(Self {
             name,
             server,
@@ -77,6 +88,56 @@ impl Contender {
         })
     }
 
+    /// Starts the Kernel Gateway, whose kernels see these packages.
+    pub(super) fn gateway(packages: &Path) -> Result<Self> {
+        let home = Home::new()?;
+        let python = venv::gateway()?.join("python");
+        let kernel = home.path().join("jupyter/kernels").join(KERNEL);
+        fs::create_dir_all(&kernel).context("failed to make a folder for the kernel")?;
+        fs::write(
+            kernel.join("kernel.json"),
+            json!({
+                "argv": [&python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                "display_name": KERNEL,
+                "language": "python",
+                // One thread for numpy, as programs of ours are told.
+                "env": {
+                    "PYTHONPATH": site_packages(packages)?,
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "OMP_NUM_THREADS": "1",
+                },
+            })
+            .to_string(),
+        )
+        .context("failed to write the kernel's specification")?;
+        let mut command = process::command(python);
+        command
+            .env_clear()
+            .env("PATH", CLEAN_PATH)
+            .env("HOME", home.path())
+            .env("TMPDIR", home.tmp())
+            .env("JUPYTER_PATH", home.path().join("jupyter"))
+            .env("JUPYTER_RUNTIME_DIR", home.path().join("runtime"))
+            .arg("bench/gateway.py");
+        let server = Server::spawn(&mut command, None)?;
+        Ok(Self {
+            name: "gateway",
+            server,
+            _home: home,
+        })
+    }
+
+    /// Returns where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// Returns its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
     /// Returns a client of it, with a connection of its own.
     pub(super) fn client(&self) -> Client {
         self.server.client()
@@ -100,6 +161,18 @@ pub(super) fn installed_packages() -> Option<PathBuf> {
         .join("data/packages/python/current/tree")
         .canonicalize()
         .ok()
+}
+
+/// Returns what of an installed tree Python imports from.
+fn site_packages(tree: &Path) -> Result<PathBuf> {
+    let lib = tree.join("lib");
+    let failed = || format!("failed to look for packages in {}", lib.display());
+    fs::read_dir(&lib)
+        .with_context(failed)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path().join("site-packages"))
+        .find(|path| path.is_dir())
+        .with_context(failed)
 }
 
 /// Where the server of this name keeps its state.

@@ -1,0 +1,220 @@
+//! What sessions and kernels hold that nobody uses: memory, and processor time. Each
+//! must have kept its variable afterwards. Reads `/proc` only.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::json;
+
+use super::gateway::Kernel;
+use super::ours::Session;
+use crate::bench::contenders::Contender;
+use crate::census;
+
+/// Kernels of the gateway, which hold more than a session.
+pub(super) const KERNELS: u32 = 20;
+
+/// Wait until what was begun has come to rest.
+const REST: Duration = Duration::from_secs(3);
+
+/// How long they are watched.
+const WATCHED: Duration = Duration::from_secs(10);
+
+/// Between two looks at what they have used.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Looks at the free memory, of which the middle one counts.
+const LOOKS: usize = 9;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// What some that are idle hold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Idle {
+    /// Whose they are.
+    pub(super) server: &'static str,
+    /// How many.
+    pub(super) count: u32,
+    /// Fall of `MemAvailable` for each, in MiB.
+    pub(super) memory_mib: f64,
+    /// Proportional set size of all processes for each, in MiB, where it may be read.
+    pub(super) pss_mib: Option<f64>,
+    /// Processor time of the server and its processes, in percent of a core.
+    pub(super) cpu_percent: f64,
+}
+
+/// One that is idle.
+trait Sleeper {
+    /// Runs a cell of Python whose value is to read so.
+    fn gives(&mut self, code: &str, expected: &str) -> Result<()>;
+
+    /// Lets it be.
+    fn leave(&mut self) {}
+}
+
+impl Sleeper for Session {
+    fn gives(&mut self, code: &str, expected: &str) -> Result<()> {
+        self.run("python", code)?.reads(expected)
+    }
+}
+
+impl Sleeper for Kernel {
+    fn gives(&mut self, code: &str, expected: &str) -> Result<()> {
+        self.run(code)?.reads(expected)
+    }
+
+    fn leave(&mut self) {
+        Kernel::leave(self);
+    }
+}
+
+/// Measures so many sessions of ours.
+pub(super) fn sessions(server: &Contender, count: u32) -> Result<Idle> {
+    let asked = json!({"language": "python"});
+    measure(server, count, || Session::open(server, &asked))
+}
+
+/// Measures kernels of the gateway.
+pub(super) fn kernels(gateway: &Contender) -> Result<Idle> {
+    measure(gateway, KERNELS, || Kernel::start(gateway))
+}
+
+fn measure<S: Sleeper>(
+    server: &Contender,
+    count: u32,
+    mut begin: impl FnMut() -> Result<S>,
+) -> Result<Idle> {
+    // One comes and goes first: what the server makes once is no session's.
+    begin()?.gives("2+2", "4")?;
+    thread::sleep(REST);
+    let (available, pss) = (available_kib()?, pss_kib(server)?);
+    let mut all = Vec::new();
+    for number in 0..count {
+        let mut one = begin()?;
+        one.gives(&format!("kept = {number}; kept"), &number.to_string())?;
+        one.leave();
+        all.push(one);
+    }
+    thread::sleep(REST);
+    let fallen = available - available_kib()?;
+    let grown = pss.zip(pss_kib(server)?).map(|(before, now)| now - before);
+    let cpu_percent = cpu_percent(server)?;
+    for (number, one) in all.iter_mut().enumerate() {
+        one.gives("kept", &number.to_string())
+            .with_context(|| format!("number {number} has lost its state"))?;
+    }
+    let each = |kib: f64| kib / 1024.0 / f64::from(count);
+    Ok(Idle {
+        server: server.name,
+        count,
+        memory_mib: each(fallen),
+        pss_mib: grown.map(each),
+        cpu_percent,
+    })
+}
+
+/// Returns the memory that is available, the middle one of several looks.
+fn available_kib() -> Result<f64> {
+    let mut seen = Vec::new();
+    for _ in 0..LOOKS {
+        thread::sleep(BETWEEN_LOOKS);
+        let text = fs::read_to_string("/proc/meminfo").context("failed to read /proc/meminfo")?;
+        seen.push(field(&text, "MemAvailable:").context("the kernel tells no MemAvailable")?);
+    }
+    seen.sort_by(f64::total_cmp);
+    Ok(seen[LOOKS / 2])
+}
+
+/// Returns the proportional set size of a server and all its processes.
+fn pss_kib(server: &Contender) -> Result<Option<f64>> {
+    let mut sum = 0.0;
+    for process in census::lineage(server.pid())? {
+        match fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)) {
+            // A process that ends, or has no memory of its own, has none.
+            Ok(text) => sum += field(&text, "Pss:").unwrap_or_default(),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(None),
+            Err(_) => {}
+        }
+    }
+    Ok(Some(sum))
+}
+
+/// Returns a number of the kernel's tables.
+fn field(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Watches a server with its processes, and returns what they used.
+fn cpu_percent(server: &Contender) -> Result<f64> {
+    let started = Instant::now();
+    let mut before = cpu_times(server)?;
+    let mut used = 0;
+    while started.elapsed() < WATCHED {
+        thread::sleep(GLANCE);
+        let now = cpu_times(server)?;
+        used += grown(&before, &now);
+        before = now;
+    }
+    let used = Duration::from_nanos(used).as_secs_f64();
+    Ok(used / started.elapsed().as_secs_f64() * 100.0)
+}
+
+/// Returns what all threads together have used since `before`. Those that have ended
+/// meanwhile do not count, for their sums are gone.
+fn grown(before: &Times, now: &Times) -> u64 {
+    let since = |(thread, time): (&(u32, String), &u64)| {
+        time.saturating_sub(before.get(thread).copied().unwrap_or_default())
+    };
+    now.iter().map(since).sum()
+}
+
+/// The processor time of each thread in nanoseconds: ticks are too coarse for many
+/// that do next to nothing.
+type Times = BTreeMap<(u32, String), u64>;
+
+fn cpu_times(server: &Contender) -> Result<Times> {
+    let mut times = Times::new();
+    let processes = census::lineage(server.pid())?;
+    ensure!(!processes.is_empty(), "the server is gone");
+    for process in processes {
+        // A process or thread may end meanwhile.
+        let threads = fs::read_dir(format!("/proc/{}/task", process.pid));
+        for thread in threads.into_iter().flatten().filter_map(Result::ok) {
+            let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            let used = text.split(' ').next().and_then(|word| word.parse().ok());
+            let name = thread.file_name().to_string_lossy().into_owned();
+            times.insert((process.pid, name), used.unwrap_or_default());
+        }
+    }
+    Ok(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_the_kernel_are_read() {
+        let check = |text, name, expected| assert_eq!(field(text, name), expected);
+        let meminfo = "MemTotal:  100 kB\nMemAvailable:   24 kB\n";
+        check(meminfo, "MemAvailable:", Some(24.0));
+        check(meminfo, "Pss:", None);
+        check("Pss_Dirty: 4 kB\nPss:  8 kB\n", "Pss:", Some(8.0));
+        assert!(available_kib().expect("it is told") > 0.0);
+    }
+    #[test]
+    fn threads_that_have_ended_take_nothing_away() {
+        let times = |all: &[(&str, u64)]| -> Times {
+            let named = all
+                .iter()
+                .map(|(name, time)| ((1, (*name).to_owned()), *time));
+            named.collect()
+        };
+        let before = times(&[("1", 100), ("2", 900)]);
+        assert_eq!(grown(&before, &times(&[("1", 130), ("3", 7)])), 37);
+    }
+}
