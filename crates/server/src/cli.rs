@@ -23,6 +23,7 @@ mod peer;
 mod port;
 pub(crate) mod run;
 mod serve;
+mod session;
 mod sight;
 mod token;
 mod up;
@@ -34,6 +35,7 @@ Examples:
   codex-server up                          start, and say how to use it
   codex-server run hello.py                run a file in the sandbox, without a server
   codex-server run -c 'print(2+2)'         run a line
+  codex-server session create              make a session, which keeps its state between cells
   codex-server packages add polars         let programs import it
   codex-server token create laptop         make a token; works while the server runs
   codex-server doctor                      what holds here, what is missing, how to get it
@@ -62,6 +64,8 @@ enum Command {
     Serve(ServeFlags),
     /// Run a program in the sandbox, here or on a server
     Run(Box<run::RunArgs>),
+    /// Make and use sessions, which keep variables and files between cells
+    Session(session::SessionArgs),
     /// Make, list and revoke the tokens that callers need
     Token(token::TokenArgs),
     /// List, add and remove what programs find installed
@@ -182,6 +186,7 @@ fn dispatch(command: Command, env: &Env) -> Result<Exit, Failure> {
         Command::Up(flags) => up::up(settings(&flags, env)?, env),
         Command::Serve(flags) => serve::serve(settings(&flags, env)?),
         Command::Run(args) => run::run(&args, env),
+        Command::Session(args) => session::session(args, env),
         Command::Token(args) => token::token(args, env),
         Command::Packages(args) => packages::packages(args, env),
         Command::Doctor(args) => doctor::doctor(&args, env),

@@ -70,7 +70,7 @@ pub const TABLE: [(Exit, &str); 12] = [
     ),
     (
         Exit::NotRun,
-        "`run`: the program could not be run at all, or what it left not be saved as asked",
+        "`run`, `session run`, `session exec`: the program could not be run at all, or what it left not be saved as asked",
     ),
     (
         Exit::Interrupted,

@@ -72,7 +72,8 @@ pub(super) fn mcp(args: &McpArgs, env: &Env) -> Result<Exit, Failure> {
 
 async fn serve(settings: Settings, engine: &Engine) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
-    let app = Arc::new(app(settings, engine).await?);
+    let store = Store::open(&settings.config.home).await?;
+    let app = Arc::new(app(settings, engine, Access::Open, store)?);
     tokio::spawn(app.artifacts.clone().sweep_always());
     if output::is_terminal() {
         output::note(
@@ -99,16 +100,20 @@ async fn serve(settings: Settings, engine: &Engine) -> Result<Exit, Failure> {
     ended.map_err(|error| Failure::new(Exit::Failed, error))
 }
 
-/// Makes what front doors share, for a door that no network leads to: whoever
-/// started this process is let in, and as often as they like.
-async fn app(settings: Settings, engine: &Engine) -> Result<App, Failure> {
+/// Makes what front doors share, for a door of this process alone: whoever
+/// started it is let in as often as they like.
+pub(in crate::cli) fn app(
+    settings: Settings,
+    engine: &Engine,
+    access: Access,
+    store: Store,
+) -> Result<App, Failure> {
     let mut config = settings.config;
-    config.access = Access::Open;
+    config.access = access;
     config.public_url = None;
     config.rate = RateLimit::OFF;
     let artifacts = Artifacts::open_beside(&config.home, config.artifacts)
         .map_err(|error| Failure::new(Exit::State, error))?;
-    let store = Store::open(&config.home).await?;
     Ok(App {
         engine: engine.clone(),
         artifacts,

@@ -13,11 +13,11 @@ use crate::exit_code::Exit;
 use crate::output;
 use crate::output::terminal::{Tamer, printable};
 
-mod files;
-mod images;
+pub(in crate::cli) mod files;
+pub(in crate::cli) mod images;
 mod local;
-mod printer;
-mod program;
+pub(in crate::cli) mod printer;
+pub(in crate::cli) mod program;
 pub(crate) mod remote;
 mod stdin;
 
@@ -26,9 +26,9 @@ use images::Images;
 use printer::remark;
 
 /// Where files go that the program leaves, unless told otherwise.
-const OUT: &str = "codex-output";
+pub(super) const OUT: &str = "codex-output";
 /// Images that are shown of one run.
-const SHOWN: usize = 8;
+pub(super) const SHOWN: usize = 8;
 
 const AFTER_HELP: &str = "\
 The exit code is the program's own: 124 after a timeout, 128 + N after signal N,
@@ -150,7 +150,12 @@ pub(super) fn run(args: &RunArgs, env: &Env) -> Result<Exit, Failure> {
 }
 
 fn start(args: &RunArgs, env: &Env) -> Result<Exit, Failure> {
-    let ended = match remote::named(args, env)? {
+    let server = remote::Named {
+        url: args.url.as_deref(),
+        token: args.token.as_deref(),
+        flags: &args.flags.0,
+    };
+    let ended = match remote::named(server, env, "codex-server-run")? {
         Some(server) => remote::run(&server, args, env)?,
         None => local::run(args, env)?,
     };
@@ -182,14 +187,14 @@ fn start(args: &RunArgs, env: &Env) -> Result<Exit, Failure> {
 }
 
 /// A runtime beside which this thread may block.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
 }
 
-fn print_answer(answer: &str) -> Result<(), Failure> {
+pub(super) fn print_answer(answer: &str) -> Result<(), Failure> {
     if !output::is_terminal() {
         return Ok(output::text(answer)?);
     }
@@ -250,7 +255,7 @@ fn keep(target: &Target, ended: &Ended, args: &RunArgs, env: &Env) -> Result<(),
 }
 
 /// A file in a few words.
-fn named(made: &Made) -> String {
+pub(super) fn named(made: &Made) -> String {
     let size = about(made.size);
     match &made.content {
         Ok(content) => format!(
@@ -262,7 +267,7 @@ fn named(made: &Made) -> String {
     }
 }
 
-fn told(target: &Target, made: &Made, saved: &Saved) -> String {
+pub(super) fn told(target: &Target, made: &Made, saved: &Saved) -> String {
     let place = |path: &str| target.directory.join(path).display().to_string();
     let (name, file) = (printable(&made.name), named(made));
     let about = file.strip_prefix(&made.name).unwrap_or(&file);
@@ -275,7 +280,7 @@ fn told(target: &Target, made: &Made, saved: &Saved) -> String {
 }
 
 /// A size as people say it.
-fn about(bytes: u64) -> String {
+pub(super) fn about(bytes: u64) -> String {
     const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
     if bytes < 1024 {
         return format!("{bytes} bytes");
@@ -325,7 +330,7 @@ fn denied(name: &str, count: u64, errno: &str, reason: &str) -> String {
     format!("denied {name} {times} ({errno}): {reason}")
 }
 
-fn exit_code(code: i32) -> u8 {
+pub(super) fn exit_code(code: i32) -> u8 {
     // The shell's convention: the low byte, as wait gives it.
     u8::try_from(code & 0xff).unwrap_or(1)
 }

@@ -150,6 +150,26 @@ impl Store {
         drop(lock);
         Ok(Self { pool })
     }
+
+    /// Opens a store in memory, which is gone with this process: for keys that
+    /// nobody else shall ever have.
+    ///
+    /// # Errors
+    /// When memory is short, or we have made a mistake.
+    pub async fn in_memory() -> Result<Self, OpenError> {
+        let path = Path::new(":memory:");
+        // Each connection would have a database of its own.
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(SqliteConnectOptions::new().in_memory(true))
+            .await
+            .map_err(|error| sorted(path, "open", error))?;
+        let migrated = MIGRATIONS.run(&pool).await;
+        migrated.map_err(|error| sorted(path, "migrate", sqlx::Error::Migrate(Box::new(error))))?;
+        Ok(Self { pool })
+    }
 }
 
 impl Store {

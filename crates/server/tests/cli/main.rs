@@ -9,6 +9,7 @@ mod packages;
 mod remote;
 mod running;
 mod serving;
+mod sessions;
 mod support;
 mod tokens;
 

@@ -24,28 +24,28 @@ const FILE: Mode = Mode::from_raw_mode(0o666);
 
 /// A file that a program left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Made {
+pub(in crate::cli) struct Made {
     /// Its path in the workspace, as the program named it.
-    pub(super) name: String,
+    pub(in crate::cli) name: String,
     /// Bytes.
-    pub(super) size: u64,
+    pub(in crate::cli) size: u64,
     /// Its content, or why there is none here.
-    pub(super) content: Result<Vec<u8>, String>,
+    pub(in crate::cli) content: Result<Vec<u8>, String>,
 }
 
 /// Where files go.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) directory: PathBuf,
+pub(in crate::cli) struct Target {
+    pub(in crate::cli) directory: PathBuf,
     /// Whether files that are there already are replaced.
-    pub(super) force: bool,
+    pub(in crate::cli) force: bool,
     /// Whether the directory itself may be a symbolic link: where a person named it.
-    pub(super) through_link: bool,
+    pub(in crate::cli) through_link: bool,
 }
 
 /// What became of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Saved {
+pub(in crate::cli) enum Saved {
     /// It is at this path below the directory, under its own name or another.
     As(String),
     /// The very same content is at this path already.
@@ -56,7 +56,7 @@ pub(super) enum Saved {
 
 impl Target {
     /// Saves one file.
-    pub(super) fn save(&self, made: &Made) -> Saved {
+    pub(in crate::cli) fn save(&self, made: &Made) -> Saved {
         let content = match &made.content {
             Ok(content) => content,
             Err(why) => return Saved::Not(why.clone()),
@@ -216,7 +216,7 @@ fn is_same(folder: BorrowedFd<'_>, name: &str, content: &[u8]) -> bool {
 }
 
 /// The media type of a file, by what it holds; where that says nothing, by its name.
-pub(super) fn media_type(name: &str, content: &[u8]) -> &'static str {
+pub(in crate::cli) fn media_type(name: &str, content: &[u8]) -> &'static str {
     const SIGNATURES: [(&[u8], &str); 9] = [
         (b"\x89PNG\r\n\x1a\n", "image/png"),
         (b"\xff\xd8\xff", "image/jpeg"),

@@ -20,7 +20,7 @@ const PIECE: usize = 4096;
 
 /// How images are shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Images {
+pub(in crate::cli) enum Images {
     /// As the terminal's environment says it can
     #[default]
     Auto,
@@ -34,7 +34,7 @@ pub(super) enum Images {
 
 impl Images {
     /// What holds for this terminal. Multiplexers swallow both protocols.
-    pub(super) fn resolve(self, env: &Env) -> Self {
+    pub(in crate::cli) fn resolve(self, env: &Env) -> Self {
         if self != Self::Auto {
             return self;
         }
@@ -57,7 +57,7 @@ impl Images {
 
     /// What to write so that this file is seen; `None` when it is no image
     /// that the terminal should be given.
-    pub(super) fn show(self, content: &[u8]) -> Option<String> {
+    pub(in crate::cli) fn show(self, content: &[u8]) -> Option<String> {
         let (kind, width, height) = dimensions(content)?;
         let sane = |side: u32| (1..=SIDE).contains(&side);
         if content.len() > BYTES || !sane(width) || !sane(height) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use engine::{Call, Draft, Engine, Outcome, Reply, Status};
 
 use super::files::Made;
-use super::printer::{self, Printer};
+use super::printer::{self, Printer, Printing};
 use super::{Ended, RunArgs, denied, program};
 use crate::api::ExecuteResponse;
 use crate::cli::{Failure, serve, settings};
@@ -26,7 +26,7 @@ pub(super) fn run(args: &RunArgs, env: &Env) -> Result<Option<Ended>, Failure> {
     crate::store::make_home(&settings.config.home)?;
     let engine = serve::start_engine(&settings)?;
     let runtime = super::runtime()?;
-    let printer = (!args.json).then(|| Printer::new(args.raw));
+    let printer = (!args.json).then(|| Printer::new(Printing::of(args.raw)));
     let called = runtime.block_on(call(&engine, draft, printer));
     // Printing may still wait for whoever reads us; nobody waits for that.
     runtime.shutdown_background();

@@ -21,25 +21,54 @@ const BUFFER: usize = 256 * 1024;
 /// Bytes of a server that may: more than a server streams by default.
 const FAR_BUFFER: usize = 64 * 1024 * 1024;
 
+/// What a terminal is told before and after red text.
+const RED: &[u8] = b"\x1b[31m";
+const PLAIN: &[u8] = b"\x1b[0m";
+
 /// Writes to both streams: as the bytes are, but tamed where a terminal reads.
 #[derive(Debug)]
-pub(super) struct Printer {
+pub(in crate::cli) struct Printer {
     stdout: Option<Tamer>,
     stderr: Option<Tamer>,
+    /// Whether what goes to standard error is red there.
+    red: bool,
+}
+
+/// How a program's output is printed where a terminal reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Printing {
+    /// All that comes, as it is.
+    Raw,
+    /// Tamed.
+    Tame,
+    /// Tamed, and standard error in red.
+    RedErrors,
+}
+
+impl Printing {
+    pub(in crate::cli) fn of(raw: bool) -> Self {
+        if raw { Self::Raw } else { Self::Tame }
+    }
 }
 
 impl Printer {
-    /// `raw` sends even a terminal all that comes.
-    pub(super) fn new(raw: bool) -> Self {
-        let tamer = |read_by_person: bool| (read_by_person && !raw).then(Tamer::default);
+    pub(in crate::cli) fn new(printing: Printing) -> Self {
+        let tame = printing != Printing::Raw;
+        let tamer = |read_by_person: bool| (read_by_person && tame).then(Tamer::default);
         Self {
             stdout: tamer(output::is_terminal()),
             stderr: tamer(output::errors_are_terminal()),
+            red: printing == Printing::RedErrors && output::errors_are_terminal(),
         }
     }
 
-    pub(super) fn print(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+    pub(in crate::cli) fn print(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        let red = self.red && stream == Stream::Stderr;
         match self.tamer(stream) {
+            Some(tamer) if red => {
+                let tame = tamer.push(bytes);
+                write(stream, &[RED, tame.as_slice(), PLAIN].concat())
+            }
             Some(tamer) => {
                 let tame = tamer.push(bytes);
                 write(stream, &tame)
@@ -49,7 +78,7 @@ impl Printer {
     }
 
     /// Nothing follows.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub(in crate::cli) fn finish(mut self) -> io::Result<()> {
         for stream in Stream::ALL {
             if let Some(tamer) = self.tamer(stream) {
                 let rest = tamer.finish();
@@ -75,7 +104,7 @@ fn write(stream: Stream, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Says something of our own, which may quote others.
-pub(super) fn remark(text: &str) {
+pub(in crate::cli) fn remark(text: &str) {
     output::note(&format!("codex-server: {}", terminal::printable(text)));
 }
 

@@ -13,7 +13,7 @@ use crate::config::Env;
 use crate::exit_code::Exit;
 
 /// Largest of each that is read for a server, whose own limits we do not know.
-const FAR_LIMIT: usize = 256 * 1024 * 1024;
+pub(in crate::cli) const FAR_LIMIT: usize = 256 * 1024 * 1024;
 
 /// How much is read of each; one byte more, so that who runs it can say it is
 /// too much.
@@ -84,7 +84,7 @@ fn usage(message: impl Into<String>) -> Failure {
     Failure::text(Exit::Usage, message)
 }
 
-fn is_dash(path: &Path) -> bool {
+pub(in crate::cli) fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
@@ -93,7 +93,7 @@ fn with_one_more(limit: usize) -> u64 {
     u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-fn read(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
+pub(in crate::cli) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
     let limit = with_one_more(limit);
     let mut content = Vec::new();
     let read = if is_dash(path) {
@@ -119,7 +119,10 @@ fn language(args: &RunArgs) -> Result<Option<String>, Failure> {
 }
 
 /// The language that a file's ending names.
-fn language_of(file: &Path, endings: &[(String, Vec<String>)]) -> Result<String, Failure> {
+pub(in crate::cli) fn language_of(
+    file: &Path,
+    endings: &[(String, Vec<String>)],
+) -> Result<String, Failure> {
     let ending = file.extension().and_then(|ending| ending.to_str());
     let ending = ending.map(str::to_ascii_lowercase);
     let named = |(_, endings): &&(String, Vec<String>)| {
@@ -139,7 +142,10 @@ fn language_of(file: &Path, endings: &[(String, Vec<String>)]) -> Result<String,
 }
 
 /// `NAME=VALUE`, or `NAME` alone for the value that we were started with.
-fn variables(given: &[String], env: &Env) -> Result<Vec<(String, String)>, Failure> {
+pub(in crate::cli) fn variables(
+    given: &[String],
+    env: &Env,
+) -> Result<Vec<(String, String)>, Failure> {
     let variable = |text: &String| match text.split_once('=') {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => match env.raw(text).map(|value| value.to_str()) {

@@ -11,20 +11,20 @@ use reqwest::header::ACCEPT;
 use reqwest::{Client, Response};
 use serde_json::{Map, Value, json};
 
-use super::printer::{self, Feed, Printer};
+use super::printer::{self, Feed, Printer, Printing};
 use super::{Ended, RunArgs, program};
 use crate::cli::Failure;
 use crate::cli::peer::events::{Event, Reader};
 use crate::cli::peer::refusal::{Refusal, quoted};
 use crate::cli::peer::{self, ANSWER, REFUSAL, SILENCE, Server, innermost};
-use crate::config::Env;
+use crate::config::{Env, Flags};
 use crate::exit_code::Exit;
 
 mod answer;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 
-use answer::Answer;
+pub(in crate::cli) use answer::{Answer, parse};
 
 /// Bytes of all files together that are fetched for an answer.
 const FILES: usize = 256 * 1024 * 1024;
@@ -32,20 +32,33 @@ const FILES: usize = 256 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 
 /// Returns the server that flag or environment name, if they do.
-pub(super) fn named(args: &RunArgs, env: &Env) -> Result<Option<Server>, Failure> {
+pub(in crate::cli) fn named(
+    named: Named<'_>,
+    env: &Env,
+    name: &'static str,
+) -> Result<Option<Server>, Failure> {
     let usage = |message: &str| Failure::text(Exit::Usage, message);
-    let (source, url) = match (&args.url, env.get("CODEX_URL")) {
-        (Some(url), _) => ("--url", url.as_str()),
+    let (source, url) = match (named.url, env.get("CODEX_URL")) {
+        (Some(url), _) => ("--url", url),
         (None, Some(url)) => ("CODEX_URL", url),
-        (None, None) if args.token.is_some() => {
+        (None, None) if named.token.is_some() => {
             return Err(usage("--token is for a server: name it with --url"));
         }
         (None, None) => return Ok(None),
     };
     let url = peer::address(source, url)?;
-    peer::refuse_settings(&args.flags.0, &url)?;
-    let token = args.token.as_deref().or_else(|| token_for(&url, env));
-    Server::new(url, token, "codex-server-run").map(Some)
+    peer::refuse_settings(named.flags, &url)?;
+    let token = named.token.or_else(|| token_for(&url, env));
+    Server::new(url, token, name).map(Some)
+}
+
+/// What a command line says of a server.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cli) struct Named<'a> {
+    pub(in crate::cli) url: Option<&'a str>,
+    pub(in crate::cli) token: Option<&'a str>,
+    /// Settings of this machine, which no server elsewhere takes.
+    pub(in crate::cli) flags: &'a Flags,
 }
 
 impl Server {
@@ -94,23 +107,28 @@ fn token_for<'a>(url: &str, env: &'a Env) -> Option<&'a str> {
     is_its_own.then_some(token)
 }
 
-/// Runs the program there; `None` when it was interrupted.
-pub(super) fn run(server: &Server, args: &RunArgs, env: &Env) -> Result<Option<Ended>, Failure> {
-    let draft = program::draft(args, env, program::Limits::far())?;
-    let body = body(draft)?;
+/// Says so where somebody on the way could read the token.
+pub(in crate::cli) fn warn_of_plain_http(server: &Server) {
     if server.token.is_some() && server.is_unprotected() {
         printer::remark(&format!(
             "{} is plain http: anybody on the way can read the token",
             server.url
         ));
     }
+}
+
+/// Runs the program there; `None` when it was interrupted.
+pub(super) fn run(server: &Server, args: &RunArgs, env: &Env) -> Result<Option<Ended>, Failure> {
+    let draft = program::draft(args, env, program::Limits::far())?;
+    let body = body(draft)?;
+    warn_of_plain_http(server);
     let client = server.client()?;
     let runtime = super::runtime()?;
     let far = Far {
         server,
         client,
         json: args.json,
-        raw: args.raw,
+        printing: Printing::of(args.raw),
         fetch: !args.no_out && (!args.json || args.out.is_some()),
     };
     let ended = runtime.block_on(async {
@@ -182,17 +200,34 @@ fn body(draft: Draft) -> Result<Value, Failure> {
 }
 
 /// A run on a server, in progress.
-struct Far<'a> {
-    server: &'a Server,
-    client: Client,
-    json: bool,
-    raw: bool,
+pub(in crate::cli) struct Far<'a> {
+    pub(in crate::cli) server: &'a Server,
+    pub(in crate::cli) client: Client,
+    /// Whether nothing is printed, since the whole answer will be.
+    pub(in crate::cli) json: bool,
+    pub(in crate::cli) printing: Printing,
     /// Whether files that the answer only names are fetched.
-    fetch: bool,
+    pub(in crate::cli) fetch: bool,
 }
 
 impl Far<'_> {
     async fn run(&self, body: &Value) -> Result<Ended, Failure> {
+        let answer = self.answer(body).await?;
+        let mut budget = FILES;
+        let mut files = Vec::new();
+        for file in &answer.files {
+            files.push(match (&file.content, &file.url) {
+                (Err(_), Some(address)) if self.fetch => {
+                    file.made(self.fetch(address, file.size, &mut budget).await)
+                }
+                (content, _) => file.made(content.clone()),
+            });
+        }
+        Ok(answer.ended(files, self.json))
+    }
+
+    /// Sends the request, prints output as it comes, and gives the answer at the end.
+    pub(in crate::cli) async fn answer(&self, body: &Value) -> Result<Answer, Failure> {
         let accept = if self.json {
             "application/json"
         } else {
@@ -211,26 +246,18 @@ impl Far<'_> {
             .await?
             .map_err(|error| self.server.failed(&error))?;
         let kind = peer::media_type(&response);
-        let answer = match (response.status().as_u16(), kind.as_str()) {
-            (200, "text/event-stream") => self.stream(response).await?,
-            (200, "application/json") => self.whole(response).await?,
-            _ => return Err(self.refused(response).await),
-        };
-        let mut budget = FILES;
-        let mut files = Vec::new();
-        for file in &answer.files {
-            files.push(match (&file.content, &file.url) {
-                (Err(_), Some(address)) if self.fetch => {
-                    file.made(self.fetch(address, file.size, &mut budget).await)
-                }
-                (content, _) => file.made(content.clone()),
-            });
+        match (response.status().as_u16(), kind.as_str()) {
+            (200, "text/event-stream") => self.stream(response).await,
+            (200, "application/json") => self.whole(response).await,
+            _ => Err(self.refused(response).await),
         }
-        Ok(answer.ended(files, self.json))
     }
 
     /// Waits for the server, but not for ever.
-    async fn patient<T>(&self, what: impl Future<Output = T>) -> Result<T, Failure> {
+    pub(in crate::cli) async fn patient<T>(
+        &self,
+        what: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
         tokio::time::timeout(SILENCE, what).await.map_err(|_| {
             Failure::text(
                 Exit::Failed,
@@ -260,7 +287,7 @@ impl Far<'_> {
         let answer = answer::parse(&bytes).and_then(Answer::of);
         let answer = answer.ok_or_else(|| self.foreign())?;
         if !self.json {
-            let (feed, printed) = printer::far(Printer::new(self.raw))?;
+            let (feed, printed) = printer::far(Printer::new(self.printing))?;
             feed.output(engine::Stream::Stdout, answer.output.clone())
                 .await;
             feed.output(engine::Stream::Stderr, answer.error.clone())
@@ -271,7 +298,7 @@ impl Far<'_> {
         Ok(answer)
     }
 
-    fn foreign(&self) -> Failure {
+    pub(in crate::cli) fn foreign(&self) -> Failure {
         Failure::text(
             Exit::Failed,
             format!(
@@ -282,7 +309,7 @@ impl Far<'_> {
     }
 
     async fn stream(&self, mut response: Response) -> Result<Answer, Failure> {
-        let (feed, printed) = printer::far(Printer::new(self.raw))?;
+        let (feed, printed) = printer::far(Printer::new(self.printing))?;
         let mut reader = Reader::default();
         let mut begun = false;
         let ended = 'read: loop {
@@ -384,7 +411,7 @@ impl Far<'_> {
         )
     }
 
-    async fn refused(&self, response: Response) -> Failure {
+    pub(in crate::cli) async fn refused(&self, response: Response) -> Failure {
         let mut refusal = Refusal::of(&response);
         // Without its words the refusal still has its status.
         if let Ok(body) = self.read(response, REFUSAL, |_| true).await {
@@ -426,7 +453,7 @@ impl Far<'_> {
     }
 
     /// Reads a body of at most `limit` bytes, for as long as its pieces are `good`.
-    async fn read(
+    pub(in crate::cli) async fn read(
         &self,
         mut response: Response,
         limit: usize,

@@ -23,7 +23,7 @@ const VALUES: usize = 200_000;
 
 /// Reads JSON of a server; `None` when it is none, or is made of more values
 /// than it should be.
-pub(super) fn parse(text: &[u8]) -> Option<Value> {
+pub(in crate::cli) fn parse(text: &[u8]) -> Option<Value> {
     let (mut values, mut quoted, mut escaped) = (0, false, false);
     for byte in text {
         match byte {
@@ -42,16 +42,17 @@ pub(super) fn parse(text: &[u8]) -> Option<Value> {
 
 /// What became of the run.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Answer {
-    pub(super) output: String,
+pub(in crate::cli) struct Answer {
+    pub(in crate::cli) output: String,
     pub(super) error: String,
-    exit_code: i32,
-    status: String,
+    pub(in crate::cli) exit_code: i32,
+    pub(in crate::cli) status: String,
     seconds: f64,
     pub(super) files: Vec<Named>,
-    warnings: Vec<String>,
+    pub(in crate::cli) warnings: Vec<String>,
     denied: Option<Vec<String>>,
-    value: Value,
+    /// All of it.
+    pub(in crate::cli) value: Value,
 }
 
 /// A file of the answer.
