@@ -386,14 +386,19 @@ def charts():
             found = drawn(figure, save)
         for line in dict.fromkeys("%s: %s\n" % (one.category.__name__, one.message) for one in caught):
             sys.stderr.write(line)
+        data = told(figure)
+        if data is not None:
+            found["application/vnd.codex.chart+json"] = data
+        return found
+
+    def told(figure):
+        # What a figure that was drawn shows, as JSON; None where that is not known.
         try:
             data = data_of(figure)
-            if data is not None:
-                found["application/vnd.codex.chart+json"] = json.dumps(data, allow_nan=False)
+            return None if data is None else json.dumps(data, allow_nan=False)
         except Exception:
             # A figure that is made otherwise than is known here.
-            pass
-        return found
+            return None
 
     def drawn(figure, save):
         dpi = figure.dpi
@@ -411,4 +416,5 @@ def charts():
         save(figure, target, **options)
         return {"image/png": target.getvalue(), "text/plain": repr(figure)}
 
+    forms.told = told
     return forms

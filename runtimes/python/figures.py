@@ -2,13 +2,14 @@
 # it ends and were not saved: as figure-1.png, figure-2.png and so on in its
 # workspace. Run by sitecustomize.py when a backend of matplotlib is looked for,
 # since no program that plots comes by without one. Must never keep a program from
-# plotting: where matplotlib is not as expected, all stays as it is.
+# plotting: where matplotlib is not as expected, all stays as it is. Each is shown as a
+# result, too.
 #
 # In a session kernel.py runs it, and takes the figures itself: those that a cell shows
 # or leaves open, saved or not.
 
 
-def figures(workspace, take=None):
+def figures(workspace, take=None, shown_by=None):
     import atexit
     import os
     import sys
@@ -48,7 +49,10 @@ def figures(workspace, take=None):
             number += 1
         given.append(number)
         saved.add(figure)
-        save(figure, os.path.join(workspace, "figure-%d.png" % number), format="png")
+        picture = os.path.join(workspace, "figure-%d.png" % number)
+        save(figure, picture, format="png")
+        if shown_by is not None:
+            shown_by().figure(figure, picture)
 
     def show(*args, **kwargs):
         if take is not None:

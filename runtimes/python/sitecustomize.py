@@ -21,6 +21,11 @@ def boot():
     # The descriptor that the command line names. The program never sees it.
     FD = 63
     NAME = "main.py"
+    # Modules that are changed when they are imported.
+    HOOKED = (
+        "IPython.core.display", "IPython.core.display_functions",
+        "PIL.ImageShow", "plotly.io._renderers",
+    )
 
     def warm(packages):
         # What packages would make anew in each run, such as matplotlib's list of
@@ -66,12 +71,40 @@ def boot():
         first = next((at for at, entry in enumerate(sys.path) if entry in own), end)
         sys.path[first:first] = lent
 
-    def plots(here, workspace):
+    def shows(here):
+        # What notebooks have to show values: loaded when it is used. Returns what does
+        # that.
+        import builtins
+
+        loaded = []
+
+        def shown():
+            if not loaded:
+                path = os.path.join(here, "shown.py")
+                scope = {"__name__": "shown"}
+                with open(path, "rb") as file:
+                    exec(compile(file.read(), path, "exec", dont_inherit=True), scope)
+                loaded.append(scope["shown"](here))
+            return loaded[0]
+
+        def display(*values, **options):
+            """Shows values as results of the program, in the order of the calls."""
+            return shown().display(*values, **options)
+
+        display.__module__, display.__qualname__ = "builtins", "display"
+        builtins.display = display
+        return shown
+
+    def plots(here, workspace, shown):
         # matplotlib looks for a backend when it plots first; then what it shows is
         # made to come back.
+        taken = []
+
         class Plots:
             def find_spec(self, name, path=None, target=None):
-                if not name.startswith("matplotlib.backends.backend_"):
+                if name in HOOKED:
+                    return shown().libraries()(self, name, path, target)
+                if taken or not name.startswith("matplotlib.backends.backend_"):
                     return
                 # Of matplotlib by its name and place, so that its warnings are still
                 # of the program's lines.
@@ -80,11 +113,17 @@ def boot():
                 with open(os.path.join(here, "figures.py"), "rb") as file:
                     text = file.read()
                 exec(compile(text, os.path.join(package, "figures.py"), "exec"), scope)
-                if scope["figures"](workspace):
-                    # A list of its own, as the old one is being gone through.
-                    sys.meta_path = [one for one in sys.meta_path if one is not self]
+                if scope["figures"](workspace, shown_by=shown):
+                    taken.append(shown().state.setdefault("figures", True))
+
+        class Stubs:
+            # What shows values in notebooks, where that is not installed.
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ("IPython", "matplotlib_inline"):
+                    return shown().libraries().stub(name)
 
         sys.meta_path.insert(-1, Plots())
+        sys.meta_path.append(Stubs())
 
     def leave():
         # Takes back what led the interpreter here, and lets the machine's own module
@@ -199,7 +238,8 @@ def boot():
         lend(packages)
         own = leave()
         workspace = os.getcwd()
-        plots(os.path.dirname(__file__), workspace)
+        here = os.path.dirname(__file__)
+        plots(here, workspace, shows(here))
         path = os.path.join(workspace, NAME)
         main = sys.modules["__main__"]
         code = marshal.dumps(compiled(main, path))

@@ -203,6 +203,7 @@ impl LiveBox {
         tokio::task::spawn_blocking(move || {
             let mut collected =
                 workspace::collect(workspace.as_fd(), &inputs, &ignored, &bounds, &cancel);
+            collected.results = workspace::results(temporary.as_fd());
             let left = workspace::left(temporary.as_fd(), &ignored);
             collected.warnings.extend(left);
             drop((workspace, temporary, kept));

@@ -53,6 +53,15 @@ impl Captures {
         [self.stdout.finish(), self.stderr.finish()]
     }
 
+    /// Returns the same captures, but for who follows them: its stream ends with those
+    /// that read.
+    pub(crate) fn without_sink(&self) -> Self {
+        Self {
+            sink: None,
+            ..self.clone()
+        }
+    }
+
     /// Returns what was kept until now, and keeps it.
     pub(crate) fn so_far(&self) -> [Output; 2] {
         [self.stdout.so_far(), self.stderr.so_far()]

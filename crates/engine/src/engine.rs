@@ -259,7 +259,7 @@ impl Engine {
                 Answer::Done => Reply::Ended,
             }),
             Call::Command(owner, session, call) => {
-                self.inner.on_commands(&owner, &session, call).await
+                self.inner.on_commands(&owner, &session, call, sink).await
             }
             Call::File(owner, session, call) => self.inner.on_files(&owner, &session, call).await,
         }

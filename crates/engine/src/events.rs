@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use crate::outcome::Isolation;
+use crate::outcome::{Isolation, RichResult};
 
 /// Most bytes of output in one event: what a reader is sent at once.
 const EVENT_BYTES: usize = 16 * 1024;
@@ -70,6 +70,8 @@ pub enum Event {
         /// The bytes, never none.
         bytes: Vec<u8>,
     },
+    /// Something was shown, in each form that there is of it.
+    Result(Arc<RichResult>),
     /// The reader was too slow: here bytes of a stream are missing.
     Dropped {
         /// Which stream.
@@ -144,6 +146,14 @@ impl Sink {
     pub(crate) fn started(&self, started: Started) {
         let shared = &self.0.0;
         shared.lock().put(Event::Started(started));
+        shared.filled.notify_one();
+    }
+
+    /// Something is shown. It is kept for the outcome in any case, so it costs nothing
+    /// to wait here, and no reader is too slow for it.
+    pub(crate) fn result(&self, result: Arc<RichResult>) {
+        let shared = &self.0.0;
+        shared.lock().put(Event::Result(result));
         shared.filled.notify_one();
     }
 

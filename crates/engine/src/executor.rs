@@ -18,6 +18,7 @@ use crate::metrics::Measured;
 use crate::outcome::{Isolation, Outcome, StageOutcome, Status, Usage};
 use crate::pace::Pace;
 use crate::plan::{Plan, Stage};
+use crate::shown::Shown;
 use stage::{Clock, Stages};
 
 /// Who follows a run while it goes on.
@@ -90,6 +91,9 @@ pub(crate) async fn run(
     let collected = home.collect(inputs, plan.ignored, *bounds).await?;
     measured.step("collect");
     warnings.extend(collected.warnings);
+    let mut shown = Shown::new(sink);
+    shown.read(&collected.results);
+    warnings.extend(shown.warnings());
     let denied_calls = home.denials()?.map(|denials| {
         warnings.extend(denials.gap);
         denials.calls
@@ -108,6 +112,7 @@ pub(crate) async fn run(
         warnings,
         denied_calls,
         started: plan.started,
+        results: shown.results(),
         cell: None,
     })
 }

@@ -29,6 +29,7 @@ mod plan;
 mod quote;
 mod runtime;
 mod session;
+mod shown;
 mod verdict;
 mod workspace;
 

@@ -151,8 +151,6 @@ pub struct CellOutcome {
     pub context: String,
     /// Which cell of its context it was, from 1.
     pub number: u64,
-    /// What the cell showed, in order.
-    pub results: Vec<RichResult>,
     /// The error that ended it.
     pub exception: Option<Exception>,
     /// What was written between the cell before and this one.
@@ -184,6 +182,8 @@ pub struct Outcome {
     pub denied_calls: Option<Vec<DeniedCall>>,
     /// When the job was accepted.
     pub started: SystemTime,
+    /// What was shown, in order.
+    pub results: Vec<RichResult>,
     /// What there is besides of a cell of a session.
     pub cell: Option<CellOutcome>,
 }

@@ -26,10 +26,12 @@ use crate::quote::quote;
 mod changes;
 mod left;
 mod look;
+mod results;
 
 pub(crate) use changes::{Seen, changed, note};
 pub(crate) use left::left;
 pub(crate) use look::{list, open_file};
+pub(crate) use results::results;
 
 /// Warnings about single files; the rest are counted.
 const MAX_WARNINGS: usize = 8;
@@ -41,6 +43,9 @@ pub(crate) struct Collected {
     pub(crate) files: Vec<OutputFile>,
     /// What was left out, and why.
     pub(crate) warnings: Vec<String>,
+    /// What the program showed, as it is left in a file of its own; a part of it where
+    /// that is longer than may be shown.
+    pub(crate) results: Vec<u8>,
 }
 
 /// Collects new and changed regular files below `root`, at most as many and
@@ -171,6 +176,7 @@ impl Basket<'_> {
         Collected {
             files: self.files,
             warnings: self.skipped.finish(),
+            results: Vec::new(),
         }
     }
 }

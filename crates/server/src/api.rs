@@ -31,6 +31,6 @@ pub use response::{
     UsageOut,
 };
 pub use session::{
-    ContextOut, ContextRequest, FileEntryOut, FileListOut, FileMove, FileWork, ForkRequest,
-    SessionOrder, SessionOut, SessionRequest, Sessions, context_named,
+    ContextOut, ContextRequest, FileEntryOut, FileForm, FileListOut, FileMove, FileWork,
+    ForkRequest, SessionOrder, SessionOut, SessionRequest, Sessions, context_named,
 };

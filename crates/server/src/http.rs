@@ -59,6 +59,7 @@ mod schema;
 mod scrape;
 mod serve;
 mod session_files;
+mod session_upload;
 mod sessions;
 mod state;
 mod stream;

@@ -184,9 +184,9 @@ impl ServerHandler for Handler {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        Ok(ListResourceTemplatesResult::with_all_items(vec![
-            files::template(),
-        ]))
+        Ok(ListResourceTemplatesResult::with_all_items(
+            files::templates(),
+        ))
     }
 
     async fn read_resource(
@@ -198,8 +198,8 @@ impl ServerHandler for Handler {
         if request.uri == view::URI {
             return Ok(view::read().into());
         }
-        let artifacts = self.app.artifacts.clone();
-        guarded(async move { files::read(&artifacts, &caller, &request.uri).await })
+        let app = Arc::clone(&self.app);
+        guarded(async move { files::read(&app, &caller, &request.uri).await })
             .await
             .map(ReadResourceResponse::from)
     }

@@ -22,7 +22,8 @@ use crate::plan;
 use crate::runtime::{PackageSet, Runtime};
 use crate::session::{
     CellJob, CommandCall, CommandDraft, FileCall, Forked, InSession, Language, RunningCommand,
-    Session, SessionCall, SessionDraft, SessionEnd, SessionState, Terms, files, fork, run, turn,
+    Session, SessionCall, SessionDraft, SessionEnd, SessionState, Shell, Terms, files, fork, run,
+    turn,
 };
 
 /// How much longer than its session a box may live before the warden ends it.
@@ -148,12 +149,13 @@ impl Inner {
         owner: &Owner,
         session: &str,
         call: CommandCall,
+        sink: Option<Sink>,
     ) -> Result<Reply, Error> {
         let session = self.sessions.find(owner, session)?;
         let in_use = session.enter()?;
         let running = match call {
             CommandCall::List => return Ok(Reply::Commands(session.all_commands())),
-            CommandCall::Run(draft) => self.run_command(owner, &session, *draft).await?,
+            CommandCall::Run(draft) => self.run_command(owner, &session, *draft, sink).await?,
             CommandCall::Show(id, patience) => {
                 let running = session.command(&id)?;
                 running.wait(patience).await;
@@ -187,14 +189,15 @@ impl Inner {
         owner: &Owner,
         session: &Arc<Session>,
         draft: CommandDraft,
+        sink: Option<Sink>,
     ) -> Result<Arc<RunningCommand>, Error> {
         let bounds = &self.boxes.bounds;
         accept::command(&draft, bounds)?;
         if draft.background {
-            return session.begin(draft).await;
+            return session.begin(draft, None).await;
         }
         let permit = self.admission.enter(owner, bounds.queue_wait).await?;
-        let running = session.begin(draft).await?;
+        let running = session.begin(draft, sink).await?;
         let waited = Waited(Arc::clone(session), Some(Arc::clone(&running)));
         // Its own clock ends it.
         running.wait(session.ttl()).await;
@@ -283,7 +286,12 @@ impl Inner {
         let memory = accept::memory(draft.memory, bounds)?;
         let (languages, mounts, packages) = self.served(first.as_deref(), &draft.env);
         let shell = self.registry.runtimes().find_map(|runtime| {
-            plan::shell(runtime, runtime.interpreter().ok()?, draft.env.clone())
+            let interpreter = runtime.interpreter().ok()?;
+            Some(Shell {
+                language: runtime.manifest.name.clone(),
+                version: interpreter.version.clone(),
+                plan: plan::shell(runtime, interpreter, draft.env.clone())?,
+            })
         });
         let ttl = draft
             .ttl

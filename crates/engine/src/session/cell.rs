@@ -20,7 +20,6 @@ use super::context::{Beginning, Context, Kernel, NoFrame};
 use super::files;
 use super::frames::{self, Said, Went};
 use super::live::Session;
-use super::shown::Shown;
 use crate::boxes::STEP_TIMEOUT;
 use crate::captures::{Captures, waiting_in};
 use crate::config::Bounds;
@@ -29,6 +28,7 @@ use crate::events::{Sink, Started};
 use crate::executor::ended::since;
 use crate::outcome::{CellOutcome, Outcome, Output, StageOutcome, Status, Usage};
 use crate::pace::Pace;
+use crate::shown::Shown;
 use crate::verdict::{End, verdict};
 
 /// From one interrupt of a cell that goes on to the next, and then to its end.
@@ -182,8 +182,8 @@ pub(crate) async fn run(
     let mut running = Running {
         session,
         context,
+        shown: Shown::new(sink.clone()),
         captures: Captures::new(bounds.output, sink, Pace::new(bounds.output_rate)),
-        shown: Shown::default(),
         afresh: false,
         gone,
     };
@@ -208,8 +208,8 @@ pub(crate) async fn run(
     let (stage, warned) = judged(session, &end, used, running.captures.finish());
     warnings.extend(running.afresh.then(|| AFRESH.to_owned()));
     warnings.extend(warned);
-    let shown = running.shown;
-    warnings.extend(shown.left_out());
+    let mut shown = running.shown;
+    warnings.extend(shown.warnings());
     let Started {
         id,
         language,
@@ -228,11 +228,11 @@ pub(crate) async fn run(
         warnings,
         denied_calls: None,
         started: job.started,
+        results: shown.results(),
         cell: Some(CellOutcome {
             session: session.terms.id.clone(),
             context: context.name().to_owned(),
             number,
-            results: shown.results,
             exception: shown.exception,
             late: late.unwrap_or_default(),
         }),

@@ -22,6 +22,7 @@ use crate::boxes::{broken_io, unexpected};
 use crate::captures::Captures;
 use crate::config::Bounds;
 use crate::error::Error;
+use crate::events::{Sink, Started};
 use crate::outcome::{Output, Status};
 use crate::pace::Pace;
 use crate::verdict::{End, verdict};
@@ -156,13 +157,14 @@ impl Session {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a command.
+    /// Begins a command, and tells a sink what it prints.
     ///
     /// # Errors
     /// [`Error::Invalid`] where as many as may run in the background already.
     pub(crate) async fn begin(
         self: &Arc<Self>,
         draft: CommandDraft,
+        sink: Option<Sink>,
     ) -> Result<Arc<Running>, Error> {
         let running = self
             .commands()
@@ -174,7 +176,8 @@ impl Session {
             return Err(super::contexts::invalid("background", &problem, "End one first.").into());
         }
         let step = "start a command";
-        let plan = self.terms.shell.as_ref().ok_or_else(|| unexpected(step))?;
+        let shell = self.terms.shell.as_ref().ok_or_else(|| unexpected(step))?;
+        let plan = &shell.plan;
         let mut env: BTreeMap<String, String> = plan.env.iter().cloned().collect();
         env.extend(draft.env);
         let mut argv = plan.argv.clone();
@@ -207,14 +210,22 @@ impl Session {
             .await?;
         drop(theirs);
         let bounds = &self.terms.bounds;
-        let captures = Captures::new(bounds.output, None, Pace::new(bounds.output_rate));
-        let (end, ended) = watch::channel(None);
         let number = self.commands.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(sink) = &sink {
+            sink.started(Started {
+                id: number.to_string(),
+                language: shell.language.clone(),
+                version: shell.version.clone(),
+                isolation: self.terms.isolation,
+            });
+        }
+        let captures = Captures::new(bounds.output, sink, Pace::new(bounds.output_rate));
+        let (end, ended) = watch::channel(None);
         let running = Arc::new(Running {
             number,
             command: draft.command,
             started: SystemTime::now(),
-            captures: captures.clone(),
+            captures: captures.without_sink(),
             program: launched.number,
             stdin: tokio::sync::Mutex::new(input),
             ended,

@@ -243,6 +243,14 @@ fn length(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes()
 }
 
+/// Returns the frame of a result, as an interpreter sends it.
+#[cfg(test)]
+pub(crate) fn result_frame(forms: &[(&str, &str)]) -> Vec<u8> {
+    let pairs = forms.iter().flat_map(|(name, content)| [*name, *content]);
+    let fields = std::iter::once("\0").chain(pairs);
+    frame(1, 0, fields.map(str::as_bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, proptest};

@@ -45,7 +45,16 @@ pub(crate) struct Terms {
     /// The languages that its box serves, by canonical name.
     pub(crate) languages: BTreeMap<String, Language>,
     /// What runs its commands, where there is a shell here.
-    pub(crate) shell: Option<KernelPlan>,
+    pub(crate) shell: Option<Shell>,
+}
+
+/// What runs the commands of a session.
+#[derive(Debug)]
+pub(crate) struct Shell {
+    /// Canonical name of its language.
+    pub(crate) language: String,
+    pub(crate) version: String,
+    pub(crate) plan: KernelPlan,
 }
 
 /// A language that a session's box serves.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use engine::{Draft, DraftFile, Isolation, Outcome, Output};
+use engine::{Draft, DraftFile, Isolation, Outcome, Output, RichResult};
 use regex::bytes::Regex;
 use serde::Deserialize;
 
@@ -80,6 +80,9 @@ struct Expect {
     /// A part of each warning, in order.
     #[serde(default)]
     warnings: Vec<String>,
+    /// What is shown, in order: the forms of each, with a part of what they hold.
+    #[serde(default)]
+    results: Vec<BTreeMap<String, String>>,
 }
 
 fn success() -> String {
@@ -214,6 +217,7 @@ impl Case {
                 expect.warnings
             ));
         }
+        complaints.extend(expect.shown(&outcome.results));
         let stdout = (
             &expect.stdout,
             &expect.stdout_contains,
@@ -227,6 +231,31 @@ impl Case {
         complaints.extend(stream("stdout", &run.stdout, stdout));
         complaints.extend(stream("stderr", &run.stderr, stderr));
         complaints
+    }
+}
+
+impl Expect {
+    /// What was shown against what is wanted of it.
+    fn shown(&self, results: &[RichResult]) -> Option<String> {
+        let found: Vec<BTreeMap<&str, &str>> = results
+            .iter()
+            .map(|result| {
+                let forms = result.forms.iter();
+                forms
+                    .map(|form| (form.media_type, form.content.as_str()))
+                    .collect()
+            })
+            .collect();
+        let met = found.len() == self.results.len()
+            && std::iter::zip(&found, &self.results).all(|(found, wanted)| {
+                found.len() == wanted.len()
+                    && wanted.iter().all(|(form, part)| {
+                        found
+                            .get(form.as_str())
+                            .is_some_and(|content| content.contains(part.as_str()))
+                    })
+            });
+        (!met).then(|| format!("results are {found:?}, not {:?}", self.results))
     }
 }
 

@@ -141,8 +141,7 @@ impl Here {
 
 pub(crate) fn said(outcome: &Outcome) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let cell = outcome.cell.as_ref().expect("a cell");
-    let results = cell.results.iter().flat_map(|result| &result.forms);
+    let results = outcome.results.iter().flat_map(|result| &result.forms);
     let plain = results.filter(|form| form.media_type == "text/plain");
     let shown: Vec<&str> = plain.map(|form| form.content.as_str()).collect();
     text(&outcome.last().stdout.bytes) + &shown.join("|") + &text(&outcome.last().stderr.bytes)
@@ -413,8 +412,7 @@ async fn hostile(engine: Engine) {
     assert_eq!(here.said("'alive'").await, "'alive'");
     // A flood of results is bounded, and no reason to end anything.
     let flood = here.run("for i in range(5000): display(i)\n'end'").await;
-    let cell = flood.cell.as_ref().unwrap();
-    assert_eq!((flood.status, cell.results.len()), (Status::Success, 100));
+    assert_eq!((flood.status, flood.results.len()), (Status::Success, 100));
     assert!(
         flood.warnings.iter().any(|said| said.contains("left out")),
         "{:?}",
@@ -570,7 +568,7 @@ async fn javascript_further(engine: Engine) {
     assert_eq!(said(&here.try_run(typed).await.unwrap()), "'typed b'");
     check("process.env.A", Success, "").await;
     let shown = run("display([1, 2]); display.html('<b>x</b>'); [{ a: 1 }, { a: 2 }]").await;
-    let results = shown.cell.unwrap().results;
+    let results = shown.results;
     let forms = |at: usize| {
         results[at]
             .forms

@@ -220,13 +220,9 @@ impl From<RichResult> for ResultOut {
     }
 }
 
-/// Splits what there is of a cell into its results and the rest.
-fn cell(outcome: Option<CellOutcome>) -> (Vec<ResultOut>, Option<CellOut>) {
-    let Some(cell) = outcome else {
-        return (Vec::new(), None);
-    };
+fn cell(cell: CellOutcome) -> CellOut {
     let [late_output, late_error] = cell.late.each_ref().map(lossy);
-    let out = CellOut {
+    CellOut {
         session_id: cell.session,
         context: cell.context,
         number: cell.number,
@@ -237,9 +233,7 @@ fn cell(outcome: Option<CellOutcome>) -> (Vec<ResultOut>, Option<CellOut>) {
         }),
         late_output,
         late_error,
-    };
-    let results = cell.results.into_iter().map(ResultOut::from);
-    (results.collect(), Some(out))
+    }
 }
 
 /// What became of the code. A program that fails is still a good answer: see `status`.
@@ -401,7 +395,8 @@ impl From<Outcome> for ExecuteResponse {
         let (files, left_out) = inline(&outcome.files);
         warnings.extend(left_out);
         let truncated = outcome.stages.iter().any(cut);
-        let (results, cell) = cell(outcome.cell);
+        let results = outcome.results.into_iter().map(ResultOut::from).collect();
+        let cell = outcome.cell.map(cell);
         let stages = if outcome.stages.len() > 1 {
             outcome.stages.iter().map(StageOut::from).collect()
         } else {

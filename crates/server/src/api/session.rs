@@ -288,6 +288,17 @@ pub struct FileWork {
     pub r#move: Option<FileMove>,
 }
 
+/// Files as a form has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, ToSchema)]
+pub struct FileForm {
+    /// Directory below the working directory for the files after it.
+    #[schema(example = "data")]
+    pub directory: Option<String>,
+    /// The files, each with its name.
+    #[schema(value_type = Vec<String>, format = Binary)]
+    pub file: Vec<Vec<u8>>,
+}
+
 /// From where to where a file or directory goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, ToSchema)]
 pub struct FileMove {

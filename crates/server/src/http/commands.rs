@@ -8,11 +8,14 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use engine::{Call, CommandCall, Owner, Reply};
 use serde::Deserialize;
 
+use super::accept::{self, Form};
 use super::body;
 use super::context::Context;
+use super::events::{self, Ended, Running};
 use super::sessions::{owner, read};
 use super::state::Shared;
 use crate::api::{CommandOut, CommandRequest, CommandsOut, Problem};
@@ -38,7 +41,7 @@ pub(super) struct FeedQuery {
 
 /// Run a command
 ///
-/// Runs a shell command in the sandbox of a session, beside its interpreters and with their files: to its end, or with `background` only to its beginning.
+/// Runs a shell command in the sandbox of a session, beside its interpreters and with their files: to its end, or with `background` only to its beginning. With `Accept: text/event-stream` its output comes while it is printed.
 #[utoipa::path(
     post,
     path = "/sessions/{id}/commands",
@@ -46,7 +49,7 @@ pub(super) struct FeedQuery {
     params(("id" = String, Path, description = "The session's id")),
     request_body = CommandRequest,
     responses(
-        (status = 200, description = "The command ended, in whatever way", body = CommandOut),
+        (status = 200, description = "The command ended, in whatever way", content((CommandOut = "application/json"), (String = "text/event-stream"))),
         (status = 201, description = "The command runs", body = CommandOut),
     ),
 )]
@@ -55,15 +58,47 @@ pub(super) async fn run(
     context: Context,
     Path(id): Path<String>,
     request: Request,
-) -> Result<(StatusCode, Json<CommandOut>), Problem> {
+) -> Result<Response, Problem> {
+    let form = accept::form(request.headers())?;
     let (owner, object) = read(&shared, &context, request).await?;
     let draft = CommandRequest::try_from(object)?.draft()?;
-    let status = match draft.background {
+    let background = draft.background;
+    let call = CommandCall::Run(Box::new(draft));
+    if form == Form::Events && !background {
+        return follow(shared, context, owner, id, call).await;
+    }
+    let status = match background {
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     };
-    let command = one(&shared, owner, id, CommandCall::Run(Box::new(draft))).await?;
-    Ok((status, command))
+    let command = one(&shared, owner, id, call).await?;
+    Ok((status, command).into_response())
+}
+
+/// Runs a command, and tells its output while it is printed.
+async fn follow(
+    shared: Arc<Shared>,
+    context: Context,
+    owner: Owner,
+    id: String,
+    call: CommandCall,
+) -> Result<Response, Problem> {
+    let app = Arc::clone(&shared.app);
+    let (sink, told) = engine::events(app.engine.bounds().events());
+    let call = Call::Command(owner.clone(), id, call);
+    let running: Running = Box::pin(async move {
+        let answered = app.engine.call_streaming(call, sink).await;
+        match answered.map_err(|error| runs::failed(&error))? {
+            Reply::Command(command) => {
+                let command = CommandOut::from(*command);
+                let json = serde_json::to_vec(&command).map_err(|_| Problem::internal())?;
+                let status = command.status.unwrap_or_default();
+                Ok(Ended { status, json })
+            }
+            _ => Err(Problem::internal()),
+        }
+    });
+    events::follow(shared, context, owner, told, running).await
 }
 
 /// List commands

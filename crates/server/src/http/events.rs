@@ -30,7 +30,7 @@ use super::unread::{Held, Slot};
 use crate::api::event::{
     DroppedOut, Piece, QueuedOut, StartOut, TextDecoder, TextOut, TruncatedOut,
 };
-use crate::api::{ExecuteResponse, Order, Problem};
+use crate::api::{Order, Problem, ResultOut};
 use crate::runs::{self, Caller};
 
 /// How long output gathers, unless there is much of it: a program that prints
@@ -40,15 +40,22 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A comment, which readers ignore and proxies take for a sign of life.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
-/// A run in progress.
-type Running = Pin<Box<dyn Future<Output = Result<ExecuteResponse, Problem>> + Send>>;
+/// What the last event says of something that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// How it ended, for the log.
+    pub(super) status: String,
+    /// The whole answer, as without streaming.
+    pub(super) json: Vec<u8>,
+}
 
-/// Starts a run, and answers as soon as it goes on, or has waited so long that
-/// a proxy may lose patience.
+/// Something in progress, such as a run.
+pub(super) type Running = Pin<Box<dyn Future<Output = Result<Ended, Problem>> + Send>>;
+
+/// Starts a run and [follows](follow) it.
 ///
 /// # Errors
-/// What refuses or fails the run until then; after that, failures are told
-/// in the stream.
+/// As of [`follow`].
 pub(super) async fn answer(
     shared: Arc<Shared>,
     context: Context,
@@ -58,13 +65,32 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let prepared = runs::prepare(&shared.app, &caller, order).await?;
     let app = Arc::clone(&shared.app);
-    let keep_alive = app.config.stream_keep_alive;
-    let (sink, mut events) = engine::events(app.engine.bounds().events());
+    let (sink, events) = engine::events(app.engine.bounds().events());
     let owner = caller.principal.id.clone();
-    let mut running: Running = Box::pin(async move {
+    let running: Running = Box::pin(async move {
         let _room = room;
-        runs::execute(&app, &caller, prepared, Some(sink)).await
+        let answer = runs::execute(&app, &caller, prepared, Some(sink)).await?;
+        Ok(Ended {
+            json: answer.to_json(),
+            status: answer.status,
+        })
     });
+    follow(shared, context, owner, events, running).await
+}
+
+/// Answers as soon as something goes on, or has waited so long that a proxy may lose
+/// patience. Dropping the answer ends what is in progress.
+///
+/// # Errors
+/// What refuses or fails it until then; after that, failures are told in the stream.
+pub(super) async fn follow(
+    shared: Arc<Shared>,
+    context: Context,
+    owner: Owner,
+    mut events: Events,
+    mut running: Running,
+) -> Result<Response, Problem> {
+    let keep_alive = shared.app.config.stream_keep_alive;
     let mut ended = None;
     let first = tokio::select! {
         biased;
@@ -111,13 +137,13 @@ fn last(
     shared: &Shared,
     context: &Context,
     owner: &Owner,
-    answer: Result<ExecuteResponse, Problem>,
+    answer: Result<Ended, Problem>,
     slot: Slot,
 ) -> Last {
     let (name, mut content) = match answer {
         Ok(answer) => {
             context.note_run(&answer.status);
-            ("end", one_line(answer.to_json()))
+            ("end", one_line(answer.json))
         }
         Err(problem) => {
             context.note_run("failed");
@@ -218,7 +244,7 @@ impl Writer {
         mut self,
         first: Option<Event>,
         events: Events,
-        answer: impl Future<Output = Result<ExecuteResponse, Problem>>,
+        answer: impl Future<Output = Result<Ended, Problem>>,
     ) {
         let _open = self.shared.metrics.stream();
         let (sender, socket) = (self.sender.clone(), Arc::clone(&self.context.socket));
@@ -272,6 +298,10 @@ impl Writer {
             Event::Output { stream, bytes } => {
                 let piece = self.decoder(stream).push(&bytes);
                 self.piece(stream, piece).await;
+            }
+            Event::Result(result) => {
+                let result = ResultOut::from(Arc::unwrap_or_clone(result));
+                self.send("result", &result).await;
             }
             Event::Dropped { stream, bytes } => self.decoder(stream).gap(bytes),
             Event::Truncated { limit } => {

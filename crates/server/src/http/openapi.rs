@@ -12,10 +12,10 @@ use utoipa::openapi::HttpMethod;
 use super::route::{Counted, Door, Route, Verb, documented};
 use crate::api::{
     CellOut, Code, CommandOut, CommandRequest, CommandsOut, ContextOut, ContextRequest, Encoding,
-    ExceptionOut, ExecuteRequest, ExecuteResponse, FileEntryOut, FileIn, FileListOut, FileMove,
-    FileOut, FileWork, ForkRequest, Health, HealthStatus, LanguageOut, Languages, LoadOut,
-    PackageOut, PackagesOut, PackagesPhase, ProblemDocument, ResultOut, SessionOut, SessionRequest,
-    Sessions, StageOut, UsageOut,
+    ExceptionOut, ExecuteRequest, ExecuteResponse, FileEntryOut, FileForm, FileIn, FileListOut,
+    FileMove, FileOut, FileWork, ForkRequest, Health, HealthStatus, LanguageOut, Languages,
+    LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument, ResultOut, SessionOut,
+    SessionRequest, Sessions, StageOut, UsageOut,
 };
 use crate::config::Access;
 use crate::hooks::{HookRequest, HookResponse};
@@ -33,7 +33,7 @@ const SCHEME: &str = "BearerAuth";
 const MIB: u64 = 1024 * 1024;
 
 /// What a streamed answer consists of.
-const EVENTS: &str = "Server-sent events with an `id`, an `event` and JSON as `data`: `queued` {running, waiting} after a while without a place, `start` {id, language, version, isolation}, `stdout` and `stderr` {text} as the program writes, `dropped` {stream, bytes} where the reader was too slow, `truncated` {limit} where no more output is streamed, and at last `end` with the whole ExecuteResponse, or `error` with a Problem.";
+const EVENTS: &str = "Server-sent events with an `id`, an `event` and JSON as `data`: `queued` {running, waiting} after a while without a place, `start` {id, language, version, isolation}, `stdout` and `stderr` {text} as the program writes, `result` with each RichResult as it is shown (at its end for a program that runs once), `dropped` {stream, bytes} where the reader was too slow, `truncated` {limit} where no more output is streamed, and at last `end` with the whole ExecuteResponse, or `error` with a Problem.";
 
 /// Such an answer.
 const EVENTS_EXAMPLE: &str = concat!(
@@ -49,7 +49,7 @@ const EVENTS_EXAMPLE: &str = concat!(
     ),
     components(schemas(
         CommandOut, CommandRequest, CommandsOut,
-        FileEntryOut, FileListOut, FileMove, FileWork, ForkRequest,
+        FileEntryOut, FileForm, FileListOut, FileMove, FileWork, ForkRequest,
         CellOut, ContextOut, ContextRequest, Encoding, ExceptionOut, ExecuteRequest, ExecuteResponse, FileIn, FileOut, Health, HealthStatus,
         HookRequest, HookResponse, LanguageOut, Languages, LoadOut, PackageOut, PackagesOut, PackagesPhase, ProblemDocument,
         ResultOut, SessionOut, SessionRequest, Sessions, StageOut, UsageOut,

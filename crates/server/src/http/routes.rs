@@ -89,6 +89,7 @@ const CHANGE: &[Code] = &[
 /// What running a command can be refused with.
 const COMMAND: &[Code] = &[
     Code::NotFound,
+    Code::NotAcceptable,
     Code::RequestTimeout,
     Code::Gone,
     Code::BodyTooLarge,

@@ -24,9 +24,10 @@ use tokio_util::io::ReaderStream;
 
 use super::artifact::{POLICY, Range, range};
 use super::context::Context;
+use super::session_upload;
 use super::sessions::{owner, read};
 use super::state::Shared;
-use crate::api::{Code, FileEntryOut, FileListOut, FileWork, Problem};
+use crate::api::{Code, FileEntryOut, FileForm, FileListOut, FileWork, Problem};
 use crate::media::{Media, disposition};
 use crate::runs;
 
@@ -80,21 +81,27 @@ pub(super) async fn list(
 
 /// Change files of a session
 ///
-/// Makes a directory (`mkdir`), or gives a file or directory another place (`move`).
+/// Makes a directory (`mkdir`), or gives a file or directory another place (`move`); or takes the files of a form (`multipart/form-data`), each under its file name, below the `directory` that a field before them names.
 #[utoipa::path(
     post,
     path = "/sessions/{id}/files",
     operation_id = "changeFiles",
     params(("id" = String, Path, description = "The session's id")),
-    request_body = FileWork,
-    responses((status = 204, description = "It is done")),
+    request_body(content((FileWork = "application/json"), (FileForm = "multipart/form-data"))),
+    responses(
+        (status = 201, description = "The files of the form are there", body = FileListOut),
+        (status = 204, description = "It is done"),
+    ),
 )]
 pub(super) async fn change(
     State(shared): State<Arc<Shared>>,
     context: Context,
     Path(id): Path<String>,
     request: Request,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
+    if let Some(boundary) = session_upload::boundary(request.headers()) {
+        return session_upload::upload(&shared, &owner(&context), &id, request, boundary).await;
+    }
     let (owner, object) = read(&shared, &context, request).await?;
     let call = match FileWork::try_from(object)? {
         FileWork {
@@ -110,7 +117,7 @@ pub(super) async fn change(
         FileWork { .. } => return Err(FileWork::missing()),
     };
     ask(&shared, owner, id, call).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Read a file of a session
@@ -172,14 +179,11 @@ pub(super) async fn put(
         ));
     }
     let owner = owner(&context);
-    let content = Patient {
-        inner: BodyReader {
-            body: request.into_body(),
-            left: Bytes::new(),
-        },
-        patience: shared.app.config.client_timeout,
-        until: Box::pin(sleep(shared.app.config.client_timeout)),
+    let body = BodyReader {
+        body: request.into_body(),
+        left: Bytes::new(),
     };
+    let content = Patient::new(body, shared.app.config.client_timeout);
     let put = FileCall::Put(path.clone(), Content(Box::pin(content)));
     ask(&shared, owner.clone(), id.clone(), put).await?;
     match ask(&shared, owner, id, FileCall::Open(path.clone())).await? {
@@ -378,10 +382,21 @@ impl AsyncRead for BodyReader {
 }
 
 /// A reader that gives up when nothing comes for a while.
-struct Patient<R> {
+pub(super) struct Patient<R> {
     inner: R,
     patience: Duration,
     until: Pin<Box<Sleep>>,
+}
+
+impl<R> Patient<R> {
+    /// Wraps a reader; each piece may take `patience`.
+    pub(super) fn new(inner: R, patience: Duration) -> Self {
+        Self {
+            inner,
+            patience,
+            until: Box::pin(sleep(patience)),
+        }
+    }
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Patient<R> {

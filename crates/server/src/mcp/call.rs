@@ -205,7 +205,7 @@ impl<'a> Progress<'a> {
                 let begin = (begin..).find(|at| self.tail.is_char_boundary(*at));
                 self.tail.drain(..begin.unwrap_or(0));
             }
-            Event::Dropped { .. } | Event::Truncated { .. } => {}
+            Event::Result(_) | Event::Dropped { .. } | Event::Truncated { .. } => {}
         }
     }
 

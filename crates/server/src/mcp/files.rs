@@ -1,17 +1,24 @@
-//! The files that runs left, as resources `codex://files/{id}/{name}`. Given
-//! to their owner alone; to others they are not there.
+//! Files as resources: those that runs left, `codex://files/{id}/{name}`, and those of
+//! sessions as they are now, `codex://sessions/{id}/{path}`. Given to their owner alone;
+//! to others they are not there.
+
+use std::io::Read as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use engine::{Call, FileCall, Reply};
 use rmcp::ErrorData;
 use rmcp::model::{ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
 
+use crate::app::App;
 use crate::artifact::{Artifacts, Kept};
 use crate::media::{Media, percent};
-use crate::runs::Caller;
+use crate::runs::{self, Caller};
 
-/// What every address of a file begins with.
+/// What every address of a file that a run left begins with.
 const SCHEME: &str = "codex://files/";
+/// What every address of a session's file begins with.
+const SESSIONS: &str = "codex://sessions/";
 
 /// Bytes of the largest file that is read by this protocol, which carries it
 /// in one message.
@@ -29,11 +36,31 @@ pub(super) fn link(id: &str, name: &str, size: u64) -> Resource {
         .with_size(size)
 }
 
-/// Returns the template of all addresses.
-pub(super) fn template() -> ResourceTemplate {
-    ResourceTemplate::new(format!("{SCHEME}{{id}}/{{name}}"), "file")
+/// Returns the link to a file of a session for a tool's result.
+pub(super) fn link_in_session(session: &str, path: &str, size: u64) -> Resource {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let parts: Vec<String> = path.split('/').map(percent).collect();
+    Resource::new(format!("{SESSIONS}{session}/{}", parts.join("/")), name)
+        .with_mime_type(Media::of(name).essence())
+        .with_size(size)
+}
+
+/// Returns the templates of all addresses.
+pub(super) fn templates() -> Vec<ResourceTemplate> {
+    let of_runs = ResourceTemplate::new(format!("{SCHEME}{{id}}/{{name}}"), "file")
         .with_title("A file that a run left")
-        .with_description("Results of run_code name the files of a run; they are kept for a while.")
+        .with_description(
+            "Results of run_code name the files of a run; they are kept for a while.",
+        );
+    let of_sessions = ResourceTemplate::new(
+        format!("{SESSIONS}{{session_id}}/{{+path}}"),
+        "session-file",
+    )
+    .with_title("A file of a session")
+    .with_description(
+        "A file of a session of create_session, as it is now; list_files names them.",
+    );
+    vec![of_runs, of_sessions]
 }
 
 /// Reads a file of the caller's.
@@ -42,6 +69,74 @@ pub(super) fn template() -> ResourceTemplate {
 /// "Resource not found" for what is not there or another's; the reason for
 /// what is too large to be sent.
 pub(super) async fn read(
+    app: &App,
+    caller: &Caller,
+    uri: &str,
+) -> Result<ReadResourceResult, ErrorData> {
+    match uri.strip_prefix(SESSIONS) {
+        Some(rest) => read_in_session(app, caller, uri, rest).await,
+        None => read_left(&app.artifacts, caller, uri).await,
+    }
+}
+
+/// Reads a file of a session of the caller's; `rest` is what follows in its address.
+async fn read_in_session(
+    app: &App,
+    caller: &Caller,
+    uri: &str,
+    rest: &str,
+) -> Result<ReadResourceResult, ErrorData> {
+    let not_found = |told: String| ErrorData::resource_not_found(told, None);
+    let (session, path) = rest
+        .split_once('/')
+        .and_then(|(session, path)| Some((session, decode(path)?)))
+        .ok_or_else(|| not_found("this is no address of a file".to_owned()))?;
+    let owner = caller.principal.id.clone();
+    let call = Call::File(owner, session.to_owned(), FileCall::Open(path.clone()));
+    let file = match app.engine.call(call).await {
+        Ok(Reply::File(file)) => file,
+        Ok(_) => return Err(super::internal()),
+        Err(error) => return Err(not_found(runs::failed(&error).detail)),
+    };
+    if file.size > LARGEST {
+        return Err(too_large(file.size, "run_command can make it smaller"));
+    }
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut content = Vec::new();
+        let read = file.file.take(LARGEST).read_to_end(&mut content);
+        read.map(|_| content)
+    });
+    let content = match reading.await {
+        Ok(Ok(content)) => content,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "failed to read a session's file for an MCP client");
+            return Err(super::internal());
+        }
+        Err(error) => {
+            tracing::error!(%error, "reading a session's file for an MCP client panicked");
+            return Err(super::internal());
+        }
+    };
+    Ok(contents(content, uri, &path))
+}
+
+fn too_large(size: u64, cure: &str) -> ErrorData {
+    let told = format!(
+        "the file has {size} bytes, more than the {LARGEST} that are read by this protocol; {cure}"
+    );
+    ErrorData::invalid_params(told, None)
+}
+
+fn contents(content: Vec<u8>, uri: &str, name: &str) -> ReadResourceResult {
+    let contents = match String::from_utf8(content) {
+        Ok(text) => ResourceContents::text(text, uri),
+        Err(bytes) => ResourceContents::blob(BASE64.encode(bytes.as_bytes()), uri),
+    };
+    let kind = Media::of(name).essence();
+    ReadResourceResult::new(vec![contents.with_mime_type(kind)])
+}
+
+async fn read_left(
     artifacts: &Artifacts,
     caller: &Caller,
     uri: &str,
@@ -51,11 +146,8 @@ pub(super) async fn read(
         ErrorData::resource_not_found(told, None)
     })?;
     if kept.size > LARGEST {
-        let told = format!(
-            "the file has {} bytes, more than the {LARGEST} that are read by this protocol; its url gives it, or let a program make it smaller",
-            kept.size
-        );
-        return Err(ErrorData::invalid_params(told, None));
+        let cure = "its url gives it, or let a program make it smaller";
+        return Err(too_large(kept.size, cure));
     }
     let (artifacts, file) = (artifacts.clone(), kept.clone());
     let length = usize::try_from(kept.size).unwrap_or(usize::MAX);
@@ -71,12 +163,7 @@ pub(super) async fn read(
             return Err(super::internal());
         }
     };
-    let contents = match String::from_utf8(content) {
-        Ok(text) => ResourceContents::text(text, uri),
-        Err(bytes) => ResourceContents::blob(BASE64.encode(bytes.as_bytes()), uri),
-    };
-    let kind = Media::of(&kept.name).essence();
-    Ok(ReadResourceResult::new(vec![contents.with_mime_type(kind)]))
+    Ok(contents(content, uri, &kept.name))
 }
 
 /// Finds the file that an address names, when it is the caller's.

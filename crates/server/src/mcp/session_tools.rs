@@ -11,6 +11,7 @@ use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotation
 use serde_json::{Map, Value, json};
 
 use super::call::{rate_limited, refused};
+use super::files::link_in_session;
 use super::tools::tool;
 use crate::api::{
     CommandOut, CommandRequest, FileListOut, ForkRequest, Problem, SessionOrder, SessionOut,
@@ -36,6 +37,9 @@ pub(super) const WRITE_FILE: &str = "write_file";
 const TEXT_BYTES: u64 = 90_000;
 /// Bytes of a picture or another file that one call reads.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Files of a list that are linked, too.
+const LINKS: usize = 50;
 
 /// Returns the tools, by name.
 pub(super) fn all() -> [Tool; 6] {
@@ -428,7 +432,7 @@ async fn list(
         .unwrap_or_default();
     let call = Call::File(
         caller.principal.id.clone(),
-        session,
+        session.clone(),
         FileCall::List { path, deep },
     );
     let Reply::Files(list) = ask(app, call).await? else {
@@ -449,7 +453,14 @@ async fn list(
         lines.push("[more are not listed]".to_owned());
     }
     let told = serde_json::to_value(&list).unwrap_or_default();
-    Ok(said(lines.join("\n"), told))
+    let mut result = said(lines.join("\n"), told);
+    let files = list.files.iter().filter(|one| one.kind == "file");
+    result.content.extend(
+        files
+            .take(LINKS)
+            .map(|one| ContentBlock::resource_link(link_in_session(&session, &one.path, one.size))),
+    );
+    Ok(result)
 }
 
 async fn read(

@@ -508,6 +508,41 @@ fn a_call_that_outlives_its_client_still_counts() {
 }
 
 #[test]
+fn files_of_a_session_are_resources_of_its_owner() {
+    let server = TestServer::start();
+    let chat = Session::open(&server, &server.bearer());
+    let make = json!({"name": "create_session", "arguments": {}});
+    let made = chat.call(1, "tools/call", make);
+    let id = &made["result"]["structuredContent"]["session_id"];
+    let id = id.as_str().expect("an id");
+    let code = "import os; os.mkdir('d'); open('d/ä b.txt', 'w').write('here')";
+    chat.run(json!({"code": code, "session_id": id}));
+    let listed = chat.call(
+        7,
+        "tools/call",
+        json!({"name": "list_files", "arguments": {"session_id": id, "deep": true}}),
+    );
+    let links = listed["result"]["content"].as_array().expect("content");
+    let link = links.iter().find(|one| one["type"] == "resource_link");
+    let uri = link.expect("a link")["uri"].as_str().expect("an address");
+    assert_eq!(uri, format!("codex://sessions/{id}/d/%C3%A4%20b.txt"));
+    let read = chat.call(8, "resources/read", json!({"uri": uri}));
+    assert_eq!(read["result"]["contents"][0]["text"], "here", "{read}");
+    let token = server.another_token("stranger");
+    let stranger = Session::open(&server, &format!("Authorization: Bearer {token}"));
+    for (who, uri) in [
+        (&stranger, uri.to_owned()),
+        (&chat, format!("codex://sessions/{id}/../x")),
+        (&chat, format!("codex://sessions/{id}/d/none")),
+        (&chat, format!("codex://sessions/{id}")),
+        (&chat, "codex://sessions/ses_0/a".to_owned()),
+    ] {
+        let read = who.call(9, "resources/read", json!({"uri": uri}));
+        assert_eq!(read["error"]["code"], -32002, "{uri}: {read}");
+    }
+}
+
+#[test]
 fn a_chat_works_in_steps() {
     let server = TestServer::start();
     let chat = Session::open(&server, &server.bearer());

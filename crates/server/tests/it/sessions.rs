@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use serde_json::{Value, json};
 
-use crate::support::{Reply, TestServer};
+use crate::support::{Reply, TestServer, chunks};
 
 const JSON: &str = "Content-Type: application/json";
 
@@ -671,4 +671,160 @@ fn a_context_is_forked_and_both_go_on() {
         404,
         "no session",
     );
+}
+
+#[test]
+fn commands_and_results_are_followed_as_events() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let events = |path: &str, body: &Value| {
+        let headers = [JSON, caller.bearer.as_str(), "Accept: text/event-stream"];
+        let mut stream = server.connect();
+        let request = server.bytes("POST", path, &headers, body.to_string().as_bytes());
+        stream.write_all(&request).expect("it is sent");
+        let reply = Reply::read(&mut stream, false);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let text = chunks(&mut stream).expect("a whole body");
+        let text = String::from_utf8(text).expect("text");
+        let events = text.split("\n\n").filter_map(|event| {
+            let (head, data) = event.split_once("\ndata: ")?;
+            let name = head.split_once("event: ")?.1.to_owned();
+            Some((name, serde_json::from_str::<Value>(data).expect("JSON")))
+        });
+        events.collect::<Vec<(String, Value)>>()
+    };
+    let path = format!("/sessions/{id}/commands");
+    let command = json!({ "command": "echo out; sleep 0.1; echo err >&2; exit 3" });
+    let told = events(&path, &command);
+    let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["start", "stdout", "stderr", "end"], "{told:?}");
+    assert_eq!(told[1].1["text"], "out\n");
+    let end = &told[3].1;
+    assert_eq!(
+        (&end["exit_code"], &end["output"]),
+        (&json!(3), &json!("out\n"))
+    );
+    assert_eq!(told[0].1["id"], end["id"]);
+    let background = json!({ "command": "echo x", "background": true });
+    let headers = [JSON, caller.bearer.as_str(), "Accept: text/event-stream"];
+    let reply = server.request("POST", &path, &headers, background.to_string().as_bytes());
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    // Results come when they are shown, in a cell and in a run.
+    let cell = json!({ "code": "display(1)\nimport time; time.sleep(0.1)\nprint('x'); 2", "session_id": id });
+    let run = json!({ "code": "display(1)\nprint('x', flush=True)\ndisplay(2)" });
+    for (body, expected) in [
+        (cell, ["start", "result", "stdout", "result", "end"]),
+        (run, ["start", "stdout", "result", "result", "end"]),
+    ] {
+        let told = events("/execute", &body);
+        let mut names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+        if names[1..4] == ["result", "result", "stdout"] {
+            // Results and output come by different ways.
+            names.swap(2, 3);
+        }
+        assert_eq!(names, expected, "{told:?}");
+        let results: Vec<&Value> = told
+            .iter()
+            .filter(|(name, _)| name == "result")
+            .map(|(_, data)| data)
+            .collect();
+        let end = &told.last().expect("an end").1;
+        let all = end["results"].as_array().expect("results");
+        assert_eq!(all.iter().collect::<Vec<_>>(), results);
+        assert_eq!(all[0]["data"]["text/plain"], "1");
+    }
+}
+
+#[test]
+fn files_come_as_a_form() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let path = format!("/sessions/{id}/files");
+    let send = |kind: &str, body: &str| {
+        let kind = format!("Content-Type: {kind}");
+        let headers = [kind.as_str(), caller.bearer.as_str()];
+        server.request("POST", &path, &headers, body.as_bytes())
+    };
+    let form = "multipart/form-data; boundary=b";
+    let part = |head: &str, body: &str| {
+        format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n")
+    };
+    let body = [
+        part("name=\"file\"; filename=\"one.txt\"", "first"),
+        part("name=\"directory\"", "data/raw"),
+        part("name=\"file\"; filename=\"two.bin\"", "a\r\n--\r\nb"),
+        "--b--\r\n".to_owned(),
+    ]
+    .concat();
+    let reply = send(form, &body);
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    let files = reply.json()["files"].clone();
+    let told = [0, 1].map(|at| (files[at]["path"].as_str(), files[at]["size"].as_u64()));
+    let expected = [("one.txt", 5), ("data/raw/two.bin", 8)];
+    assert_eq!(told, expected.map(|(path, size)| (Some(path), Some(size))));
+    let read = caller.ask("GET", &format!("{path}/data/raw/two.bin"), &Value::Null);
+    assert_eq!(read.text(), "a\r\n--\r\nb");
+    let large = "x".repeat(3 << 20);
+    let body = part("name=\"f\"; filename=\"large\"", &large) + "--b--\r\n";
+    assert_eq!(send(form, &body).json()["files"][0]["size"], 3 << 20);
+    for (kind, body, status, words) in [
+        (
+            form,
+            part("name=\"file\"; filename=\"../x\"", "") + "--b--\r\n",
+            400,
+            "..",
+        ),
+        (
+            form,
+            part("name=\"file\"; filename=\"/etc/x\"", "") + "--b--\r\n",
+            400,
+            "absolute",
+        ),
+        (
+            form,
+            part("name=\"file\"", "no name") + "--b--\r\n",
+            400,
+            "missing in the form",
+        ),
+        (
+            form,
+            part("name=\"file\"; filename=\"cut\"", "cut").replace("\r\n\r\n", "\r\n"),
+            400,
+            "malformed",
+        ),
+        (form, String::new(), 400, "malformed"),
+        (
+            "multipart/form-data",
+            "x".to_owned(),
+            415,
+            "application/json",
+        ),
+    ] {
+        let reply = send(kind, &body);
+        let told = reply.text();
+        assert!(
+            reply.status == status && told.contains(words),
+            "{body:?}: {} {told}",
+            reply.status
+        );
+    }
+}
+
+#[test]
+fn a_form_that_is_cut_leaves_no_part_of_a_file() {
+    let server = TestServer::start();
+    let caller = Caller::of(&server);
+    let id = caller.session(&Value::Null);
+    let path = format!("/sessions/{id}/files");
+    let head = "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"partly\"\r\n\r\n";
+    let cut = head.to_owned() + &"x".repeat(3 << 20);
+    let kind = "Content-Type: multipart/form-data; boundary=b";
+    let reply = server.request("POST", &path, &[kind, &caller.bearer], cut.as_bytes());
+    assert_ne!(reply.status, 201, "{}", reply.text());
+    let read = caller.ask("GET", &format!("{path}/partly"), &Value::Null);
+    assert_eq!(read.status, 404);
+    let listed = caller.good("GET", &path, &Value::Null);
+    assert_eq!(listed["files"], json!([]));
 }

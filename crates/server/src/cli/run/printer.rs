@@ -131,7 +131,7 @@ async fn follow(mut events: Events, mut printer: Printer) -> io::Result<()> {
         match event {
             Event::Output { stream, bytes } => printer.print(stream, &bytes)?,
             Event::Dropped { stream, bytes } => remark(&missing(stream.as_str(), bytes)),
-            Event::Started(_) | Event::Truncated { .. } => {}
+            Event::Started(_) | Event::Result(_) | Event::Truncated { .. } => {}
         }
     }
     printer.finish()
