@@ -75,6 +75,7 @@ pub(crate) struct Arguments {
 
 /// Runs the comparison, prints it, and fails above the limit.
 pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
+    expect_rows(arguments)?;
     apt::ensure(&[NODE])?;
     let (binary, mut build) = match &arguments.binary {
         Some(binary) => (found(binary)?, binary.display().to_string()),
@@ -83,13 +84,6 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     if arguments.mcp {
         return doors::compare(&binary, build, arguments.requests);
     }
-    let (of_mode, of_other) = match arguments.sessions {
-        true => (sessions::names().to_vec(), "no rows of --sessions"),
-        false => (rows::names().to_vec(), "rows of --sessions alone"),
-    };
-    let strange = arguments.rows.iter().map(String::as_str);
-    let strange: Vec<&str> = strange.filter(|name| !of_mode.contains(name)).collect();
-    ensure!(strange.is_empty(), "{of_other}: {}", strange.join(", "));
     if arguments.sessions {
         return sessions::compare(&binary, build, arguments);
     }
@@ -140,6 +134,23 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
         "a hello takes more than {} times as long as on the other server: {}",
         arguments.limit,
         slow.join(", ")
+    );
+    Ok(())
+}
+
+/// Fails when a row is asked for that the other kind of comparison has.
+fn expect_rows(arguments: &Arguments) -> Result<()> {
+    let names = match arguments.sessions {
+        true => sessions::names().to_vec(),
+        false => rows::names().to_vec(),
+    };
+    let asked = arguments.rows.iter().map(String::as_str);
+    let strange: Vec<&str> = asked.filter(|name| !names.contains(name)).collect();
+    ensure!(
+        strange.is_empty(),
+        "no rows of this comparison: {}; it has {}",
+        strange.join(", "),
+        names.join(", ")
     );
     Ok(())
 }

@@ -60,7 +60,8 @@ struct Arguments {
 enum Command {
     /// Trace the languages' cases, and print which allowed system calls none uses.
     Syscalls,
-    /// Compare latency and throughput with the naive FastAPI server, or with another build.
+    /// Compare latency and throughput with the naive FastAPI server or another build,
+    /// and sessions with Jupyter's Kernel Gateway.
     Bench(bench::Arguments),
     /// Thousands of requests, then many at once, then a crash: nothing may be left.
     Load(load::Arguments),

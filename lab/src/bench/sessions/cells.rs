@@ -2,6 +2,7 @@
 //! get, whichever server gave it. Never measures anything.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use anyhow::{Result, ensure};
 use serde_json::{Map, Value};
@@ -133,6 +134,25 @@ impl Answer {
     }
 }
 
+/// The picture of the first answer that had one: all others must have the same, byte for
+/// byte, whichever server gave it.
+#[derive(Debug, Default)]
+pub(super) struct Picture(OnceLock<String>);
+
+impl Picture {
+    /// Fails when an answer has another one.
+    pub(super) fn is_in(&self, answer: &Answer) -> Result<()> {
+        if let Some(picture) = answer.shown.get("image/png") {
+            let first = self.0.get_or_init(|| picture.clone());
+            ensure!(
+                first == picture,
+                "the picture is not the one that the first answer had"
+            );
+        }
+        Ok(())
+    }
+}
+
 impl Cell {
     /// Fails when an answer is not the one that this must get.
     pub(super) fn pass(&self, answer: &Answer) -> Result<()> {
@@ -196,6 +216,18 @@ mod tests {
         check(&PLOT, "", picture(PNG), true);
         check(&PLOT, "", picture("R0lGODlh"), false);
         check(&PLOT, "", json!({"image/png": PNG}), false);
+    }
+
+    #[test]
+    fn pictures_are_compared_with_the_first() {
+        let first = Picture::default();
+        let check = |data: Value, expected: bool| {
+            assert_eq!(first.is_in(&answer("", &data)).is_ok(), expected, "{data}");
+        };
+        check(json!({"text/plain": "4"}), true);
+        check(json!({"image/png": "one"}), true);
+        check(json!({"image/png": "two"}), false);
+        check(json!({"image/png": "one"}), true);
     }
 
     #[test]

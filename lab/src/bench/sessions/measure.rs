@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::cells::Cell;
+use super::cells::{Cell, Picture};
 use super::gateway::Kernel;
 use super::ours::{self, Session};
 use super::table::Line;
@@ -136,11 +136,14 @@ pub(super) fn cell(
         let setup = kernel.run(cell.setup)?;
         ensure!(setup.is_well, "the setup failed there: {}", setup.words);
     }
+    let picture = Picture::default();
+    let picture = &picture;
     let mut sides = vec![Side::new(server.name, move || {
         let started = Instant::now();
         let answer = session.run(cell.language, cell.code)?;
         let time = started.elapsed();
         cell.pass(&answer)?;
+        picture.is_in(&answer)?;
         Ok(time)
     })];
     if let (Some(gateway), Some(mut kernel)) = (gateway, kernel) {
@@ -149,6 +152,7 @@ pub(super) fn cell(
             let answer = kernel.run(cell.code)?;
             let time = started.elapsed();
             cell.pass(&answer)?;
+            picture.is_in(&answer)?;
             Ok(time)
         }));
     }

@@ -147,15 +147,19 @@ impl Report {
 
     fn idle_table(&self) -> String {
         let mut text = String::from(
-            "| idle     | count | MiB each | PSS MiB each | all: % of a core |\n|---|---:|---:|---:|---:|\n",
+            "| idle     | count |  MiB each | PSS MiB each | all: % of a core |\n|---|---:|---:|---:|---:|\n",
         );
         for one in &self.idle {
             let pss = one
                 .pss_mib
                 .map_or("-".to_owned(), |mib| format!("{mib:.1}"));
+            let memory = match one.is_disturbed {
+                true => "disturbed".to_owned(),
+                false => format!("{:.1}", one.memory_mib),
+            };
             text.push_str(&format!(
-                "| {:<8} | {:>5} | {:>8.1} | {pss:>12} | {:>16.2} |\n",
-                one.server, one.count, one.memory_mib, one.cpu_percent,
+                "| {:<8} | {:>5} | {memory:>9} | {pss:>12} | {:>16.2} |\n",
+                one.server, one.count, one.cpu_percent,
             ));
         }
         text
@@ -167,7 +171,10 @@ impl Report {
         match subject {
             Subject::Median(name) => row(name)?.median(),
             Subject::OfCold(name) => Some(row(name)?.median()? / row(name)?.median_of(COLD)?),
-            Subject::Memory => Some(idle()?.memory_mib),
+            Subject::Memory => {
+                let one = idle()?;
+                (!one.is_disturbed).then_some(one.memory_mib)
+            }
             Subject::Processor => Some(idle()?.cpu_percent),
         }
     }
@@ -269,6 +276,7 @@ mod tests {
                 server: OURS,
                 count: 50,
                 memory_mib: 8.04,
+                is_disturbed: false,
                 pss_mib: None,
                 cpu_percent: 0.5,
             }],
@@ -291,9 +299,9 @@ mod tests {
 | fork             | ours     |   40.00 |   40.00 |   40.00 |        1 |           |
 | fork             | gateway  | not possible | | | | |
 
-| idle     | count | MiB each | PSS MiB each | all: % of a core |
+| idle     | count |  MiB each | PSS MiB each | all: % of a core |
 |---|---:|---:|---:|---:|
-| ours     |    50 |      8.0 |            - |             0.50 |
+| ours     |    50 |       8.0 |            - |             0.50 |
 
 - at most: a cell takes 2 ms: 2.00, met
 - at most: a fork takes 50 ms: 40.00, met
@@ -305,6 +313,15 @@ mod tests {
 ";
         assert_eq!(text, expected);
         assert!(text.lines().all(|line| line.len() <= 100));
+    }
+
+    #[test]
+    fn disturbed_memory_is_not_judged() {
+        let mut report = report();
+        report.idle[0].is_disturbed = true;
+        let text = report.markdown();
+        assert!(text.contains("| disturbed |"), "{text}");
+        assert!(text.contains("holds 10.2 MiB: not measured"), "{text}");
     }
 
     #[test]
