@@ -35,7 +35,7 @@ Examples:
   codex-server up                          start, and say how to use it
   codex-server run hello.py                run a file in the sandbox, without a server
   codex-server run -c 'print(2+2)'         run a line
-  codex-server session create              make a session, which keeps its state between cells
+  codex-server session repl                type Python that keeps its state from cell to cell
   codex-server packages add polars         let programs import it
   codex-server token create laptop         make a token; works while the server runs
   codex-server doctor                      what holds here, what is missing, how to get it

@@ -17,6 +17,8 @@ mod command;
 mod files;
 mod life;
 mod link;
+mod own;
+mod repl;
 mod shown;
 
 use link::Link;
@@ -31,7 +33,8 @@ Examples:
   codex-server session run $ID -c 'x + 2'
   codex-server session put $ID data.csv
   codex-server session exec $ID -- wc -l data.csv
-  codex-server session delete $ID";
+  codex-server session delete $ID
+  codex-server session repl";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -68,6 +71,8 @@ enum SessionCommand {
     Ls(LsArgs),
     /// Run a shell command in a session
     Exec(Box<ExecArgs>),
+    /// Type code that runs cell by cell, in a session or without any server
+    Repl(Box<repl::ReplArgs>),
 }
 
 /// Which server is asked.
@@ -335,6 +340,7 @@ pub(super) fn session(args: SessionArgs, env: &Env) -> Result<Exit, Failure> {
         SessionCommand::Put(args) => files::put(&args, env),
         SessionCommand::Get(args) => files::get(&args, env),
         SessionCommand::Ls(args) => files::list(&args, env),
+        SessionCommand::Repl(args) => repl::repl(&args, env),
         SessionCommand::Exec(args) => command::exec(&args, env).map_err(not_run),
     }
 }

@@ -7,10 +7,12 @@ mod connecting;
 mod generated;
 mod packages;
 mod remote;
+mod repl;
 mod running;
 mod serving;
 mod sessions;
 mod support;
+mod terminal;
 mod tokens;
 
 #[path = "../shared/processes.rs"]

@@ -1,41 +1,11 @@
 //! `session`: against a real server, each subcommand.
 
 use std::fs;
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::server::{Process, wait_until};
-use crate::support::{Done, Home, Server, finish};
-
-/// A server, and a client of it that has the token.
-struct Desk {
-    home: Home,
-    server: Server,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let home = Home::new();
-        let server = home.serve(&["serve"]);
-        Self { home, server }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.home.command(&[&["session"], args].concat());
-        command.env("CODEX_TOKEN", self.server.token());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Done {
-        finish(&mut self.command(args))
-    }
-
-    fn create(&self, args: &[&str]) -> String {
-        let done = self.run(&[&["create"], args].concat());
-        done.out().trim_end().to_owned()
-    }
-}
+use crate::support::{Desk, Home, finish};
 
 #[test]
 fn sessions_live_from_create_to_delete() {

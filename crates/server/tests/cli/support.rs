@@ -304,3 +304,35 @@ impl Server {
         .0
     }
 }
+
+/// A server, and a client of its sessions that has the token.
+pub(crate) struct Desk {
+    pub(crate) home: Home,
+    pub(crate) server: Server,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        let home = Home::new();
+        // Tests call faster than people do.
+        let server = home.serve(&["serve", "--rate-limit", "6000/minute"]);
+        Self { home, server }
+    }
+
+    /// `session` with arguments.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.home.command(&[&["session"], args].concat());
+        command.env("CODEX_TOKEN", self.server.token());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
+        finish(&mut self.command(args))
+    }
+
+    /// The id of a new session.
+    pub(crate) fn create(&self, args: &[&str]) -> String {
+        let done = self.run(&[&["create"], args].concat());
+        done.out().trim_end().to_owned()
+    }
+}

@@ -67,6 +67,9 @@ impl Printer {
         match self.tamer(stream) {
             Some(tamer) if red => {
                 let tame = tamer.push(bytes);
+                if tame.is_empty() {
+                    return Ok(());
+                }
                 write(stream, &[RED, tame.as_slice(), PLAIN].concat())
             }
             Some(tamer) => {

@@ -162,7 +162,7 @@ pub(super) fn list(args: &LsArgs, env: &Env) -> Result<Exit, Failure> {
     if args.json {
         print_answer(&format!("{answer:#}"))?;
     } else {
-        output::text(&told(&answer))?;
+        output::bytes(told(&answer).as_bytes())?;
         if answer.get("truncated") == Some(&Value::Bool(true)) {
             output::note("there are more; ask for a directory");
         }
