@@ -1,8 +1,12 @@
 //! `session repl`: through a pipe and at a terminal, with a server and without.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
+use std::thread::JoinHandle;
 
+use crate::server::wait_until;
 use crate::support::{Desk, Home, feed};
 use crate::terminal::{CTRL_C, CTRL_D, Terminal};
 
@@ -69,7 +73,6 @@ const PIPED: &[Piped] = &[
         "error: failed to read none",
     ),
     (".nope\n", &[], 1, "", "error: .nope is no command"),
-    (".fork\n", &[], 1, "", "error: "),
     ("5\n.quit\n6\n", &[], 0, "5\n", ""),
     ("x = 7\n.restart\nx\n", &[], 1, "", "NameError"),
     (
@@ -270,4 +273,78 @@ fn a_person_sits_down_at_a_server() {
     let screen = sit_down(desk.command(&["repl"]));
     assert!(screen.contains(&desk.server.url), "{screen}");
     desk.run(&["list"]).ended(0, "", "no sessions");
+}
+
+#[test]
+fn a_terminal_that_closes_ends_the_session() {
+    let desk = Desk::new();
+    let mut terminal = Terminal::start(&desk.command(&["repl"]));
+    terminal.shows("[1]: ");
+    assert_eq!(desk.run(&["list"]).out().lines().count(), 2);
+    drop(terminal);
+    let gone = || desk.run(&["list"]).out().is_empty();
+    wait_until("the session's end", gone);
+}
+
+/// Answers each call by its method and path, once, with a status and a body.
+fn pretender(
+    answers: &'static [(&'static str, &'static str, &'static str)],
+) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        for (call, status, body) in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = String::new();
+            let mut piece = [0; 4096];
+            while !asked.contains("\r\n\r\n") {
+                let count = stream.read(&mut piece).unwrap();
+                asked.push_str(&String::from_utf8_lossy(&piece[..count]));
+            }
+            assert!(
+                asked.starts_with(&format!("{call} HTTP/1.1\r\n")),
+                "{asked}"
+            );
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            stream
+                .write_all(format!("{head}{body}").as_bytes())
+                .unwrap();
+        }
+    });
+    (url, answering)
+}
+
+#[test]
+fn a_fork_is_gone_on_in_and_a_refusal_told() {
+    const SESSION: &str =
+        r#"{"id": "ses_1", "contexts": [{"name": "python", "language": "python", "cells": 2}]}"#;
+    const FORKED: &str = r#"{"id": "ses_1", "forked": "twin\u001b", "contexts": [{"name": "twin", "language": "python", "cells": 2}]}"#;
+    const ANSWER: &str = r#"{"output": "", "error": "", "exit_code": 0, "status": "success", "cell": {"context": "twin", "number": 3}}"#;
+    let (url, answering) = pretender(&[
+        ("POST /sessions", "201 Created", SESSION),
+        (
+            "POST /sessions/ses_1/fork",
+            "409 Conflict",
+            r#"{"detail": "A thread runs. End it."}"#,
+        ),
+        ("POST /sessions/ses_1/fork", "201 Created", FORKED),
+        (
+            "POST /execute",
+            "429 Too Many Requests\r\nRetry-After: 1",
+            "{}",
+        ),
+        ("POST /execute", "200 OK", ANSWER),
+        ("DELETE /sessions/ses_1", "204 No Content", ""),
+    ]);
+    let home = Home::new();
+    let mut command = home.command(&["session", "repl", "--url", &url]);
+    let done = feed(&mut command, b".fork\n.fork twin\n1;\n");
+    let refused = format!("error: {url} refuses it (409): A thread runs. End it.\n");
+    done.ended(1, "", &refused);
+    assert!(done.stderr.contains("tried again in 1 s"), "{done:?}");
+    assert!(done.stderr.contains("in twin\\u{1b} now"), "{done:?}");
+    answering.join().unwrap();
 }

@@ -1,11 +1,15 @@
 //! What a server's refusal, or its silence, means to who called it. Pure.
 //! The server's own words are quoted only when short and tamed.
 
+use std::time::Duration;
+
 use reqwest::Response;
 use reqwest::header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER};
 use serde_json::Value;
 
 use super::Server;
+use crate::cli::Failure;
+use crate::exit_code::Exit;
 use crate::output::terminal::printable;
 
 /// Characters of the server's words that are quoted.
@@ -22,7 +26,29 @@ pub(in crate::cli) struct Refusal {
     pub(in crate::cli) body: String,
 }
 
+/// A refusal for now, which who has time can wait out.
+#[derive(Debug, thiserror::Error)]
+#[error("{told}")]
+pub(in crate::cli) struct Busy {
+    told: String,
+    /// When the server says to try again.
+    pub(in crate::cli) wait: Duration,
+}
+
 impl Refusal {
+    /// Makes a failure of it, in whose chain is a [`Busy`] where waiting helps.
+    pub(in crate::cli) fn failure(&self, server: &Server) -> Failure {
+        let told = self.told(server);
+        let wait = self.retry_after.as_ref().and_then(|wait| wait.parse().ok());
+        match wait.filter(|_| self.status == 429) {
+            Some(seconds) => {
+                let wait = Duration::from_secs(seconds);
+                Failure::new(Exit::Failed, Busy { told, wait })
+            }
+            None => Failure::text(Exit::Failed, told),
+        }
+    }
+
     /// Makes one of an answer's head; its body is still to be read.
     pub(in crate::cli) fn of(response: &Response) -> Self {
         let header = |name: &HeaderName| {

@@ -417,7 +417,7 @@ impl Far<'_> {
         if let Ok(body) = self.read(response, REFUSAL, |_| true).await {
             refusal.body = String::from_utf8_lossy(&body).into_owned();
         }
-        Failure::text(Exit::Failed, refusal.told(self.server))
+        refusal.failure(self.server)
     }
 
     /// Fetches a file that the answer names, without the token: its address is signed.

@@ -14,8 +14,9 @@ use super::link::{Ask, Link, find};
 use super::own::Own;
 use super::shown::Shower;
 use super::{Showing, Wanted};
+use crate::cli::peer::refusal::Busy;
 use crate::cli::run::printer::{Printing, remark};
-use crate::cli::run::remote::Named;
+use crate::cli::run::remote::{Answer, Named};
 use crate::cli::run::runtime;
 use crate::cli::{EngineFlags, Failure, settings};
 use crate::config::keys::{self, Reach};
@@ -76,6 +77,11 @@ pub(super) struct ReplArgs {
     #[command(flatten)]
     flags: EngineFlags,
 }
+
+/// How long a cell waits in all for a server that takes no more calls for now.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The shortest wait between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A REPL and where it is.
 struct Repl {
@@ -267,6 +273,36 @@ impl Repl {
         })
     }
 
+    /// Runs a cell, and waits where the server takes no more calls for now: what is
+    /// piped calls faster than a person does.
+    async fn patiently(&self, cell: &Cell) -> Result<Option<Answer>, Failure> {
+        let far = self.link.far(false, self.printing);
+        let mut left = PATIENCE;
+        loop {
+            let failure = match cell.run(&self.link, &far).await {
+                Err(failure) => failure,
+                ran => return ran,
+            };
+            let wait = failure.error.downcast_ref::<Busy>().map(|busy| busy.wait);
+            let Some(wait) = wait.filter(|wait| *wait <= left) else {
+                return Err(failure);
+            };
+            let wait = wait.max(PAUSE);
+            left = left.saturating_sub(wait);
+            let seconds = wait.as_secs();
+            remark(&format!(
+                "the server takes no more calls for now (429); tried again in {seconds} s"
+            ));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                pressed = tokio::signal::ctrl_c() => {
+                    pressed?;
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
     fn told(&mut self, failure: &Failure) {
         self.failed = true;
         output::note(&format!("error: {}", failure.error));
@@ -282,9 +318,7 @@ impl Repl {
             stdin: self.stdin.take(),
             timeout: self.timeout,
         };
-        let far = self.link.far(false, self.printing);
-        let ran = self.link.runtime.block_on(cell.run(&self.link, &far));
-        let answer = match ran {
+        let answer = match self.link.runtime.block_on(self.patiently(&cell)) {
             Ok(Some(answer)) => answer,
             Ok(None) => {
                 remark("no longer waited for; the cell may go on");
