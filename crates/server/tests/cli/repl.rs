@@ -243,10 +243,16 @@ fn sit_down(mut command: Command) -> String {
     terminal
         .types("display(type('P', (), {'_repr_png_': lambda s: b'\\x89PNG\\r\\n\\x1a\\n'})())\r");
     terminal.shows("codex-output/python-10.png (image/png, 8 bytes)");
+    // Pasted at once, and one cell.
     terminal.shows("[11]: ");
+    terminal.types("\x1b[200~a = 1\nfor i in (1, 2):\n    a += i\n\x1b[201~\r");
+    terminal.shows("[12]: ");
+    terminal.types("a\t+ 1\r");
+    terminal.shows("\r\n5\r\n");
+    terminal.shows("[13]: ");
     terminal.types(".help\r");
     terminal.shows(".fork [NAME]");
-    terminal.shows("[11]: ");
+    terminal.shows("[13]: ");
     terminal.types(CTRL_D);
     assert_eq!(terminal.ended(), Some(0));
     terminal.screen()

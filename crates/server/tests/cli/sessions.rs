@@ -115,6 +115,17 @@ fn cells_find_what_those_before_left() {
         desk.run(&[&["run", &id], args].concat())
             .ended(code, stdout, stderr);
     }
+    // Seen in the terminal, where it is one that can.
+    let head = "class I:\n def _repr_png_(s): return b'\\x89PNG\\r\\n\\x1a\\n\\0\\0\\0\\rIHDR\\0\\0\\0\\2\\0\\0\\0\\2'\nI()";
+    let seen = desk.run(&["run", &id, "--images", "kitty", "-c", head]);
+    seen.ended(0, "", "\x1b_Ga=T,f=100,q=2,m=0;");
+    assert!(!beside("codex-output").join("python-11.png").exists());
+    // What goes on between cells comes with the next one.
+    let thread = "import threading, time; threading.Timer(0.2, print, ['late']).start()";
+    desk.run(&["run", &id, "-c", thread]).ended(0, "", "");
+    wait_until("what comes late", || {
+        desk.run(&["run", &id, "-c", "1;"]).out() == "late\n"
+    });
     let saved = beside("codex-output").join("python-9.png");
     assert_eq!(fs::read(saved).unwrap(), b"\x89PNG\r\n\x1a\n");
     let done = desk.run(&["run", &id, "--json", "-c", "1/0"]);
