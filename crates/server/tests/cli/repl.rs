@@ -98,6 +98,13 @@ const PIPED: &[Piped] = &[
         "",
     ),
     (
+        "x = [1]\n.fork twin\nx.append(2)\nx\n.context python\nx\n",
+        &[],
+        0,
+        "[1, 2]\n[1]\n",
+        "in twin now; .context python goes back",
+    ),
+    (
         ".context nope\n",
         &[],
         1,
@@ -327,7 +334,7 @@ fn pretender(
 fn a_fork_is_gone_on_in_and_a_refusal_told() {
     const SESSION: &str =
         r#"{"id": "ses_1", "contexts": [{"name": "python", "language": "python", "cells": 2}]}"#;
-    const FORKED: &str = r#"{"id": "ses_1", "forked": "twin\u001b", "contexts": [{"name": "twin", "language": "python", "cells": 2}]}"#;
+    const FORKED: &str = r#"{"id": "ses_1", "forked": "twin\u001b", "warnings": ["mind it"], "contexts": [{"name": "twin", "language": "python", "cells": 2}]}"#;
     const ANSWER: &str = r#"{"output": "", "error": "", "exit_code": 0, "status": "success", "cell": {"context": "twin", "number": 3}}"#;
     let (url, answering) = pretender(&[
         ("POST /sessions", "201 Created", SESSION),
@@ -350,7 +357,9 @@ fn a_fork_is_gone_on_in_and_a_refusal_told() {
     let done = feed(&mut command, b".fork\n.fork twin\n1;\n");
     let refused = format!("error: {url} refuses it (409): A thread runs. End it.\n");
     done.ended(1, "", &refused);
-    assert!(done.stderr.contains("tried again in 1 s"), "{done:?}");
+    for words in ["tried again in 1 s", "codex-server: mind it\n"] {
+        assert!(done.stderr.contains(words), "{done:?}");
+    }
     assert!(done.stderr.contains("in twin\\u{1b} now"), "{done:?}");
     answering.join().unwrap();
 }

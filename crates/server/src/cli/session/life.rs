@@ -88,11 +88,16 @@ pub(super) fn make(link: &Link, wanted: &Wanted, env: &Env) -> Result<Value, Fai
             "the server made a session without an id",
         ));
     }
+    warn(&session);
+    Ok(session)
+}
+
+/// Says what the server has to remark on what it did.
+pub(super) fn warn(session: &Value) {
     let warnings = session.get("warnings").and_then(Value::as_array);
     for warning in warnings.into_iter().flatten().filter_map(Value::as_str) {
         remark(warning);
     }
-    Ok(session)
 }
 
 fn whole_mib(bytes: u64) -> Result<u64, Failure> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Repl;
 use crate::cli::Failure;
 use crate::cli::session::files;
-use crate::cli::session::life::{contexts, on_context, text};
+use crate::cli::session::life::{contexts, on_context, text, warn};
 use crate::cli::session::link::{Ask, object};
 use crate::exit_code::Exit;
 use crate::output;
@@ -165,6 +165,7 @@ fn fork(repl: &mut Repl, name: Option<&str>) -> Result<(), Failure> {
             "the server does not say what it made; .context lists the interpreters",
         ));
     }
+    warn(&session);
     let back = repl
         .context
         .as_ref()
