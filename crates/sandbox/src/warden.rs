@@ -36,7 +36,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(4);
 const LOOK: Duration = Duration::from_millis(20);
 /// The same of boxes whose programs are stopped, by signals that a program may have
 /// the kernel take back.
-const LOOK_ASLEEP: Duration = Duration::from_secs(2);
+const LOOK_ASLEEP: Duration = Duration::from_secs(3);
 /// Between two tries to reap while boxes are killed by uid.
 const REAP: Duration = Duration::from_millis(2);
 

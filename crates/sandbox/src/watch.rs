@@ -27,9 +27,9 @@ pub(crate) const INTERVAL: Timespec = Timespec {
     tv_nsec: 20_000_000,
 };
 
-/// Between two looks at programs that are stopped: 2 s.
+/// Between two looks at programs that are stopped: 3 s.
 pub(crate) const STOPPED_INTERVAL: Timespec = Timespec {
-    tv_sec: 2,
+    tv_sec: 3,
     tv_nsec: 0,
 };
 
