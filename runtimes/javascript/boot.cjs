@@ -39,6 +39,9 @@ const PROGRAM = 'CODEX_SERVER_PROGRAM';
 // Options with which Node loads this file in a process or thread of the program's.
 const PRELOAD = `--experimental-vm-modules --require=${JSON.stringify(__filename)}`;
 
+// Where a Node that was started ahead waits for its program.
+const CHANNEL = 62;
+
 // Node's exit code where the program waits for what can't come.
 const UNSETTLED = 13;
 
@@ -332,6 +335,26 @@ function blockingStream(name) {
   });
 }
 
+// In a box that is made ahead: says that all is prepared, and goes on when the program
+// is there. Nothing is left of it.
+function wait() {
+  try {
+    fs.writeSync(CHANNEL, 'r');
+  } catch {
+    // Started for this program.
+    return;
+  }
+  const told = Buffer.alloc(1);
+  const count = fs.readSync(CHANNEL, told);
+  fs.closeSync(CHANNEL);
+  if (count === 0) process.reallyExit(0);
+  if (told[0] === 0) {
+    // Nothing is to be read: then this is what programs find there, by the same number.
+    fs.closeSync(0);
+    fs.openSync('/dev/null', 'r+');
+  }
+}
+
 // What notebooks have to show values: loaded when it is first asked for. What is shown
 // is left in a file that the server reads when all is over.
 function shows() {
@@ -383,5 +406,6 @@ if (program !== undefined) {
   blockingStream('stdout');
   blockingStream('stderr');
   shows();
+  wait();
   boot(process.argv[1]);
 }

@@ -21,6 +21,8 @@ def boot():
     # The descriptor that the command line names. The program never sees it.
     FD = 63
     NAME = "main.py"
+    # Where an interpreter that was started ahead waits for its program.
+    CHANNEL = 62
     # Modules that are changed when they are imported.
     HOOKED = (
         "IPython.core.display", "IPython.core.display_functions",
@@ -232,6 +234,24 @@ def boot():
         builtins.print = native(show, prints_now)
         out.write = native(put, writes_now)
 
+    def wait():
+        # In a box that is made ahead: says that all is prepared, and goes on when the
+        # program is there. Nothing is left of it.
+        try:
+            os.write(CHANNEL, b"r")
+        except OSError:
+            # Started for this program.
+            return
+        told = os.read(CHANNEL, 1)
+        os.close(CHANNEL)
+        if not told:
+            os._exit(0)
+        if told == b"\0":
+            # Nothing is to be read: then this is what programs find there.
+            null = os.open("/dev/null", os.O_RDWR)
+            os.dup2(null, 0)
+            os.close(null)
+
     def begin():
         packages = os.environ.get("PYTHONUSERBASE", "/nowhere")
         warm(packages)
@@ -242,6 +262,7 @@ def boot():
         plots(here, workspace, shows(here))
         path = os.path.join(workspace, NAME)
         main = sys.modules["__main__"]
+        wait()
         code = marshal.dumps(compiled(main, path))
         try:
             file = os.memfd_create(NAME)

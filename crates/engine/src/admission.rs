@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::Bounds;
@@ -42,14 +43,28 @@ pub(crate) struct Admission {
     queue_wait: Duration,
     /// A moving average of how long a place is held.
     held: Arc<Mutex<Duration>>,
+    /// Told when a place is free again.
+    freed: Arc<Notify>,
 }
 
 /// A place to run in, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Permit {
     _place: FairPlace,
+    /// Dropped after the place, which is free then.
+    _freed: Freed,
     since: Instant,
     held: Arc<Mutex<Duration>>,
+}
+
+/// Tells at its end that a place is free again.
+#[derive(Debug)]
+struct Freed(Arc<Notify>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl Drop for Permit {
@@ -60,13 +75,15 @@ impl Drop for Permit {
 }
 
 impl Admission {
-    pub(crate) fn new(bounds: &Bounds) -> Self {
+    /// Shares the places that the bounds give; `freed` is told when one is free again.
+    pub(crate) fn new(bounds: &Bounds, freed: Arc<Notify>) -> Self {
         let capacity = bounds.concurrency.clamp(1, Bounds::CONCURRENCY_MAX);
         Self {
             places: FairPlaces::new(capacity, bounds.queue),
             capacity,
             queue_wait: bounds.queue_wait,
             held: Arc::new(Mutex::new(FIRST_GUESS)),
+            freed,
         }
     }
 
@@ -79,6 +96,7 @@ impl Admission {
         match self.places.enter(owner, patience).await {
             Ok(place) => Ok(Permit {
                 _place: place,
+                _freed: Freed(Arc::clone(&self.freed)),
                 since: Instant::now(),
                 held: Arc::clone(&self.held),
             }),
@@ -131,12 +149,15 @@ mod tests {
     const WAIT: Duration = Duration::from_secs(30);
 
     fn admission(concurrency: usize, queue: usize) -> Arc<Admission> {
-        Arc::new(Admission::new(&Bounds {
-            concurrency,
-            queue,
-            queue_wait: WAIT,
-            ..Bounds::default()
-        }))
+        Arc::new(Admission::new(
+            &Bounds {
+                concurrency,
+                queue,
+                queue_wait: WAIT,
+                ..Bounds::default()
+            },
+            Arc::default(),
+        ))
     }
 
     fn enter(admission: &Arc<Admission>) -> tokio::task::JoinHandle<Result<Permit, Error>> {

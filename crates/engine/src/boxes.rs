@@ -52,12 +52,12 @@ impl Boxes {
 }
 
 /// What a box keeps until it is dead.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Kept {
     /// The place of the run that it was made for.
     pub(crate) _permit: Option<Permit>,
     /// Its part in the count that a drain waits for.
-    pub(crate) _call: TaskTrackerToken,
+    pub(crate) _call: Option<TaskTrackerToken>,
     /// The seat of the session that it was made for.
     pub(crate) _seat: Option<Seat>,
     /// The package sets that it sees.
@@ -155,6 +155,11 @@ impl LiveBox {
     /// What the box keeps, for who goes on with it in another thread.
     pub(crate) fn kept(&self) -> Arc<Kept> {
         Arc::clone(&self.kept)
+    }
+
+    /// Has the box keep something else until it is dead.
+    pub(crate) fn keep(&mut self, kept: Kept) {
+        self.kept = Arc::new(kept);
     }
 
     /// Kills the box, waits until it is dead, and says what it had used.

@@ -94,6 +94,8 @@ pub struct Bounds {
     pub sessions_each: usize,
     /// How long a session may be idle before it is paused, when its caller says nothing.
     pub session_idle: Duration,
+    /// Boxes of each language that wait for a program in quiet times; none for 0.
+    pub ready: usize,
     /// How long a session may live, and the longest that a caller may ask for.
     pub session_ttl: Duration,
     /// Size of a session's workspace and `/tmp` together, in bytes.
@@ -193,6 +195,7 @@ impl Default for Bounds {
             sessions: 64,
             sessions_each: 16,
             session_idle: Duration::from_secs(600),
+            ready: 2,
             session_ttl: Duration::from_secs(24 * 3600),
             session_workspace: 1024 * MIB,
             collect_time: Duration::from_secs(2),

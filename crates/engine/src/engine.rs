@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::outcome::{Isolation, Outcome, Status};
 use crate::owner::Owner;
 use crate::plan::{Plan, plan};
+use crate::ready::{Blank, Next, Pool};
 use crate::runtime::kit::{PackageKit, Stage};
 use crate::runtime::packages::Package;
 use crate::runtime::{PackageSet, Places, Provider, Registry, Runtime};
@@ -135,7 +136,9 @@ pub struct Engine {
 pub(crate) struct Inner {
     registry: Registry,
     support: Support,
-    boxes: Boxes,
+    boxes: Arc<Boxes>,
+    /// Boxes whose interpreters wait for their programs.
+    pool: Arc<Pool>,
     admission: Admission,
     sessions: Arc<Sessions>,
     metrics: Metrics,
@@ -165,16 +168,18 @@ impl Engine {
         let isolation = support
             .isolation
             .expect("a launcher is given only with the rung that held");
+        let pool = Pool::new(config.bounds.ready);
         Ok(Self {
             inner: Arc::new(Inner {
-                admission: Admission::new(&config.bounds),
+                admission: Admission::new(&config.bounds, pool.changed()),
                 sessions: Arc::new(Sessions::new()),
                 metrics: Metrics::new(),
-                boxes: Boxes {
+                pool: Arc::new(pool),
+                boxes: Arc::new(Boxes {
                     launcher,
                     isolation,
                     bounds: config.bounds,
-                },
+                }),
                 registry,
                 support,
                 calls: TaskTracker::new(),
@@ -377,6 +382,30 @@ impl Engine {
         self.inner.admission.load()
     }
 
+    /// Makes boxes ahead from now on, so that runs begin at once, for as long as the
+    /// engine lives. Must be called within a runtime.
+    pub fn keep_ready(&self) {
+        if self.inner.boxes.bounds.ready == 0 {
+            return;
+        }
+        let (pool, inner) = (Arc::clone(&self.inner.pool), Arc::downgrade(&self.inner));
+        tokio::spawn(async move {
+            while let Some(inner) = inner.upgrade()
+                && !inner.calls.is_closed()
+            {
+                let next = inner.fill_pool().await;
+                drop(inner);
+                pool.rest(next).await;
+            }
+        });
+    }
+
+    /// How many boxes wait for a program now, by language.
+    #[must_use]
+    pub fn ready(&self) -> Vec<(String, usize)> {
+        self.inner.pool.counts()
+    }
+
     /// Refuses new calls and waits for the running ones, at most `grace`;
     /// what still runs then is killed, and answered with what it had printed
     /// until then and [`Status::Cancelled`](crate::Status::Cancelled).
@@ -385,6 +414,7 @@ impl Engine {
         inner.admission.close();
         inner.sessions.close();
         inner.calls.close();
+        inner.pool.close();
         if tokio::time::timeout(grace, inner.calls.wait())
             .await
             .is_ok()
@@ -403,6 +433,41 @@ impl Engine {
 }
 
 impl Inner {
+    /// Makes a ready box, if one is lacking and the processors have nothing better to do.
+    async fn fill_pool(&self) -> Next {
+        let runtimes = self.registry.runtimes();
+        self.pool
+            .stock(runtimes.filter_map(|runtime| self.blank(runtime)).collect());
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let is_free = || {
+            let load = self.admission.load();
+            load.waiting == 0 && load.running < processors
+        };
+        self.pool.fill(&self.boxes, is_free).await
+    }
+
+    /// What a ready box is for a language: what a job that asks for nothing special sees.
+    fn blank(&self, runtime: &Runtime) -> Option<Blank> {
+        if !runtime.manifest.waits || runtime.is_another_version() {
+            return None;
+        }
+        let interpreter = runtime.interpreter().ok()?;
+        let bounds = &self.boxes.bounds;
+        let draft = Draft {
+            code: "0".to_owned(),
+            language: Some(runtime.manifest.name.clone()),
+            ..Draft::default()
+        };
+        let job = accept(draft, bounds, &self.registry).ok()?;
+        let packages = runtime.packages();
+        let plan = plan(job, runtime, interpreter, packages.as_deref(), bounds);
+        let kept = Kept {
+            _packages: packages.into_iter().collect(),
+            ..Kept::default()
+        };
+        executor::blank(&plan, &executor::spec(&plan, bounds), &kept)
+    }
+
     /// The packages that a job's program sees.
     fn packages(&self, job: &Job) -> Option<Arc<PackageSet>> {
         self.registry.find(&job.language)?.packages()
@@ -422,7 +487,7 @@ impl Inner {
             sink,
             measured: &mut measured,
         };
-        let ended = executor::run(&self.boxes, plan, kept, &self.kill, followers).await;
+        let ended = executor::run(&self.boxes, &self.pool, plan, kept, &self.kill, followers).await;
         measured.ended(&ended);
         if let Ok(outcome) = &ended {
             let status = outcome.status.as_str();
@@ -449,7 +514,7 @@ impl Inner {
             let plan = plan(job, runtime, interpreter, packages.as_deref(), bounds);
             let kept = Kept {
                 _permit: Some(self.admission.enter(&owner, patience).await?),
-                _call: self.calls.token(),
+                _call: Some(self.calls.token()),
                 _seat: None,
                 _packages: packages.into_iter().collect(),
             };

@@ -6,10 +6,12 @@
 pub(crate) mod ended;
 mod stage;
 
+use std::os::fd::OwnedFd;
+
 use sandbox::{Command, File, Limits, Mount, Spec};
 use tokio_util::sync::CancellationToken;
 
-use crate::boxes::{Boxes, Kept, STEP_TIMEOUT};
+use crate::boxes::{Boxes, Kept, LiveBox, STEP_TIMEOUT};
 use crate::captures::Captures;
 use crate::config::Bounds;
 use crate::error::Error;
@@ -17,7 +19,8 @@ use crate::events::{Sink, Started};
 use crate::metrics::Measured;
 use crate::outcome::{Isolation, Outcome, StageOutcome, Status, Usage};
 use crate::pace::Pace;
-use crate::plan::{Plan, Stage};
+use crate::plan::{Plan, PlanFile, Stage};
+use crate::ready::{Begun, Blank, Pool, Ready};
 use crate::shown::Shown;
 use stage::{Clock, Stages};
 
@@ -30,38 +33,41 @@ pub(crate) struct Followers<'a> {
 }
 
 /// Runs `plan` in a box that keeps `kept`, and tells what became of it, also when
-/// `kill` ended it.
+/// `kill` ended it. The box is one of the `pool` where one suits.
 ///
 /// # Errors
 /// Only our own failures; what the program did is in the outcome.
 pub(crate) async fn run(
     boxes: &Boxes,
-    plan: Plan,
+    pool: &Pool,
+    mut plan: Plan,
     kept: Kept,
     kill: &CancellationToken,
     followers: Followers<'_>,
 ) -> Result<Outcome, Error> {
     let bounds = &boxes.bounds;
-    let home = boxes.make(&spec(&plan, bounds), plan.explain, kept).await?;
+    let mut inputs = files(std::mem::take(&mut plan.files));
+    let spec = spec(&plan, bounds);
+    let ready = blank(&plan, &spec, &kept).and_then(|blank| pool.take(&blank));
+    let Place {
+        home,
+        mut begun,
+        used: mut before,
+    } = match ready {
+        Some(ready) => place(boxes, ready, &plan, &spec, kept, &mut inputs).await?,
+        None => Place::of(boxes.make(&spec, plan.explain, kept).await?),
+    };
     let stages_here = Stages { home: &home };
     let Followers { sink, measured } = followers;
+    measured.placed(begun.is_some());
     measured.step("prepare");
     if let Some(sink) = &sink {
         sink.started(started(&plan, boxes.isolation));
     }
     let pace = Pace::new(bounds.output_rate);
     let mut clock = Clock::new(plan.wall_time);
-    let mut inputs: Vec<File> = plan
-        .files
-        .into_iter()
-        .map(|file| File {
-            path: file.path.into_bytes(),
-            content: file.content,
-        })
-        .collect();
     let mut stages = Vec::new();
     let mut warnings = Vec::new();
-    let mut before = sandbox::Usage::default();
     for stage in plan.stages {
         let name = stage.name.clone();
         // Later stages find the files where the first one got them.
@@ -73,7 +79,7 @@ pub(crate) async fn run(
         let command = command(stage, files);
         let captures = Captures::new(bounds.output, sink.clone(), pace.clone());
         let (command, ended) = stages_here
-            .run(command, &mut clock, captures, before, kill)
+            .run(command, begun.take(), &mut clock, captures, before, kill)
             .await?;
         if stages.is_empty() {
             inputs = command.files;
@@ -117,6 +123,83 @@ pub(crate) async fn run(
     })
 }
 
+fn files(files: Vec<PlanFile>) -> Vec<File> {
+    let files = files.into_iter().map(|file| File {
+        path: file.path.into_bytes(),
+        content: file.content,
+    });
+    files.collect()
+}
+
+/// A box for a plan, whose program may have begun.
+struct Place {
+    home: LiveBox,
+    /// Read ends of standard output and standard error of a program that has begun.
+    begun: Option<[OwnedFd; 2]>,
+    /// What the box had used before.
+    used: sandbox::Usage,
+}
+
+impl Place {
+    fn of(home: LiveBox) -> Self {
+        Self {
+            home,
+            begun: None,
+            used: sandbox::Usage::default(),
+        }
+    }
+}
+
+/// Has the interpreter in a ready box begin with a plan's program. Where it can't, all is
+/// as if there had been none.
+async fn place(
+    boxes: &Boxes,
+    ready: Ready,
+    plan: &Plan,
+    spec: &Spec,
+    kept: Kept,
+    inputs: &mut Vec<File>,
+) -> Result<Place, Error> {
+    let given = Command {
+        files: std::mem::take(inputs),
+        stdin: plan
+            .stages
+            .first()
+            .map(|stage| stage.stdin.clone())
+            .unwrap_or_default(),
+        ..Command::default()
+    };
+    let begun = ready.begin(&given, spec.lifetime, kept).await;
+    *inputs = given.files;
+    match begun {
+        Ok(Begun {
+            home,
+            outputs,
+            used,
+        }) => Ok(Place {
+            home,
+            begun: Some(outputs),
+            used,
+        }),
+        Err((error, kept)) => {
+            tracing::debug!(%error, "a ready box did not take its program");
+            Ok(Place::of(boxes.make(spec, plan.explain, kept).await?))
+        }
+    }
+}
+
+/// What a ready box would be for a plan; `None` where its program can't wait.
+pub(crate) fn blank(plan: &Plan, spec: &Spec, kept: &Kept) -> Option<Blank> {
+    let stage = plan.stages.first().filter(|_| plan.waits)?;
+    Some(Blank {
+        language: plan.language.clone(),
+        spec: spec.clone(),
+        argv: stage.argv.clone(),
+        env: stage.env.clone(),
+        packages: kept._packages.first().cloned(),
+    })
+}
+
 fn started(plan: &Plan, isolation: Isolation) -> Started {
     Started {
         id: plan.id.clone(),
@@ -127,7 +210,7 @@ fn started(plan: &Plan, isolation: Isolation) -> Started {
 }
 
 /// The box for a plan: the largest of what its stages may use.
-fn spec(plan: &Plan, bounds: &Bounds) -> Spec {
+pub(crate) fn spec(plan: &Plan, bounds: &Bounds) -> Spec {
     let most = |of: fn(&Stage) -> u64| plan.stages.iter().map(of).max().unwrap_or_default();
     let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let (support, inside) = &plan.support;

@@ -27,6 +27,7 @@ mod pace;
 mod places;
 mod plan;
 mod quote;
+mod ready;
 mod runtime;
 mod session;
 mod shown;

@@ -58,6 +58,7 @@ pub struct Metrics {
     cpu: CounterVec,
     memory: HistogramVec,
     output: IntCounterVec,
+    starts: IntCounterVec,
 }
 
 impl Metrics {
@@ -114,6 +115,11 @@ impl Metrics {
                 "Bytes that programs wrote, kept or not.",
                 &["stream"],
             ),
+            starts: counters(
+                "codex_run_starts_total",
+                "Runs by how they began: `ready` in a box that was made ahead, `fresh` in one that was made for them.",
+                &["language", "box"],
+            ),
         }
     }
 
@@ -128,7 +134,8 @@ impl Metrics {
         registry.register(Box::new(self.steps.clone()))?;
         registry.register(Box::new(self.cpu.clone()))?;
         registry.register(Box::new(self.memory.clone()))?;
-        registry.register(Box::new(self.output.clone()))
+        registry.register(Box::new(self.output.clone()))?;
+        registry.register(Box::new(self.starts.clone()))
     }
 
     /// Begins to measure a run that has got its place.
@@ -192,6 +199,13 @@ impl Measured {
         let took = now.duration_since(self.since).as_secs_f64();
         self.metrics.steps.with_label_values(&labels).observe(took);
         self.since = now;
+    }
+
+    /// The run has its box, which was made ahead or for it.
+    pub(crate) fn placed(&mut self, ahead: bool) {
+        let kind = if ahead { "ready" } else { "fresh" };
+        let labels = [self.language.as_str(), kind];
+        self.metrics.starts.with_label_values(&labels).inc();
     }
 
     /// The run has ended.

@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) wall_time: Duration,
     /// Whether to tell which system calls were denied.
     pub(crate) explain: bool,
+    /// Whether its program may have been started ahead, and waits.
+    pub(crate) waits: bool,
 }
 
 /// A file put into the workspace before the first stage.
@@ -126,6 +128,7 @@ pub(crate) fn plan(
         stages,
         wall_time: job.wall_time,
         explain: job.draft.explain,
+        waits: manifest.waits && manifest.stages.len() == 1 && !job.draft.explain,
     }
 }
 

@@ -6,7 +6,9 @@
 use crate::error::{At, Error, Step};
 use crate::protocol::{Reader, Writer};
 use crate::sys;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
 
 /// A program, its arguments and the files it finds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,11 +91,51 @@ impl Command {
     }
 }
 
+/// The standard input of a program that is started before what it will read is known:
+/// a file in memory that holds nothing until it is filled.
+#[derive(Debug)]
+pub struct LateInput(OwnedFd);
+
+impl LateInput {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// [`Step::Seal`].
+    pub fn new() -> Result<Self, Error> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        rustix::fs::memfd_create(c"stdin", flags)
+            .map(Self)
+            .at(Step::Seal)
+    }
+
+    /// Puts in what the program will read, once; nobody can change it afterwards.
+    ///
+    /// # Errors
+    /// [`Step::Seal`].
+    pub fn fill(&self, bytes: &[u8]) -> Result<(), Error> {
+        let mut done = 0;
+        while done < bytes.len() {
+            // By place, so that whoever reads begins at the start.
+            done += rustix::io::pwrite(&self.0, &bytes[done..], done as u64).at(Step::Seal)?;
+        }
+        rustix::fs::fcntl_add_seals(
+            &self.0,
+            SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+        )
+        .at(Step::Seal)
+    }
+}
+
+impl AsFd for LateInput {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::os::fd::AsFd;
 
     proptest! {
         #[test]

@@ -99,6 +99,6 @@ mod tests {
                 Frame::decode(&bytes).ok().map(|_| bytes[0])
             })
             .collect();
-        assert_eq!(kinds, (0..=25).collect(), "a whole frame of each kind");
+        assert_eq!(kinds, (0..=29).collect(), "a whole frame of each kind");
     }
 }

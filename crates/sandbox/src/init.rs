@@ -225,13 +225,8 @@ impl Init<'_> {
     fn hear(&mut self) -> Result<(), Error> {
         let nonsense = || Error::new(Step::Frame, io::Error::from(io::ErrorKind::InvalidData));
         match protocol::receive(self.socket, false)? {
-            Received::Frame(Frame::Exec, fds) => {
-                let mut fds = fds.into_iter();
-                let command = fds.next().ok_or_else(nonsense)?;
-                let ends = Ends {
-                    stdin: fds.next(),
-                    channel: None,
-                };
+            Received::Frame(Frame::Exec { stdin, channel }, fds) => {
+                let (command, ends) = ends(fds, stdin, channel)?;
                 if let Err(error) = self.launch(None, &command, ends) {
                     self.say(&Frame::from(&error))?;
                 }
@@ -244,16 +239,15 @@ impl Init<'_> {
                 },
                 fds,
             ) => {
-                let mut fds = fds.into_iter();
-                let command = fds.next().ok_or_else(nonsense)?;
-                let mut take = |given: bool| given.then(|| fds.next().ok_or_else(nonsense));
-                let ends = Ends {
-                    stdin: take(stdin).transpose()?,
-                    channel: take(channel).transpose()?,
-                };
+                let (command, ends) = ends(fds, stdin, channel)?;
                 if let Err(error) = self.launch(Some(program), &command, ends) {
                     self.not_launched(program, &error)?;
                 }
+            }
+            Received::Frame(Frame::CopyIn, fds) => {
+                let command = fds.into_iter().next().ok_or_else(nonsense)?;
+                self.copy_in(&mut Command::unseal(command.as_fd())?)?;
+                self.say(&Frame::CopiedIn)?;
             }
             Received::Frame(Frame::Port { program, work }, fds) => {
                 if let Err(error) = self.port(program, &work, fds.into_iter().next()) {
@@ -448,6 +442,17 @@ impl Init<'_> {
                 .map_or(Frame::Exited(exit), |number| Frame::Ended(number, exit)),
         )
     }
+}
+
+/// Tells apart the descriptors that came with an order to start a program.
+fn ends(fds: Vec<OwnedFd>, stdin: bool, channel: bool) -> Result<(OwnedFd, Ends), Error> {
+    let mut fds = fds.into_iter();
+    let missing = || Error::new(Step::Frame, io::Error::from(io::ErrorKind::InvalidData));
+    let mut take = || fds.next().ok_or_else(missing);
+    let command = take()?;
+    let stdin = stdin.then(&mut take).transpose()?;
+    let channel = channel.then(&mut take).transpose()?;
+    Ok((command, Ends { stdin, channel }))
 }
 
 /// Reaps one ended child, if there is one.

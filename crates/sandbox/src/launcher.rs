@@ -16,11 +16,10 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::Shutdown;
 use rustix::time::Timespec;
 
-use crate::command::Command;
+use crate::command::{Command, LateInput};
 use crate::error::{At, Error, Step};
-use crate::exit::Exit;
+use crate::event::{Event, Report};
 use crate::explain::Explanation;
-use crate::limits::Usage;
 use crate::porter::Work;
 use crate::protocol::{self, Frame, Received, Targets};
 use crate::spec::Spec;
@@ -231,70 +230,6 @@ pub(crate) fn failed(step: Step, errno: i32, detail: String) -> Error {
     Error::new(step, io::Error::from_raw_os_error(errno)).with(detail)
 }
 
-/// What a box's init says.
-#[derive(Debug)]
-pub enum Event {
-    /// Denied calls will be counted; only where that was asked for.
-    Explained(Explanation),
-    /// It is locked down and takes a command.
-    Ready {
-        /// The workspace, opened before anything of the user's was there.
-        workspace: OwnedFd,
-        /// The directory of temporary files, opened as early.
-        temporary: OwnedFd,
-    },
-    /// The program runs.
-    Started {
-        /// Read end of its standard output.
-        stdout: OwnedFd,
-        /// Read end of its standard error.
-        stderr: OwnedFd,
-    },
-    /// The program ended, and every other process of the box is dead.
-    Exited(Exit),
-    /// One of several programs runs.
-    Launched {
-        /// Its number.
-        program: u32,
-        /// Read end of its standard output.
-        stdout: OwnedFd,
-        /// Read end of its standard error.
-        stderr: OwnedFd,
-    },
-    /// One of several programs could not be started.
-    NotLaunched {
-        /// Its number.
-        program: u32,
-        /// The step at which that failed.
-        error: Error,
-    },
-    /// One of several programs ended. What it left behind may go on.
-    Ended {
-        /// Its number.
-        program: u32,
-        /// How it ended.
-        exit: Exit,
-    },
-    /// A process of [`Sandbox::adopt`] is one of the programs now.
-    Adopted {
-        /// Its number.
-        program: u32,
-    },
-    /// All programs are stopped.
-    Stopped,
-    /// What the attacks of the probe met: name, held, detail.
-    SelfTested(Vec<(String, bool, String)>),
-}
-
-/// What the warden says of a box.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Report {
-    /// The answer to [`Sandbox::measure`].
-    Usage(Usage),
-    /// The box is dead, all of it; what it had used.
-    Gone(Usage),
-}
-
 /// A box. Dropping it kills everything in it and leaves nothing.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -357,6 +292,7 @@ impl Sandbox {
                 Event::Started { stdout, stderr }
             }
             Frame::Exited(exit) => Event::Exited(exit),
+            Frame::CopiedIn => Event::CopiedIn,
             Frame::Launched(program) => {
                 let [stdout, stderr] = fds.try_into().map_err(|_| malformed())?;
                 Event::Launched {
@@ -431,11 +367,51 @@ impl Sandbox {
     /// [`Step::Command`] when it cannot be put into memory; [`Step::Init`]
     /// when init is gone.
     pub fn exec(&self, command: &Command) -> Result<(), Error> {
-        let sealed = command.seal()?;
         let stdin = command.seal_stdin()?;
+        self.start(command, stdin.as_ref().map(|fd| fd.as_fd()), None)
+    }
+
+    /// The same of a program that is started ahead and waits for the rest: it finds
+    /// `channel` as descriptor [`CHANNEL`](crate::CHANNEL), and `stdin` may be
+    /// [filled](LateInput::fill) later. What it then runs is [`Sandbox::copy_in`]'s to
+    /// write.
+    ///
+    /// # Errors
+    /// As of [`Sandbox::exec`].
+    pub fn exec_waiting(
+        &self,
+        command: &Command,
+        stdin: &LateInput,
+        channel: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        self.start(command, Some(stdin.as_fd()), Some(channel))
+    }
+
+    fn start(
+        &self,
+        command: &Command,
+        stdin: Option<BorrowedFd<'_>>,
+        channel: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Error> {
+        let sealed = command.seal()?;
+        let frame = Frame::Exec {
+            stdin: stdin.is_some(),
+            channel: channel.is_some(),
+        };
         let mut fds = vec![sealed.as_fd()];
-        fds.extend(stdin.as_ref().map(|fd| fd.as_fd()));
-        protocol::send(&self.init, &Frame::Exec, &fds).at(Step::Init)
+        fds.extend(stdin);
+        fds.extend(channel);
+        protocol::send(&self.init, &frame, &fds).at(Step::Init)
+    }
+
+    /// Has init write a command's files, beside a program that waits for them;
+    /// [`Event::CopiedIn`] follows.
+    ///
+    /// # Errors
+    /// As of [`Sandbox::exec`].
+    pub fn copy_in(&self, command: &Command) -> Result<(), Error> {
+        let sealed = command.seal()?;
+        protocol::send(&self.init, &Frame::CopyIn, &[sealed.as_fd()]).at(Step::Init)
     }
 
     /// Hands init a program to run beside others, under a number of the caller's that

@@ -24,6 +24,7 @@ mod command;
 mod confine;
 mod cure;
 mod error;
+mod event;
 mod exit;
 mod explain;
 #[cfg(any(test, fuzzing))]
@@ -48,12 +49,13 @@ mod uids;
 mod warden;
 mod watch;
 
-pub use command::{Command, File};
+pub use command::{Command, File, LateInput};
 pub use error::{Error, Step};
+pub use event::{Event, Report};
 pub use exit::{Exit, How};
 pub use explain::{Denials, DeniedCall, Explanation};
 pub use init::CHANNEL;
-pub use launcher::{Event, Launcher, Report, Sandbox};
+pub use launcher::{Launcher, Sandbox};
 pub use limits::{Limits, Usage};
 #[cfg(feature = "omit")]
 pub use omit::omit;

@@ -20,7 +20,8 @@ use rustix::time::Timespec;
 
 use crate::cure;
 use crate::error::{At as _, Error, Step};
-use crate::launcher::{Event, Launcher};
+use crate::event::Event;
+use crate::launcher::Launcher;
 use crate::limits::Limits;
 use crate::protocol::Targets;
 use crate::spec::{Mount, Spec};

@@ -12,7 +12,8 @@
 //! | warden → server, monitor | `Usage`, `Gone`, `Failed` | |
 //! | init → server | `Explained`, before `Ready`, if asked | counts of denied calls |
 //! | init → server | `Ready` | workspace and temporary directory |
-//! | server → init | `Exec` | command, standard input (if any) |
+//! | server → init | `Exec` | command, then standard input and channel (if any) |
+//! | server → init | `CopyIn`, answered by `CopiedIn` | a command, for its files |
 //! | init → server | `Started` | stdout, stderr |
 //! | init → server | `Exited`, `Failed` | |
 //! | server → init | `Launch` | command, then standard input and channel (if any) |
@@ -73,7 +74,16 @@ pub(crate) enum Frame {
     },
     Explained,
     Ready,
-    Exec,
+    /// Run a program alone.
+    Exec {
+        /// Whether standard input comes along.
+        stdin: bool,
+        /// Whether a channel comes along.
+        channel: bool,
+    },
+    /// Write files for a program that waits.
+    CopyIn,
+    CopiedIn,
     Started,
     Exited(Exit),
     SelfTest(Targets),
@@ -186,7 +196,6 @@ impl Frame {
                 out.bytes(detail.as_bytes());
             }
             Self::Ready => out.u8(7),
-            Self::Exec => out.u8(8),
             Self::Started => out.u8(9),
             Self::Exited(exit) => {
                 out.u8(10);
@@ -266,6 +275,13 @@ impl Frame {
                 out.u32(*program);
                 out.i32(*signal);
             }
+            Self::Exec { stdin, channel } => {
+                out.u8(8);
+                out.u8(u8::from(*stdin));
+                out.u8(u8::from(*channel));
+            }
+            Self::CopyIn => out.u8(28),
+            Self::CopiedIn => out.u8(29),
             Self::Stop => out.u8(21),
             Self::Stopped => out.u8(22),
             Self::GoOn => out.u8(23),
@@ -341,7 +357,12 @@ impl Frame {
                 detail: input.text()?,
             },
             7 => Self::Ready,
-            8 => Self::Exec,
+            8 => Self::Exec {
+                stdin: input.flag()?,
+                channel: input.flag()?,
+            },
+            28 => Self::CopyIn,
+            29 => Self::CopiedIn,
             9 => Self::Started,
             10 => Self::Exited(decode_exit(&mut input)?),
             11 => Self::SelfTest(Targets {
@@ -635,7 +656,12 @@ mod tests {
                 detail: "x".to_owned(),
             },
             Frame::Ready,
-            Frame::Exec,
+            Frame::Exec {
+                stdin: true,
+                channel: false,
+            },
+            Frame::CopyIn,
+            Frame::CopiedIn,
             Frame::Started,
             Frame::Exited(exit(How::Exited(3))),
             Frame::Exited(exit(How::Signalled(9))),

@@ -304,7 +304,7 @@ impl Inner {
         };
         let kept = Kept {
             _permit: None,
-            _call: self.calls.token(),
+            _call: Some(self.calls.token()),
             _seat: Some(seat),
             _packages: packages,
         };

@@ -51,20 +51,28 @@ pub(super) struct Stages<'a> {
 
 impl Stages<'_> {
     /// Runs one command to its end, to the deadline or to `kill`. Gives the
-    /// command back with how it ended.
+    /// command back with how it ended. One that has `begun` is only followed, by its
+    /// standard output and standard error.
     pub(super) async fn run(
         &self,
         command: Command,
+        begun: Option<[OwnedFd; 2]>,
         clock: &mut Clock,
         captures: Captures,
         before: sandbox::Usage,
         kill: &CancellationToken,
     ) -> Result<(Command, Ended), Error> {
         let handed_over = Instant::now();
-        let command = self.exec(command).await?;
+        let (command, start) = match begun {
+            Some([stdout, stderr]) => (command, Start::Running { stdout, stderr }),
+            None => {
+                let command = self.exec(command).await?;
+                (command, self.start(clock, kill).await?)
+            }
+        };
         let ended =
             |last, account| Ended::new(captures.clone(), last, account, before, self.home.measured);
-        let (stdout, stderr) = match self.start(clock, kill).await? {
+        let (stdout, stderr) = match start {
             Start::Running { stdout, stderr } => (stdout, stderr),
             Start::Cut(cut, error) => {
                 let account = self.home.kill().await?;

@@ -62,6 +62,8 @@ pub(crate) struct Manifest {
     /// Why that interpreter can't be forked with its state, where it can't; a phrase
     /// for people.
     pub(crate) no_fork: Option<String>,
+    /// Whether its program, started with a channel, waits there until it is told to begin.
+    pub(crate) waits: bool,
     /// How a session runs a command, whose text comes after these words; where the
     /// language is a shell.
     pub(crate) command: Option<Vec<String>>,
@@ -189,6 +191,7 @@ impl Manifest {
             environment,
             search_paths: file.search_paths,
             packages: file.packages.map(PackagesFile::checked).transpose()?,
+            waits: file.waits,
             kernel: file.kernel,
             no_fork: file.no_fork,
             command: file.command,
@@ -290,6 +293,8 @@ struct RuntimeFile {
     packages: Option<PackagesFile>,
     kernel: Option<Vec<String>>,
     no_fork: Option<String>,
+    #[serde(default)]
+    waits: bool,
     command: Option<Vec<String>>,
     stages: Vec<StageFile>,
 }

@@ -58,18 +58,53 @@ const RUNG: &str = "ENGINE_TEST_RUNG";
 /// The rungs that root can stand on besides the strongest.
 const LOWER: [engine::Isolation; 2] = [engine::Isolation::Namespaces, engine::Isolation::Uids];
 
-/// Runs this binary again on a lower rung.
+/// Has each case wait for a box that was made ahead, and nothing else run.
+const READY: &str = "ENGINE_TEST_READY";
+
+/// Runs this binary again, at another rung or with boxes that were made ahead.
 #[expect(clippy::disallowed_methods, reason = "tests start processes")]
-fn again_at(rung: engine::Isolation) -> Result<(), Failed> {
+fn again(rung: engine::Isolation, ready: bool) -> Result<(), Failed> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let status = std::process::Command::new(program)
-        .env(RUNG, rung.as_str())
-        .status()
-        .map_err(|error| error.to_string())?;
+    let mut command = std::process::Command::new(program);
+    command.env(RUNG, rung.as_str());
+    if ready {
+        // Those that want a box each would wait for each other.
+        command.env(READY, "1").arg("--test-threads=2");
+    }
+    let status = command.status().map_err(|error| error.to_string())?;
     match status.success() {
         true => Ok(()),
-        false => Err(format!("the cases at {rung}: {status}").into()),
+        false => Err(format!("the cases at {rung}, ready {ready}: {status}").into()),
     }
+}
+
+/// Waits until a box waits for a case, where its language has such.
+async fn wait_for_a_box(engine: &Engine, case: &Case) {
+    let waiting = || {
+        let ready = engine.ready();
+        let mut of_language = ready.iter().filter(|(name, _)| *name == case.language);
+        !ready.is_empty() && of_language.all(|(_, count)| *count > 0)
+    };
+    for _ in 0..4000 {
+        if waiting() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no box was made for {}", case.name);
+}
+
+/// How many runs began in boxes that were made ahead.
+fn begun_ahead(engine: &Engine) -> f64 {
+    let registry = prometheus::Registry::new();
+    engine.metrics().register(&registry).expect("fresh");
+    let families = registry.gather();
+    let starts = families
+        .iter()
+        .filter(|family| family.name() == "codex_run_starts_total");
+    let counters = starts.flat_map(|family| family.get_metric());
+    let ahead = counters.filter(|one| one.get_label().iter().any(|label| label.value() == "ready"));
+    ahead.map(|one| one.get_counter().get_value()).sum()
 }
 
 fn rungs() -> RangeInclusive<engine::Isolation> {
@@ -95,20 +130,34 @@ fn start(data: &Path, search_path: &[PathBuf], bounds: Bounds) -> Engine {
     .expect("an engine starts here")
 }
 
+/// The cases once more: at lower rungs, and from boxes that were made ahead at each.
+fn other_ways() -> impl Iterator<Item = Trial> {
+    let lower = LOWER.map(|rung| (rung, false));
+    let ahead = [engine::Isolation::Full, LOWER[0], LOWER[1]].map(|rung| (rung, true));
+    lower.into_iter().chain(ahead).map(|(rung, ready)| {
+        let how = if ready { "_ready" } else { "" };
+        Trial::test(format!("cases_at_{rung}{how}"), move || again(rung, ready))
+    })
+}
+
+/// Names the tests, which takes no engine.
+fn list(arguments: &Arguments, cases: Vec<Case>) -> ! {
+    let names = cases.into_iter().map(|case| case.name);
+    let sessions = session::TESTS.iter().chain(forking::TESTS);
+    let trials = names
+        .chain(sessions.map(|(name, _)| format!("session/{name}")))
+        .chain([LAYOUTS, SCENARIOS].map(str::to_owned));
+    let trials = trials.map(|name| Trial::test(name, || Ok(()))).collect();
+    libtest_mimic::run(arguments, trials).exit()
+}
+
 fn main() {
     sandbox::enter();
     let arguments = Arguments::from_args();
     let cases = case::all();
     assert!(!cases.is_empty(), "there are cases to run");
     if arguments.list {
-        // Naming the tests takes no engine.
-        let names = cases.into_iter().map(|case| case.name);
-        let sessions = session::TESTS.iter().chain(forking::TESTS);
-        let trials = names
-            .chain(sessions.map(|(name, _)| format!("session/{name}")))
-            .chain([LAYOUTS, SCENARIOS].map(str::to_owned));
-        let trials = trials.map(|name| Trial::test(name, || Ok(()))).collect();
-        libtest_mimic::run(&arguments, trials).exit();
+        list(&arguments, cases);
     }
     let data = tempfile::tempdir().expect("a scratch directory can be made");
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -138,12 +187,17 @@ fn main() {
     });
     let runtime = Arc::new(Runtime::new().expect("a runtime can be built"));
     let rung = engine.isolation();
+    let ready = std::env::var_os(READY).is_some();
+    if ready {
+        runtime.block_on(async { engine.keep_ready() });
+    }
     let mut trials: Vec<Trial> = cases
         .into_iter()
         .filter(|case| case.is_for(rung))
-        .map(|case| trial(case, engine.clone(), Arc::clone(&runtime)))
+        .map(|case| trial(case, engine.clone(), Arc::clone(&runtime), ready))
         .collect();
     let sessions = session::TESTS.iter().chain(forking::TESTS);
+    let sessions = sessions.filter(|_| !ready);
     trials.extend(sessions.map(|(name, test)| {
         let (engine, runtime) = (engine.clone(), Arc::clone(&runtime));
         Trial::test(format!("session/{name}"), move || {
@@ -151,12 +205,12 @@ fn main() {
             Ok(())
         })
     }));
-    if let Some(layouts) = layouts {
+    trials.extend(layouts.map(|layouts| {
         let runtime = Arc::clone(&runtime);
-        trials.push(Trial::test(LAYOUTS, move || {
+        Trial::test(LAYOUTS, move || {
             complain(&runtime.block_on(layouts.complaints()))
-        }));
-    }
+        })
+    }));
     if let Some(engines) = engines {
         let runtime = Arc::clone(&runtime);
         trials.push(Trial::test(SCENARIOS, move || {
@@ -170,20 +224,28 @@ fn main() {
         }));
     }
     if first && rung == engine::Isolation::Full {
-        trials.extend(
-            LOWER.map(|rung| Trial::test(format!("cases_at_{rung}"), move || again_at(rung))),
-        );
+        trials.extend(other_ways());
     }
+    let count = trials.len();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    if ready && wanted.is_none() {
+        let ahead = begun_ahead(&engine);
+        assert!(ahead > 90.0, "{ahead} of {count} cases began ahead");
+    }
     runtime.block_on(engine.drain(Duration::from_secs(5)));
     // Exiting drops nothing: let the warden and the scratch directory go first.
     drop((engine, data));
     conclusion.exit()
 }
 
-fn trial(case: Case, engine: Engine, runtime: Arc<Runtime>) -> Trial {
+fn trial(case: Case, engine: Engine, runtime: Arc<Runtime>, ready: bool) -> Trial {
     Trial::test(case.name.clone(), move || {
-        complain(&runtime.block_on(run(&engine, &case)))
+        complain(&runtime.block_on(async {
+            if ready {
+                wait_for_a_box(&engine, &case).await;
+            }
+            run(&engine, &case).await
+        }))
     })
 }
 

@@ -192,6 +192,7 @@ async fn run(
         .transpose()?;
     let (stop, stopped) = oneshot::channel::<()>();
     let server = async {
+        app.engine.keep_ready();
         let served = http::serve(listener, app, async {
             // A dropped sender stops the server as well.
             stopped.await.ok();

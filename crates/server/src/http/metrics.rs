@@ -38,6 +38,7 @@ pub(super) struct Metrics {
     waiting: IntGauge,
     queue: IntGauge,
     request_bytes: IntGauge,
+    ready: IntGaugeVec,
     healthy: IntGauge,
 }
 
@@ -131,6 +132,12 @@ impl Metrics {
                 "codex_request_bytes",
                 "Bytes of the requests in hand, from the body to the end of the run.",
             ),
+            ready: gauges(
+                &registry,
+                "codex_ready_boxes",
+                "Boxes that wait for a program, made ahead.",
+                &["language"],
+            ),
             healthy: gauge(
                 "codex_sandbox_healthy",
                 "Whether boxes can be made: 1, or 0 once the sandbox broke down.",
@@ -184,6 +191,10 @@ impl Metrics {
         self.queue.set(wide(engine.bounds().queue));
         let request_bytes = i64::try_from(request_bytes).unwrap_or(i64::MAX);
         self.request_bytes.set(request_bytes);
+        for (language, count) in engine.ready() {
+            let ready = self.ready.with_label_values(&[language.as_str()]);
+            ready.set(wide(count));
+        }
         self.healthy.set(i64::from(engine.healthy()));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }

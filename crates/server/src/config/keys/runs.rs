@@ -127,6 +127,13 @@ pub(super) const BOX: &[Key] = &[
         Kind::Bytes(MIB, 16 * GIB, |s, v| s.config.bounds.shm = v),
         "Size of /dev/shm of a run, inside its memory",
     ),
+    key(
+        "ready_boxes",
+        Reach::NoFlag,
+        "2",
+        Kind::Count(0, 16, |s, v| s.config.bounds.ready = size(v)),
+        "Sandboxes of each language that wait for a program in quiet times, with an interpreter that has started; four times as many when there is much to do, none for 0",
+    ),
 ];
 
 pub(super) const SESSIONS: &[Key] = &[
