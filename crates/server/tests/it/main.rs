@@ -8,6 +8,7 @@ mod connection;
 mod conversation;
 mod events;
 mod file_refs;
+mod forms;
 mod hooks;
 mod http;
 mod importer;

@@ -9,20 +9,20 @@ use crate::support::{Reply, TestServer, chunks};
 const JSON: &str = "Content-Type: application/json";
 
 /// A caller of a server.
-struct Caller<'a> {
+pub(crate) struct Caller<'a> {
     server: &'a TestServer,
-    bearer: String,
+    pub(crate) bearer: String,
 }
 
 impl<'a> Caller<'a> {
-    fn of(server: &'a TestServer) -> Self {
+    pub(crate) fn of(server: &'a TestServer) -> Self {
         Self {
             server,
             bearer: server.bearer(),
         }
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Reply {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> Reply {
         let body = if body.is_null() {
             String::new()
         } else {
@@ -34,7 +34,7 @@ impl<'a> Caller<'a> {
     }
 
     #[track_caller]
-    fn good(&self, method: &str, path: &str, body: &Value) -> Value {
+    pub(crate) fn good(&self, method: &str, path: &str, body: &Value) -> Value {
         let reply = self.ask(method, path, body);
         assert!(reply.status < 300, "{method} {path}: {}", reply.text());
         if reply.status == 204 {
@@ -52,7 +52,7 @@ impl<'a> Caller<'a> {
     }
 
     #[track_caller]
-    fn session(&self, body: &Value) -> String {
+    pub(crate) fn session(&self, body: &Value) -> String {
         let made = self.good("POST", "/sessions", body);
         made["id"].as_str().expect("an id").to_owned()
     }
@@ -734,97 +734,4 @@ fn commands_and_results_are_followed_as_events() {
         assert_eq!(all.iter().collect::<Vec<_>>(), results);
         assert_eq!(all[0]["data"]["text/plain"], "1");
     }
-}
-
-#[test]
-fn files_come_as_a_form() {
-    let server = TestServer::start();
-    let caller = Caller::of(&server);
-    let id = caller.session(&Value::Null);
-    let path = format!("/sessions/{id}/files");
-    let send = |kind: &str, body: &str| {
-        let kind = format!("Content-Type: {kind}");
-        let headers = [kind.as_str(), caller.bearer.as_str()];
-        server.request("POST", &path, &headers, body.as_bytes())
-    };
-    let form = "multipart/form-data; boundary=b";
-    let part = |head: &str, body: &str| {
-        format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n")
-    };
-    let body = [
-        part("name=\"file\"; filename=\"one.txt\"", "first"),
-        part("name=\"directory\"", "data/raw"),
-        part("name=\"file\"; filename=\"two.bin\"", "a\r\n--\r\nb"),
-        "--b--\r\n".to_owned(),
-    ]
-    .concat();
-    let reply = send(form, &body);
-    assert_eq!(reply.status, 201, "{}", reply.text());
-    let files = reply.json()["files"].clone();
-    let told = [0, 1].map(|at| (files[at]["path"].as_str(), files[at]["size"].as_u64()));
-    let expected = [("one.txt", 5), ("data/raw/two.bin", 8)];
-    assert_eq!(told, expected.map(|(path, size)| (Some(path), Some(size))));
-    let read = caller.ask("GET", &format!("{path}/data/raw/two.bin"), &Value::Null);
-    assert_eq!(read.text(), "a\r\n--\r\nb");
-    let large = "x".repeat(3 << 20);
-    let body = part("name=\"f\"; filename=\"large\"", &large) + "--b--\r\n";
-    assert_eq!(send(form, &body).json()["files"][0]["size"], 3 << 20);
-    for (kind, body, status, words) in [
-        (
-            form,
-            part("name=\"file\"; filename=\"../x\"", "") + "--b--\r\n",
-            400,
-            "..",
-        ),
-        (
-            form,
-            part("name=\"file\"; filename=\"/etc/x\"", "") + "--b--\r\n",
-            400,
-            "absolute",
-        ),
-        (
-            form,
-            part("name=\"file\"", "no name") + "--b--\r\n",
-            400,
-            "missing in the form",
-        ),
-        (
-            form,
-            part("name=\"file\"; filename=\"cut\"", "cut").replace("\r\n\r\n", "\r\n"),
-            400,
-            "malformed",
-        ),
-        (form, String::new(), 400, "malformed"),
-        (
-            "multipart/form-data",
-            "x".to_owned(),
-            415,
-            "application/json",
-        ),
-    ] {
-        let reply = send(kind, &body);
-        let told = reply.text();
-        assert!(
-            reply.status == status && told.contains(words),
-            "{body:?}: {} {told}",
-            reply.status
-        );
-    }
-}
-
-#[test]
-fn a_form_that_is_cut_leaves_no_part_of_a_file() {
-    let server = TestServer::start();
-    let caller = Caller::of(&server);
-    let id = caller.session(&Value::Null);
-    let path = format!("/sessions/{id}/files");
-    let head = "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"partly\"\r\n\r\n";
-    let cut = head.to_owned() + &"x".repeat(3 << 20);
-    let kind = "Content-Type: multipart/form-data; boundary=b";
-    let reply = server.request("POST", &path, &[kind, &caller.bearer], cut.as_bytes());
-    assert_ne!(reply.status, 201, "{}", reply.text());
-    let read = caller.ask("GET", &format!("{path}/partly"), &Value::Null);
-    assert_eq!(read.status, 404);
-    let listed = caller.good("GET", &path, &Value::Null);
-    assert_eq!(listed["files"], json!([]));
 }
