@@ -53,6 +53,7 @@ pub(super) async fn upload(
     boundary: String,
 ) -> Result<Response, Problem> {
     let patience = shared.app.config.client_timeout;
+    let late = || Problem::new(Code::RequestTimeout, "The form did not go on.");
     let feed = Feed::new(request.into_body().into_data_stream());
     let place = feed.place.clone();
     let mut form = Multipart::new(feed, boundary);
@@ -60,7 +61,6 @@ pub(super) async fn upload(
     loop {
         place.beside();
         let next = timeout(patience, form.next_field());
-        let late = || Problem::new(Code::RequestTimeout, "The form did not go on.");
         let Some(field) = next
             .await
             .map_err(|_| late())?
@@ -71,7 +71,7 @@ pub(super) async fn upload(
         let Some(name) = field.file_name().map(str::to_owned) else {
             if field.name() == Some("directory") {
                 place.beside();
-                directory = text(field).await?;
+                directory = timeout(patience, text(field)).await.map_err(|_| late())??;
             }
             continue;
         };

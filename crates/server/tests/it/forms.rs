@@ -172,3 +172,17 @@ fn many_small_files_and_a_large_one_come_in_one_form() {
         assert_eq!(file["size"], size);
     }
 }
+
+#[test]
+fn a_form_that_does_not_go_on_is_given_up() {
+    let server = TestServer::with(&SLOW);
+    let head = "--b\r\nContent-Disposition: form-data; name=";
+    for form in [
+        "--".to_owned(),
+        format!("{head}\"directory\"\r\n\r\ndata"),
+        format!("{head}\"other\"\r\n\r\ndata"),
+    ] {
+        let told = begun(&server, form.as_bytes()).problem(408);
+        assert!(told.contains("did not go on"), "{form}: {told}");
+    }
+}
