@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbox::{File, Limits, Mount, Spec, Work};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
 use super::{Inner, Reply};
 use crate::accept::{self, WALL_TIME_MIN};
+use crate::admission::Permit;
 use crate::boxes::{Kept, broken};
 use crate::config::Bounds;
 use crate::error::Error;
@@ -21,9 +24,9 @@ use crate::owner::Owner;
 use crate::plan;
 use crate::runtime::{PackageSet, Runtime};
 use crate::session::{
-    CellJob, CommandCall, CommandDraft, FileCall, Forked, InSession, Language, RunningCommand,
-    Session, SessionCall, SessionDraft, SessionEnd, SessionState, Shell, Terms, files, fork, run,
-    turn,
+    CellJob, CommandCall, CommandDraft, FileCall, Forked, InSession, InUse, Language,
+    RunningCommand, Session, SessionCall, SessionDraft, SessionEnd, SessionState, Shell, Terms,
+    files, fork, run, turn,
 };
 
 /// How much longer than its session a box may live before the warden ends it.
@@ -155,7 +158,10 @@ impl Inner {
         let in_use = session.enter()?;
         let running = match call {
             CommandCall::List => return Ok(Reply::Commands(session.all_commands())),
-            CommandCall::Run(draft) => self.run_command(owner, &session, *draft, sink).await?,
+            CommandCall::Run(draft) => {
+                self.run_command(owner, &session, *draft, sink, in_use)
+                    .await?
+            }
             CommandCall::Show(id, patience) => {
                 let running = session.command(&id)?;
                 running.wait(patience).await;
@@ -172,7 +178,6 @@ impl Inner {
                 running
             }
         };
-        drop(in_use);
         if let Some(end) = session.ended() {
             return Err(Error::NoSession {
                 id: session.id().to_owned(),
@@ -183,27 +188,41 @@ impl Inner {
     }
 
     /// Runs a command to its end, in a place of its own, or begins one that nobody
-    /// waits for.
+    /// waits for. It begins in a task of its own: whoever goes away meanwhile leaves
+    /// none that nobody knows of.
     async fn run_command(
         &self,
         owner: &Owner,
         session: &Arc<Session>,
         draft: CommandDraft,
         sink: Option<Sink>,
+        in_use: InUse,
     ) -> Result<Arc<RunningCommand>, Error> {
         let bounds = &self.boxes.bounds;
         accept::command(&draft, bounds)?;
-        if draft.background {
-            return session.begin(draft, None).await;
+        let background = draft.background;
+        let permit = match background {
+            true => None,
+            false => Some(self.admission.enter(owner, bounds.queue_wait).await?),
+        };
+        let (session, ttl) = (Arc::clone(session), session.ttl());
+        let held = (permit, in_use, self.calls.token());
+        let task = async move {
+            let running = session.begin(draft, sink).await?;
+            let held = Some(held);
+            Ok::<_, Error>(Awaited {
+                session,
+                running,
+                held,
+            })
+        };
+        let begun = tokio::spawn(task.in_current_span()).await;
+        let begun = begun.map_err(|error| broken("start a command", error))??;
+        if !background {
+            // Its own clock ends it.
+            begun.running.wait(ttl).await;
         }
-        let permit = self.admission.enter(owner, bounds.queue_wait).await?;
-        let running = session.begin(draft, sink).await?;
-        let waited = Waited(Arc::clone(session), Some(Arc::clone(&running)));
-        // Its own clock ends it.
-        running.wait(session.ttl()).await;
-        waited.over();
-        drop(permit);
-        Ok(running)
+        Ok(begun.over())
     }
 
     /// Carries out a call on the files of a session.
@@ -474,23 +493,38 @@ impl Inner {
     }
 }
 
-/// A command that somebody waits for: who goes away has it ended.
-struct Waited(Arc<Session>, Option<Arc<RunningCommand>>);
+/// What a command keeps that somebody waits for.
+type Held = (Option<Permit>, InUse, TaskTrackerToken);
 
-impl Waited {
-    fn over(mut self) {
-        self.1 = None;
+/// A command that somebody waits for, be it for its beginning alone: who goes away has
+/// it ended.
+struct Awaited {
+    session: Arc<Session>,
+    running: Arc<RunningCommand>,
+    /// `None` when nobody waits any more.
+    held: Option<Held>,
+}
+
+impl Awaited {
+    /// It is over, or goes on by itself.
+    fn over(mut self) -> Arc<RunningCommand> {
+        self.held = None;
+        Arc::clone(&self.running)
     }
 }
 
-impl Drop for Waited {
+impl Drop for Awaited {
     fn drop(&mut self) {
-        if let Some(running) = self.1.take() {
-            let session = Arc::clone(&self.0);
-            tokio::spawn(async move {
+        // Without a runtime the session ends, too.
+        if let Some(held) = self.held.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let (session, running) = (Arc::clone(&self.session), Arc::clone(&self.running));
+            runtime.spawn(async move {
                 if let Err(error) = session.kill(&running).await {
                     tracing::debug!(%error, "failed to end a command");
                 }
+                drop(held);
             });
         }
     }

@@ -8,6 +8,7 @@
 //! language that is not installed fails its cases: nothing is skipped.
 
 mod case;
+mod commands;
 mod forking;
 mod layouts;
 mod plain;
@@ -117,6 +118,12 @@ fn rungs() -> RangeInclusive<engine::Isolation> {
     }
 }
 
+/// The tests of sessions, with their names.
+fn of_sessions() -> impl Iterator<Item = &'static (&'static str, session::Test)> {
+    let commands = session::TESTS.iter().chain(commands::TESTS);
+    commands.chain(forking::TESTS)
+}
+
 /// Starts an engine, which must be before there is any thread.
 fn start(data: &Path, search_path: &[PathBuf], bounds: Bounds) -> Engine {
     Engine::start(Config {
@@ -143,7 +150,7 @@ fn other_ways() -> impl Iterator<Item = Trial> {
 /// Names the tests, which takes no engine.
 fn list(arguments: &Arguments, cases: Vec<Case>) -> ! {
     let names = cases.into_iter().map(|case| case.name);
-    let sessions = session::TESTS.iter().chain(forking::TESTS);
+    let sessions = of_sessions();
     let trials = names
         .chain(sessions.map(|(name, _)| format!("session/{name}")))
         .chain([LAYOUTS, SCENARIOS].map(str::to_owned));
@@ -195,8 +202,7 @@ fn main() {
         .filter(|case| case.is_for(rung))
         .map(|case| trial(case, engine.clone(), Arc::clone(&runtime), ready))
         .collect();
-    let sessions = session::TESTS.iter().chain(forking::TESTS);
-    let sessions = sessions.filter(|_| !ready);
+    let sessions = of_sessions().filter(|_| !ready);
     trials.extend(sessions.map(|(name, test)| {
         let (engine, runtime) = (engine.clone(), Arc::clone(&runtime));
         Trial::test(format!("session/{name}"), move || {

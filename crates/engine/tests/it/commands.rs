@@ -1,0 +1,104 @@
+//! Commands of a session that are begun many at once, and whose callers go away.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::{Call, CommandCall, CommandDraft, CommandState, Engine, Error, Reply};
+
+use crate::session::{Here, Test, python};
+
+/// Every test: its name and what it does.
+pub(crate) const TESTS: &[(&str, Test)] =
+    &[("commands_of_callers_who_go_away_end", |e| Box::pin(gone(e)))];
+
+impl Here {
+    async fn command(&self, command: &str, background: bool) -> Result<CommandState, Error> {
+        let draft = CommandDraft {
+            command: command.to_owned(),
+            background,
+            ..CommandDraft::default()
+        };
+        let run = CommandCall::Run(Box::new(draft));
+        let call = Call::Command(self.owner.clone(), self.id.clone(), run);
+        match self.engine.call(call).await? {
+            Reply::Command(state) => Ok(*state),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn commands(&self) -> Vec<CommandState> {
+        let call = Call::Command(self.owner.clone(), self.id.clone(), CommandCall::List);
+        match self.engine.call(call).await.unwrap() {
+            Reply::Commands(all) => all,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn kill(&self, id: &str) {
+        let kill = CommandCall::Kill(id.to_owned());
+        let call = Call::Command(self.owner.clone(), self.id.clone(), kill);
+        self.engine.call(call).await.unwrap();
+    }
+
+    /// Waits until no process of the session has this word on its command line.
+    async fn none_has(&self, word: &str) {
+        let look = format!(
+            "import glob\ndef line(f):\n  try: return open(f, 'rb').read()\n  except OSError: return b''\n\
+             sum(b'{word}' in line(f) for f in glob.glob('/proc/[0-9]*/cmdline'))"
+        );
+        let begun = Instant::now();
+        loop {
+            let left = self.said(&look).await;
+            if left == "0" {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{left} are left");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Begins a command again and again, all at once; each caller has its own patience.
+async fn together(
+    here: &Arc<Here>,
+    command: &'static str,
+    background: bool,
+    patience: impl Fn(u64) -> Duration,
+) -> Vec<Result<CommandState, Option<Error>>> {
+    let calls = (0..40).map(|number| {
+        let (here, patience) = (Arc::clone(here), patience(number));
+        tokio::spawn(async move {
+            let call = here.command(command, background);
+            match tokio::time::timeout(patience, call).await {
+                Ok(answer) => answer.map_err(Some),
+                Err(_gone) => Err(None),
+            }
+        })
+    });
+    let mut answers = Vec::new();
+    for call in calls.collect::<Vec<_>>() {
+        answers.push(call.await.unwrap());
+    }
+    answers
+}
+
+async fn gone(engine: Engine) {
+    let here = Arc::new(python(&engine).await);
+    here.run("1").await;
+    for background in [false, true] {
+        // A caller may go away at any moment of the beginning.
+        let patience = |number| Duration::from_millis(number / 2);
+        let answers = together(&here, "sleep 7777", background, patience).await;
+        let known = answers.iter().flatten().count();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let running = here.commands().await;
+        let running: Vec<_> = running.iter().filter(|one| one.ended.is_none()).collect();
+        assert_eq!(running.len(), known, "{running:?}");
+        for one in running {
+            here.kill(&one.id).await;
+        }
+        here.none_has("7777").await;
+    }
+}
