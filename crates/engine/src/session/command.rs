@@ -85,8 +85,25 @@ pub struct CommandEnd {
 /// The commands of a session.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
-    all: Mutex<BTreeMap<u64, Arc<Running>>>,
+    known: Mutex<Known>,
     numbers: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    all: BTreeMap<u64, Arc<Running>>,
+    /// Places of those that begin in the background and are not among them yet.
+    beginning: usize,
+}
+
+/// The place of a command that begins in the background, given back on drop.
+#[derive(Debug)]
+struct Place<'a>(&'a Session);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.commands().beginning -= 1;
+    }
 }
 
 /// A command that was begun.
@@ -150,9 +167,9 @@ impl Running {
 }
 
 impl Session {
-    fn commands(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Running>>> {
+    fn commands(&self) -> MutexGuard<'_, Known> {
         self.commands
-            .all
+            .known
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,15 +183,10 @@ impl Session {
         draft: CommandDraft,
         sink: Option<Sink>,
     ) -> Result<Arc<Running>, Error> {
-        let running = self
-            .commands()
-            .values()
-            .filter(|one| one.is_running())
-            .count();
-        if draft.background && running >= Bounds::COMMANDS {
-            let problem = format!("there are {} commands running already", Bounds::COMMANDS);
-            return Err(super::contexts::invalid("background", &problem, "End one first.").into());
-        }
+        let place = match draft.background {
+            true => Some(self.place()?),
+            false => None,
+        };
         let step = "start a command";
         let shell = self.terms.shell.as_ref().ok_or_else(|| unexpected(step))?;
         let plan = &shell.plan;
@@ -236,15 +248,34 @@ impl Session {
             (None, true) => self.terms.ttl,
             (None, false) => bounds.wall_time,
         };
-        self.remember(Arc::clone(&running));
+        self.remember(Arc::clone(&running), place);
         let session = Arc::clone(self);
         tokio::spawn(async move { session.follow(launched, captures, wall_time, end).await });
         Ok(running)
     }
 
-    /// Keeps a command where it is found, and forgets the oldest that have ended.
-    fn remember(&self, running: Arc<Running>) {
-        let mut all = self.commands();
+    /// Takes a place for a command that begins in the background.
+    fn place(&self) -> Result<Place<'_>, Error> {
+        let mut known = self.commands();
+        let running = known.all.values().filter(|one| one.is_running()).count();
+        if running + known.beginning >= Bounds::COMMANDS {
+            let problem = format!("there are {} commands running already", Bounds::COMMANDS);
+            return Err(super::contexts::invalid("background", &problem, "End one first.").into());
+        }
+        known.beginning += 1;
+        Ok(Place(self))
+    }
+
+    /// Keeps a command where it is found, in its place, and forgets the oldest that have
+    /// ended.
+    fn remember(&self, running: Arc<Running>, place: Option<Place<'_>>) {
+        let mut known = self.commands();
+        if let Some(place) = place {
+            // Counted as running from here on.
+            known.beginning -= 1;
+            std::mem::forget(place);
+        }
+        let all = &mut known.all;
         let ended: Vec<u64> = all
             .values()
             .filter(|one| !one.is_running())
@@ -310,18 +341,23 @@ impl Session {
         let found = id
             .parse()
             .ok()
-            .and_then(|number: u64| self.commands().get(&number).cloned());
+            .and_then(|number: u64| self.commands().all.get(&number).cloned());
         found.ok_or_else(|| Error::NoCommand { id: id.to_owned() })
     }
 
     /// The commands there are, the oldest first.
     pub(crate) fn all_commands(&self) -> Vec<CommandState> {
-        self.commands().values().map(|one| one.state()).collect()
+        self.commands()
+            .all
+            .values()
+            .map(|one| one.state())
+            .collect()
     }
 
     /// Whether a command runs that nobody waits for.
     pub(super) fn has_background(&self) -> bool {
         self.commands()
+            .all
             .values()
             .any(|one| one.background && one.is_running())
     }

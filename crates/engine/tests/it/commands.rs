@@ -10,8 +10,12 @@ use engine::{Call, CommandCall, CommandDraft, CommandState, Engine, Error, Reply
 use crate::session::{Here, Test, python};
 
 /// Every test: its name and what it does.
-pub(crate) const TESTS: &[(&str, Test)] =
-    &[("commands_of_callers_who_go_away_end", |e| Box::pin(gone(e)))];
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("commands_of_callers_who_go_away_end", |e| Box::pin(gone(e))),
+    ("no_more_commands_begin_at_once_than_may_run", |e| {
+        Box::pin(at_once(e))
+    }),
+];
 
 impl Here {
     async fn command(&self, command: &str, background: bool) -> Result<CommandState, Error> {
@@ -101,4 +105,21 @@ async fn gone(engine: Engine) {
         }
         here.none_has("7777").await;
     }
+}
+
+async fn at_once(engine: Engine) {
+    let here = Arc::new(python(&engine).await);
+    here.run("1").await;
+    let patience = |_| Duration::from_secs(30);
+    let answers = together(&here, "sleep 8888", true, patience).await;
+    let (begun, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!(begun.len(), 8, "{refused:?}");
+    let too_many = |one: &Result<_, _>| matches!(one, Err(Some(Error::Invalid(_))));
+    assert!(refused.iter().all(too_many), "{refused:?}");
+    // A place is free again where a command could not begin, or has ended.
+    let first = begun.into_iter().flatten().next().unwrap();
+    here.kill(&first.id).await;
+    here.command("sleep 8888", true).await.unwrap();
+    let ninth = here.command("sleep 8888", true).await;
+    assert!(matches!(ninth, Err(Error::Invalid(_))), "{ninth:?}");
 }
