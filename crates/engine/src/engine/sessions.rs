@@ -196,14 +196,18 @@ impl Inner {
         session: &Arc<Session>,
         draft: CommandDraft,
         sink: Option<Sink>,
-        in_use: InUse,
+        mut in_use: InUse,
     ) -> Result<Arc<RunningCommand>, Error> {
         let bounds = &self.boxes.bounds;
         accept::command(&draft, bounds)?;
         let background = draft.background;
         let permit = match background {
             true => None,
-            false => Some(self.admission.enter(owner, bounds.queue_wait).await?),
+            false => {
+                let permit = self.admission.enter(owner, bounds.queue_wait).await?;
+                in_use.take_place()?;
+                Some(permit)
+            }
         };
         let (session, ttl) = (Arc::clone(session), session.ttl());
         let held = (permit, in_use, self.calls.token());
@@ -451,10 +455,11 @@ impl Inner {
         sink: Option<Sink>,
     ) -> Result<Outcome, Error> {
         let Desk { session, context } = desk;
-        let in_use = session.enter()?;
+        let mut in_use = session.enter()?;
         let turn = turn(&session, &context, job.queue_wait).await?;
         let owner = &job.draft.owner;
         let permit = self.admission.enter(owner, job.queue_wait).await?;
+        in_use.take_place()?;
         let gone = CancellationToken::new();
         let guard = gone.clone().drop_guard();
         let files = job.draft.files.into_iter().map(|file| File {

@@ -94,6 +94,10 @@ pub(super) struct State {
     /// Cells and other calls in progress.
     busy: usize,
     used: Instant,
+    /// Those of them that hold a place to run in.
+    placed: usize,
+    /// When the last of those was over.
+    ran: Instant,
     /// Whether its programs were told to stop.
     stopped: bool,
     /// Whether others have the processors first.
@@ -126,6 +130,29 @@ pub(super) struct Launched {
 #[derive(Debug)]
 pub(crate) struct InUse {
     session: Arc<Session>,
+    /// Whether it holds a place to run in.
+    placed: bool,
+}
+
+impl InUse {
+    /// Tells that it holds a place to run in from now on: what runs in the session has
+    /// the processors as any run has. What only asks for something leaves that as it
+    /// is, else whoever asked all the time would have them without a place.
+    ///
+    /// # Errors
+    /// [`Error::Sandbox`].
+    pub(crate) fn take_place(&mut self) -> Result<(), Error> {
+        let mut state = self.session.state();
+        if state.yields {
+            self.session.home.doors.sandbox.idle(false)?;
+            state.yields = false;
+        }
+        if !self.placed {
+            state.placed += 1;
+            self.placed = true;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for InUse {
@@ -133,6 +160,10 @@ impl Drop for InUse {
         let mut state = self.session.state();
         state.busy -= 1;
         state.used = Instant::now();
+        if self.placed {
+            state.placed -= 1;
+            state.ran = state.used;
+        }
         drop(state);
         self.session.changed.notify_one();
     }
@@ -148,6 +179,8 @@ impl Session {
                 contexts: BTreeMap::new(),
                 busy: 0,
                 used: Instant::now(),
+                placed: 0,
+                ran: Instant::now(),
                 stopped: false,
                 yields: false,
                 paused: false,
@@ -217,15 +250,12 @@ impl Session {
             self.home.doors.sandbox.go_on()?;
             state.stopped = false;
         }
-        if state.yields {
-            self.home.doors.sandbox.idle(false)?;
-            state.yields = false;
-        }
         state.paused = false;
         state.busy += 1;
         drop(state);
         Ok(InUse {
             session: Arc::clone(self),
+            placed: false,
         })
     }
 
@@ -487,14 +517,16 @@ impl Session {
     /// When something is due that nobody asks for.
     fn due(&self) -> Instant {
         let state = self.state();
-        let expires = self.created.0 + self.terms.ttl;
+        let mut expires = self.created.0 + self.terms.ttl;
+        if self.home.measured && state.placed == 0 && !state.yields {
+            expires = expires.min(state.ran + UNWATCHED);
+        }
         if state.busy > 0 {
             return expires;
         }
         let working = self.has_background();
         let idle = [
             (!state.stopped && !self.home.measured && !working).then_some(state.used + UNWATCHED),
-            (!state.yields && self.home.measured).then_some(state.used + UNWATCHED),
             (!state.paused).then_some(state.used + self.terms.idle_timeout),
             Some(state.used + self.idle_end()),
         ];
@@ -514,6 +546,11 @@ impl Session {
             return self.end(SessionEnd::Expired);
         }
         let mut state = self.state();
+        let unplaced = now.saturating_duration_since(state.ran);
+        if self.home.measured && state.placed == 0 && !state.yields && unplaced >= UNWATCHED {
+            // What goes on in it holds no place to run in.
+            state.yields = self.home.doors.sandbox.idle(true).is_ok();
+        }
         if state.busy > 0 {
             return;
         }
@@ -527,10 +564,6 @@ impl Session {
             return self.end(SessionEnd::Idle);
         }
         let paused = idle >= self.terms.idle_timeout;
-        if idle >= UNWATCHED && self.home.measured && !state.yields {
-            // What goes on in it holds no place to run in.
-            state.yields = self.home.doors.sandbox.idle(true).is_ok();
-        }
         let unwatched = idle >= UNWATCHED && !self.home.measured && !self.has_background();
         if paused || unwatched {
             // A box that can't be told is dead, which the keeper hears next.

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{Call, CommandCall, CommandDraft, CommandState, Engine, Error, Reply};
+use engine::{Call, CommandCall, CommandDraft, CommandState, Engine, Error, Isolation, Reply};
 
 use crate::session::{Here, Test, python};
 
@@ -14,6 +16,9 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("commands_of_callers_who_go_away_end", |e| Box::pin(gone(e))),
     ("no_more_commands_begin_at_once_than_may_run", |e| {
         Box::pin(at_once(e))
+    }),
+    ("who_only_looks_gives_commands_no_processor", |e| {
+        Box::pin(yielding(e))
     }),
 ];
 
@@ -122,4 +127,71 @@ async fn at_once(engine: Engine) {
     here.command("sleep 8888", true).await.unwrap();
     let ninth = here.command("sleep 8888", true).await;
     assert!(matches!(ninth, Err(Error::Invalid(_))), "{ninth:?}");
+}
+
+/// What the kernel gives a process of the processors beside others: its cgroup's weight,
+/// of either version.
+fn weight(marker: &str) -> Option<u64> {
+    let at = |path: PathBuf| Some(fs::read_to_string(path).ok()?.trim().to_owned());
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let process = all.map(|entry| entry.path()).find(|process| {
+        at(process.join("cmdline"))
+            .is_some_and(|line| line.contains("sleep") && line.contains(marker))
+    })?;
+    let groups = at(process.join("cgroup"))?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (of, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
+        let root = Path::new("/sys/fs/cgroup");
+        let file = match of {
+            "" => root.join(path).join("cpu.weight"),
+            _ if of.split(',').any(|one| one == "cpu") => {
+                root.join(of).join(path).join("cpu.shares")
+            }
+            _ => return None,
+        };
+        at(file)?.parse().ok()
+    })
+}
+
+async fn yielding(engine: Engine) {
+    if engine.isolation() != Isolation::Full {
+        // Without a cgroup there is no weight.
+        return;
+    }
+    let here = Arc::new(python(&engine).await);
+    let begun = here.command("sleep 9191", true).await.unwrap();
+    here.run("1").await;
+    let full = weight("9191").unwrap();
+    assert!(full >= 100, "{full}");
+    // One who waits for its end, looks, feeds and writes files holds no place to run in.
+    let show = CommandCall::Show(begun.id.clone(), Duration::from_secs(4));
+    let show = Call::Command(here.owner.clone(), here.id.clone(), show);
+    let asking = tokio::spawn({
+        let here = Arc::clone(&here);
+        async move { here.engine.call(show).await.unwrap() }
+    });
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(!asking.is_finished());
+    let low = weight("9191").unwrap();
+    assert!(low < 10, "{low} while one waits for its end");
+    here.commands().await;
+    assert_eq!(weight("9191").unwrap(), low, "after a look");
+    // Whoever runs something has what all have, while it runs and for a moment after it.
+    let awaited = tokio::spawn({
+        let here = Arc::clone(&here);
+        async move { here.command("sleep 3", false).await.unwrap() }
+    });
+    tokio::time::sleep(Duration::from_millis(2000)).await;
+    assert_eq!(
+        weight("9191").unwrap(),
+        full,
+        "while a command is waited for"
+    );
+    awaited.await.unwrap();
+    asking.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(weight("9191").unwrap(), low, "with nobody there");
+    here.run("import time; time.sleep(0.5)").await;
+    assert_eq!(weight("9191").unwrap(), full, "after a cell");
 }
