@@ -113,7 +113,7 @@ impl Inner {
             SessionCall::EndContext(place) => {
                 let session = find(&place.session)?;
                 for context in session.named(place.context.as_deref())? {
-                    session.remove_context(context.name());
+                    session.remove_context(&context);
                     session.restart(&context).await?;
                 }
                 Ok(Answer::One(session.state_now()))

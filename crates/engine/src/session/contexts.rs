@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::cell::KILL;
-use super::context::Context;
+use super::context::{Context, Kernel};
 use super::live::{Session, State};
 use crate::boxes::STEP_TIMEOUT;
 use crate::config::Bounds;
@@ -96,12 +96,16 @@ impl Session {
         Ok(context)
     }
 
-    /// Takes a context out of the session.
-    pub(crate) fn remove_context(&self, name: &str) {
-        let removed = self.state().contexts.remove(name);
-        if let Some(context) = removed {
-            context.over.cancel();
+    /// Takes a context out of the session: this one, and no other that has its name
+    /// by now.
+    pub(crate) fn remove_context(&self, context: &Arc<Context>) {
+        let mut state = self.state();
+        let found = state.contexts.get(context.name());
+        if found.is_some_and(|found| Arc::ptr_eq(found, context)) {
+            state.contexts.remove(context.name());
         }
+        drop(state);
+        context.over.cancel();
     }
 
     /// The context of that name, or all of them.
@@ -115,10 +119,18 @@ impl Session {
         };
         match state.contexts.get(name) {
             Some(found) => Ok(vec![Arc::clone(found)]),
-            None => Err(Error::NoContext {
-                name: name.to_owned(),
-                known: state.contexts.keys().cloned().collect(),
-            }),
+            None => {
+                drop(state);
+                Err(self.no_context(name))
+            }
+        }
+    }
+
+    /// The error of who names a context that there is not.
+    pub(super) fn no_context(&self, name: &str) -> Error {
+        Error::NoContext {
+            name: name.to_owned(),
+            known: self.state().contexts.keys().cloned().collect(),
         }
     }
 
@@ -130,11 +142,17 @@ impl Session {
         let _in_use = self.enter()?;
         context.interrupt();
         let mut turn = context.turn.lock().await;
-        if let Some(kernel) = turn.take() {
-            self.home.doors.sandbox.signal(kernel.program, KILL)?;
-            timeout(STEP_TIMEOUT, kernel.ended).await.ok();
+        if let Some(mut kernel) = turn.take() {
+            self.end_kernel(&mut kernel).await?;
         }
         context.forget();
+        Ok(())
+    }
+
+    /// Ends an interpreter, and waits for that.
+    pub(super) async fn end_kernel(&self, kernel: &mut Kernel) -> Result<(), Error> {
+        self.home.doors.sandbox.signal(kernel.program, KILL)?;
+        timeout(STEP_TIMEOUT, &mut kernel.ended).await.ok();
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ use super::context::{Channel, Context, Kernel};
 use super::contexts::invalid;
 use super::frames::{self, Said, Went};
 use super::live::Session;
-use crate::boxes::{STEP_TIMEOUT, broken_io};
+use crate::boxes::broken_io;
 use crate::error::Error;
 
 /// How long an interpreter may take to fork itself: it looks at all that it has open.
@@ -54,7 +54,8 @@ struct Ends {
 ///
 /// # Errors
 /// [`Error::NotForked`] with the reasons; [`Error::Invalid`] for its name;
-/// [`Error::ContextBusy`], [`Error::NoSession`], and our own failures.
+/// [`Error::NoContext`] when it was ended meanwhile; [`Error::ContextBusy`],
+/// [`Error::NoSession`], and our own failures.
 pub(crate) async fn fork(
     session: &Session,
     source: &Context,
@@ -83,7 +84,7 @@ pub(crate) async fn fork(
         )),
     };
     let error = match split {
-        Ok((second, warnings)) => {
+        Ok((second, warnings)) if !copy.over.is_cancelled() => {
             *place = Some(second);
             copy.continues(source);
             return Ok(Forked {
@@ -91,16 +92,22 @@ pub(crate) async fn fork(
                 warnings,
             });
         }
+        // Somebody ended its context meanwhile, and may wait for the turn no more.
+        Ok((mut second, _)) => match session.end_kernel(&mut second).await {
+            Ok(()) => session.no_context(copy.name()),
+            Err(error) => error,
+        },
         Err(Broken::Error(error)) => error,
-        Err(Broken::Interpreter(how)) => {
-            session.home.doors.sandbox.signal(kernel.program, KILL)?;
-            timeout(STEP_TIMEOUT, &mut kernel.ended).await.ok();
-            *turn = None;
-            source.done(false, true);
-            refused(vec![format!("the interpreter {how}, and was ended")])
-        }
+        Err(Broken::Interpreter(how)) => match session.end_kernel(kernel).await {
+            Ok(()) => {
+                *turn = None;
+                source.done(false, true);
+                refused(vec![format!("the interpreter {how}, and was ended")])
+            }
+            Err(error) => error,
+        },
     };
-    session.remove_context(copy.name());
+    session.remove_context(&copy);
     Err(error)
 }
 

@@ -18,6 +18,9 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         Box::pin(refusals(e))
     }),
     ("what_a_fork_can_keep_is_no_obstacle", |e| Box::pin(kept(e))),
+    ("a_fork_leaves_no_context_but_its_own", |e| {
+        Box::pin(ended_meanwhile(e))
+    }),
     ("a_fork_by_a_hostile_interpreter_ends_it", |e| {
         Box::pin(hostile(e))
     }),
@@ -247,6 +250,50 @@ async fn kept(engine: Engine) {
     fresh.run("import os, random, gc\nos.fork = None; os.listdir = None; random.getstate = None; gc.freeze = None; kept = 1").await;
     drop(fresh.fork(None, None).await);
     assert_eq!(fresh.said_in("python", "kept").await, "1");
+}
+
+/// The context of a fork is ended while the interpreter forks, and another takes its name.
+async fn ended_meanwhile(engine: Engine) {
+    for ending in ["pass", "os._exit(1)"] {
+        let here = python(&engine).await;
+        let slow = format!("def slow():\n  time.sleep(2)\n  {ending}\n");
+        here.run(&format!(
+            "import os, time\nx = 1\n{slow}os.register_at_fork(before=slow)"
+        ))
+        .await;
+        let end = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            here.end("python-2").await;
+        };
+        let again = async {
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            let add = SessionCall::AddContext {
+                session: here.id.clone(),
+                language: "python".to_owned(),
+                name: Some("python-2".to_owned()),
+            };
+            here.ask(add).await;
+        };
+        let (forked, (), ()) = tokio::join!(here.fork(None, None), end, again);
+        let forked = forked.unwrap_err();
+        let expected = match ending {
+            "pass" => matches!(forked, Error::NoContext { .. }),
+            _ => matches!(forked, Error::NotForked { .. }),
+        };
+        assert!(expected, "{forked:?}");
+        // The other one is there, and has nothing of the first.
+        let contexts = here.state().await.contexts;
+        assert!(
+            contexts.iter().any(|one| one.name == "python-2"),
+            "{contexts:?}"
+        );
+        let known = here.said_in("python-2", "'x' in globals()").await;
+        assert_eq!(known, "False");
+        // That of the fork has ended, and where the fork failed the first one, too.
+        let count = "import os\ndef exe(pid):\n  try: return os.readlink(f'/proc/{pid}/exe')\n  except OSError: return None\nsum(exe(pid) == exe('self') for pid in os.listdir('/proc') if pid.isdigit())";
+        let expected = if ending == "pass" { "2" } else { "1" };
+        assert_eq!(here.said_in("python-2", count).await, expected, "{ending}");
+    }
 }
 
 async fn hostile(engine: Engine) {
