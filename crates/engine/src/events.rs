@@ -103,6 +103,8 @@ pub fn events(bounds: EventBounds) -> (Sink, Events) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
             queue: VecDeque::new(),
+            shown: VecDeque::new(),
+            in_hand: 0,
             size: 0,
             capacity: bounds.buffer,
             limit: bounds.total,
@@ -149,11 +151,11 @@ impl Sink {
         shared.filled.notify_one();
     }
 
-    /// Something is shown. It is kept for the outcome in any case, so it costs nothing
-    /// to wait here, and no reader is too slow for it.
-    pub(crate) fn result(&self, result: Arc<RichResult>) {
+    /// Something is shown, of so many bytes. It is kept for the outcome in any case, so
+    /// it costs nothing to wait here, and no reader is too slow for it.
+    pub(crate) fn result(&self, result: Arc<RichResult>, bytes: usize) {
         let shared = &self.0.0;
-        shared.lock().put(Event::Result(result));
+        shared.lock().put_result(result, bytes);
         shared.filled.notify_one();
     }
 
@@ -198,6 +200,12 @@ impl Sink {
 pub struct Events(Arc<Shared>);
 
 impl Events {
+    /// A view of what this reader has not taken yet.
+    #[must_use]
+    pub fn untold(&self) -> Untold {
+        Untold(Arc::clone(&self.0))
+    }
+
     /// The next event, waiting for it; `None` when the run has told all.
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
@@ -230,11 +238,28 @@ impl Events {
     }
 }
 
+/// What is still in the buffer, for others than its reader.
+#[derive(Debug)]
+pub struct Untold(Arc<Shared>);
+
+impl Untold {
+    /// Bytes of the results that wait for the reader, with the one that it took last:
+    /// once the run is over they are kept for nobody else.
+    #[must_use]
+    pub fn results(&self) -> u64 {
+        let state = self.0.lock();
+        let waiting: usize = state.shown.iter().sum();
+        (waiting + state.in_hand) as u64
+    }
+}
+
 impl Drop for Events {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.closed = true;
         state.queue = VecDeque::new();
+        state.shown = VecDeque::new();
+        state.in_hand = 0;
         state.size = 0;
         drop(state);
         self.0.emptied.notify_waiters();
@@ -260,6 +285,9 @@ impl Shared {
 #[derive(Debug)]
 struct State {
     queue: VecDeque<Event>,
+    /// Bytes of each result in the queue, and of the one that was taken last.
+    shown: VecDeque<usize>,
+    in_hand: usize,
     /// Bytes in the queue, with [`EVENT_COST`] for each event.
     size: usize,
     capacity: usize,
@@ -364,8 +392,19 @@ impl State {
         }
     }
 
+    fn put_result(&mut self, result: Arc<RichResult>, bytes: usize) {
+        if !self.closed {
+            self.shown.push_back(bytes);
+            self.put(Event::Result(result));
+        }
+    }
+
     fn take(&mut self) -> Option<Event> {
+        self.in_hand = 0;
         let event = self.queue.pop_front()?;
+        if let Event::Result(_) = &event {
+            self.in_hand = self.shown.pop_front().unwrap_or_default();
+        }
         self.size -= cost(&event);
         Some(event)
     }

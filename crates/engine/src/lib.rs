@@ -38,7 +38,7 @@ pub use admission::Load;
 pub use config::{Bounds, Config};
 pub use engine::{Call, Engine, Language, PackageState, Reply};
 pub use error::{Error, StartError};
-pub use events::{Event, EventBounds, Events, Sink, Started, Stream, events};
+pub use events::{Event, EventBounds, Events, Sink, Started, Stream, Untold, events};
 pub use job::{Draft, DraftFile, Invalid, Job};
 pub use metrics::{Metrics, SECONDS};
 pub use outcome::{

@@ -92,7 +92,7 @@ impl Shown {
             self.bytes += bytes;
             let result = Arc::new(result);
             if let Some(sink) = &self.sink {
-                sink.result(Arc::clone(&result));
+                sink.result(Arc::clone(&result), bytes);
             }
             self.results.push(result);
         }

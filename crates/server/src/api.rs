@@ -27,8 +27,8 @@ pub use json::parse_object;
 pub use language::{LanguageOut, Languages};
 pub use packages::{PackageOut, PackagesOut, PackagesPhase};
 pub use response::{
-    CellOut, ExceptionOut, ExecuteResponse, FileOut, INLINE_BYTES, Link, ResultOut, StageOut,
-    UsageOut,
+    CellOut, ExceptionOut, ExecuteResponse, FileOut, INLINE_BYTES, Link, ResultOut, ResultRef,
+    StageOut, UsageOut,
 };
 pub use session::{
     ContextOut, ContextRequest, FileEntryOut, FileForm, FileListOut, FileMove, FileWork,

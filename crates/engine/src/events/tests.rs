@@ -1,11 +1,12 @@
 //! The buffer under readers that are quick, slow, stalled and gone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 use tokio::time::Instant;
 
-use super::{Event, EventBounds, Events, Isolation, Sink, Started, Stream, events};
+use super::{Event, EventBounds, Events, Isolation, RichResult, Sink, Started, Stream, events};
 
 const WAIT: Duration = Duration::from_millis(500);
 
@@ -241,4 +242,30 @@ async fn check_acts(buffer: usize, total: u64, acts: &[Act]) {
 
 async fn write(sink: &Sink, stream: Stream, count: usize) -> usize {
     sink.output(stream, &vec![b'x'; count]).await
+}
+
+#[tokio::test]
+async fn results_are_counted_until_the_reader_goes_on() {
+    let (sink, mut reader) = events(bounds(1000, 1 << 20, WAIT));
+    let untold = reader.untold();
+    let result = Arc::new(RichResult {
+        is_value: false,
+        forms: Vec::new(),
+    });
+    for bytes in [100, 20] {
+        sink.result(Arc::clone(&result), bytes);
+        sink.started(started());
+    }
+    let mut counted = Vec::new();
+    for _ in 0..4 {
+        counted.push(untold.results());
+        reader.next().await;
+    }
+    assert_eq!(counted, [120, 120, 20, 20]);
+    assert_eq!(untold.results(), 0);
+    sink.result(Arc::clone(&result), 7);
+    assert_eq!(untold.results(), 7);
+    drop(reader);
+    sink.result(result, 7);
+    assert_eq!(untold.results(), 0, "nobody waits for it");
 }

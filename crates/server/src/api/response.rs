@@ -3,12 +3,13 @@
 //! The fields that the first clients know are always there and always of one
 //! type: `output` and `error` are strings whatever bytes a program wrote.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use engine::{
-    CellOutcome, DeniedCall, Outcome, Output, OutputFile, RichResult, StageOutcome, Usage,
+    CellOutcome, DeniedCall, Form, Outcome, Output, OutputFile, RichResult, StageOutcome, Usage,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -201,15 +202,7 @@ impl ResultOut {
 impl From<RichResult> for ResultOut {
     fn from(result: RichResult) -> Self {
         let forms = result.forms.into_iter().map(|form| {
-            let json = form.media_type.ends_with("json");
-            // What says that it is JSON and is none stays text.
-            let value = json
-                .then(|| {
-                    parse_object(form.content.as_bytes())
-                        .ok()
-                        .map(Value::Object)
-                })
-                .flatten();
+            let value = json_of(&form).map(Value::Object);
             let value = value.unwrap_or(Value::String(form.content));
             (form.media_type.to_owned(), value)
         });
@@ -218,6 +211,40 @@ impl From<RichResult> for ResultOut {
             data: forms.collect(),
         }
     }
+}
+
+/// A [`ResultOut`] of a result that somebody else holds: what may be large is not copied.
+#[derive(Debug, Serialize)]
+pub struct ResultRef<'a> {
+    is_value: bool,
+    data: BTreeMap<&'static str, FormRef<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum FormRef<'a> {
+    Json(Map<String, Value>),
+    Text(&'a str),
+}
+
+impl<'a> From<&'a RichResult> for ResultRef<'a> {
+    fn from(result: &'a RichResult) -> Self {
+        let forms = result.forms.iter().map(|form| {
+            let json = json_of(form).map(FormRef::Json);
+            let value = json.unwrap_or(FormRef::Text(&form.content));
+            (form.media_type, value)
+        });
+        Self {
+            is_value: result.is_value,
+            data: forms.collect(),
+        }
+    }
+}
+
+/// What a form says as JSON; what says that it is JSON and is none stays text.
+fn json_of(form: &Form) -> Option<Map<String, Value>> {
+    let json = form.media_type.ends_with("json");
+    json.then(|| parse_object(form.content.as_bytes()).ok())?
 }
 
 fn cell(cell: CellOutcome) -> CellOut {

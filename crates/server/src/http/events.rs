@@ -26,11 +26,11 @@ use super::byte_shares::ByteShare;
 use super::connection::ClientGone;
 use super::context::Context;
 use super::state::Shared;
-use super::unread::{Held, Slot};
+use super::unread::{Held, PIECE, Slot};
 use crate::api::event::{
     DroppedOut, Piece, QueuedOut, StartOut, TextDecoder, TextOut, TruncatedOut,
 };
-use crate::api::{Order, Problem, ResultOut};
+use crate::api::{Order, Problem, ResultRef};
 use crate::runs::{self, Caller};
 
 /// How long output gathers, unless there is much of it: a program that prints
@@ -132,13 +132,15 @@ struct Last {
     held: Held,
 }
 
-/// Returns what the last event says: the whole answer, or why there is none.
+/// Returns what the last event says: the whole answer, or why there is none. `beside`
+/// is what else of the stream waits to be read.
 fn last(
     shared: &Shared,
     context: &Context,
     owner: &Owner,
     answer: Result<Ended, Problem>,
     slot: Slot,
+    beside: u64,
 ) -> Last {
     let (name, mut content) = match answer {
         Ok(answer) => {
@@ -153,10 +155,7 @@ fn last(
         }
     };
     content.extend_from_slice(b"\n\n");
-    let buffer = shared.app.engine.bounds().events().buffer;
-    let held = shared
-        .unread
-        .hold(owner.as_str(), slot, content, buffer as u64);
+    let held = shared.unread.hold(owner.as_str(), slot, content, beside);
     Last { name, held }
 }
 
@@ -256,7 +255,13 @@ impl Writer {
         };
         let (shared, context) = (Arc::clone(&self.shared), self.context.clone());
         let (owner, slot) = (self.owner.clone(), Slot::default());
-        let last = async { last(&shared, &context, &owner, answer.await, slot.clone()) };
+        let untold = events.untold();
+        let last = async {
+            let answer = answer.await;
+            let buffer = shared.app.engine.bounds().events().buffer as u64;
+            let beside = buffer + untold.results();
+            last(&shared, &context, &owner, answer, slot.clone(), beside)
+        };
         let told = async {
             // Side by side: the run goes on while the reader takes its time.
             let (last, ()) = tokio::join!(last, self.tell(first, events));
@@ -300,8 +305,12 @@ impl Writer {
                 self.piece(stream, piece).await;
             }
             Event::Result(result) => {
-                let result = ResultOut::from(Arc::unwrap_or_clone(result));
-                self.send("result", &result).await;
+                let frame = {
+                    self.sent += 1;
+                    frame(self.sent, "result", &ResultRef::from(&*result))
+                };
+                drop(result);
+                self.put_all(&frame).await;
             }
             Event::Dropped { stream, bytes } => self.decoder(stream).gap(bytes),
             Event::Truncated { limit } => {
@@ -353,6 +362,15 @@ impl Writer {
         self.put(Message::Part(frame)).await;
     }
 
+    /// Puts what may be large, as copies of pieces: all that still waits of it can be
+    /// let go with this task.
+    async fn put_all(&self, frame: &Bytes) {
+        for piece in frame.chunks(PIECE) {
+            let piece = Bytes::copy_from_slice(piece);
+            self.put(Message::Part(piece)).await;
+        }
+    }
+
     async fn put(&self, message: Message) {
         // A reader that is gone is seen by those who wait for that.
         self.sender.send(message).await.ok();
@@ -361,9 +379,9 @@ impl Writer {
 
 /// An event as it is written.
 fn frame(id: u64, name: &str, data: &impl Serialize) -> Bytes {
-    let data = serde_json::to_vec(data).expect("strings and numbers always serialise");
     let mut bytes = head(id, name).into_bytes();
-    bytes.extend(one_line(data));
+    serde_json::to_writer(&mut bytes, data).expect("strings and numbers always serialise");
+    let mut bytes = one_line(bytes);
     bytes.extend_from_slice(b"\n\n");
     bytes.into()
 }

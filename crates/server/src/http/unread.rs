@@ -17,7 +17,7 @@ use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
 /// Bytes that are handed on at once, as a copy: what still waits can be let go.
-const PIECE: usize = 64 * 1024;
+pub(super) const PIECE: usize = 64 * 1024;
 
 /// The answer was cut off for want of room.
 #[derive(Debug, thiserror::Error)]

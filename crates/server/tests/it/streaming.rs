@@ -396,6 +396,43 @@ fn answers_that_nobody_reads_do_not_pile_up() {
 }
 
 #[test]
+fn results_that_wait_for_a_slow_reader_are_counted() {
+    let server = TestServer::start();
+    let code = "class Shown:\n  def _repr_html_(self): return 'x' * (7 << 20)\ndisplay(Shown())";
+    let body = json!({ "code": code }).to_string();
+    let bearer = server.bearer();
+    let kind = "Content-Type: application/json";
+    let headers = [bearer.as_str(), kind, "Accept: text/event-stream"];
+    let request = server.bytes("POST", "/execute", &headers, body.as_bytes());
+    let mut connection = server.connect();
+    connection.write_all(&request).expect("write");
+    let unread = || -> u64 {
+        let reply = server.request("GET", "/metrics", &[&bearer], b"");
+        let text = reply.text();
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.starts_with("codex_answers_unread_bytes"));
+        let value = line.and_then(|line| line.rsplit_once(' '));
+        value.expect("counted").1.parse().expect("a number")
+    };
+    let held = wait_for("its end", || Some(unread()).filter(|held| *held > 0));
+    // Once in the answer, and once as the result that is told before it.
+    assert!(held > 14 << 20, "{held}");
+    assert!(held < 16 << 20, "{held}");
+    let events = Stream::open(connection);
+    let mut sizes = Vec::new();
+    for event in events {
+        let data = match event.name.as_str() {
+            "result" => &event.data["data"],
+            "end" => &event.data["results"][0]["data"],
+            _ => continue,
+        };
+        sizes.push(data["text/html"].as_str().expect("text").len());
+    }
+    assert_eq!(sizes, [7 << 20, 7 << 20]);
+    wait_until("nothing to wait", || unread() == 0);
+}
+
+#[test]
 fn no_more_than_the_bound_is_streamed() {
     let server = TestServer::with(&[("CODEX_MAX_STREAM", "100KiB")]);
     let events = run(
