@@ -202,7 +202,6 @@ def forks(state, own, gained, flush):
 
     def settle():
         # The child, which from now on is an interpreter of its own.
-        os.setsid()
         stdout, stderr = gained[1], gained[2]
         for target, source in ((1, stdout), (2, stderr)):
             os.dup2(source, target)
@@ -224,12 +223,13 @@ def forks(state, own, gained, flush):
         middle = fork()
         if middle == 0:
             try:
-                last = fork()
-                if last == 0:
+                if fork() == 0:
+                    # A session of its own, before anybody hears of it.
+                    os.setsid()
+                    os.write(writing, b"%d" % getpid())
                     os.close(reading)
                     os.close(writing)
                     return 0
-                os.write(writing, b"%d" % last)
             except BaseException:
                 pass
             leave(0)

@@ -192,19 +192,42 @@ fn hostname() -> Result<(), Error> {
     rustix::system::sethostname(b"sandbox").at(Step::Hostname)
 }
 
-fn rlimits(with: &Confinement<'_>) -> Result<(), Error> {
-    let limits = with.limits;
+/// Limits the open files of a program, in a child of init that becomes one.
+///
+/// Init itself keeps what the server has. The kernel counts descriptors that are on
+/// their way by user, and refuses to send more to whoever has a limit below that: where
+/// boxes share a user, a program that fills sockets with them must not keep the inits of
+/// others from their work.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn limit_open_files(with: &Confinement<'_>) -> std::io::Result<()> {
     // Each socket can hold kernel memory that nothing else bounds.
     let open_files = match with.isolation {
-        Isolation::Full => limits.open_files,
-        Isolation::Namespaces => limits.open_files.min(UNACCOUNTED_OPEN_FILES),
-        Isolation::Uids => limits.open_files.min(UNCOUNTED_OPEN_FILES),
+        Isolation::Full => with.limits.open_files,
+        Isolation::Namespaces => with.limits.open_files.min(UNACCOUNTED_OPEN_FILES),
+        Isolation::Uids => with.limits.open_files.min(UNCOUNTED_OPEN_FILES),
     };
+    limit(Resource::Nofile, open_files)
+}
+
+fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
+    // A container may have been given less, and root there may not raise it.
+    let ceiling = rustix::process::getrlimit(resource).maximum;
+    let most = Some(ceiling.map_or(most, |ceiling| ceiling.min(most)));
+    let rlimit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    Ok(rustix::process::setrlimit(resource, rlimit)?)
+}
+
+fn rlimits(with: &Confinement<'_>) -> Result<(), Error> {
+    let limits = with.limits;
     let mut wanted = vec![
         // Not 0: where core_pattern is a pipe, only 1 keeps the kernel from
         // starting the helper as the host's root (core(5)).
         (Resource::Core, 1),
-        (Resource::Nofile, open_files),
         (Resource::Fsize, limits.workspace),
         (Resource::Memlock, 64 * 1024),
         (Resource::Msgqueue, 819_200),
@@ -224,14 +247,7 @@ fn rlimits(with: &Confinement<'_>) -> Result<(), Error> {
         wanted.push((Resource::Data, limits.memory + RESERVED));
     }
     for (resource, most) in wanted {
-        // A container may have been given less, and root there may not raise it.
-        let ceiling = rustix::process::getrlimit(resource).maximum;
-        let most = Some(ceiling.map_or(most, |ceiling| ceiling.min(most)));
-        let rlimit = Rlimit {
-            current: most,
-            maximum: most,
-        };
-        rustix::process::setrlimit(resource, rlimit).at(Step::Rlimits)?;
+        limit(resource, most).at(Step::Rlimits)?;
     }
     Ok(())
 }

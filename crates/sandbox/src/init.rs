@@ -336,6 +336,10 @@ impl Init<'_> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(pid), look))
             .map_err(nobody)?;
+        // Signals go to its group, which must be its own. That of a child is of this box.
+        if rustix::process::getpgid(Some(pid)).map_err(nobody)? != pid {
+            return Err(nobody(rustix::io::Errno::PERM));
+        }
         self.watch();
         self.programs.push(Program {
             pid,

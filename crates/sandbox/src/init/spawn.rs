@@ -15,6 +15,7 @@ use rustix::process::Pid;
 
 use super::{CHANNEL, Ends, Init, START_TIMEOUT, kill_rest};
 use crate::command::Command;
+use crate::confine::limit_open_files;
 use crate::error::{At, Error, Step};
 use crate::spec::WORKSPACE;
 use crate::sys::{self, Child};
@@ -140,6 +141,7 @@ impl Init<'_> {
                 sys::exit_now(1);
             }
         }
+        limit_open_files(self.with)?;
         rustix::process::setsid()?;
         if let Some(stdin) = &ends.stdin {
             rustix::stdio::dup2_stdin(stdin)?;

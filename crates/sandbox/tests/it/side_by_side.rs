@@ -29,6 +29,8 @@ pub(crate) const EVERYWHERE: &[Test] = &[
     ("too_much_memory_ends_programs_and_not_the_box", memory),
     ("a_stop_taken_back_at_once_leaves_the_watch_on", taken_back),
     ("what_its_parent_left_becomes_a_program", adopted),
+    ("what_leads_no_group_becomes_none", not_adopted),
+    ("descriptors_on_their_way_keep_nobody_waiting", in_flight),
     (
         "what_wakes_itself_is_watched_though_it_is_stopped",
         wakes_itself,
@@ -400,6 +402,32 @@ fn adopted(here: &Here) {
     ));
     running.sandbox.signal(1, 9).unwrap();
     assert_eq!(ended(&running, 1).how, How::Signalled(9));
+}
+
+/// The kernel counts descriptors in sockets by user, who may be that of all boxes.
+fn in_flight(here: &Here) {
+    let code = "import array, os, socket, sys, time\nfd = os.open('/dev/null', os.O_RDONLY)\nkept = []\nfull = ''\nwhile not full and len(kept) < 100:\n  try: a, b = socket.socketpair()\n  except OSError as e: full = str(e); break\n  kept.append((a, b)); a.setblocking(False)\n  while not full:\n    try: a.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [fd] * 100))])\n    except BlockingIOError: break\n    except OSError as e: full = str(e)\nprint(full or 'filled')\nsys.stdout.flush()\ntime.sleep(60)";
+    let first = ready(&here.launcher, limits());
+    let mut filling = launch(&first, 1, &python(code));
+    let told = filling.line();
+    assert!(!told.is_empty(), "it fills what it may");
+    for _ in 0..3 {
+        let next =
+            crate::support::run(&here.launcher, limits(), &python("print('runs')"), secs(10));
+        assert_eq!(next.stdout, "runs\n", "after {told:?}: {next:?}");
+    }
+}
+
+/// An orphan without a group of its own is nobody's program: no signal would reach it.
+fn not_adopted(here: &Here) {
+    let running = ready(&here.launcher, limits());
+    let code = "import os, time\nr, w = os.pipe()\npid = os.fork()\nif pid == 0:\n  if os.fork() == 0:\n    os.write(w, str(os.getpid()).encode()); time.sleep(60)\n  os._exit(0)\nos.waitpid(pid, 0)\nprint(os.read(r, 20).decode())\ntime.sleep(60)";
+    let mut program = launch(&running, 1, &python(code));
+    let child = program.line().trim().parse().unwrap();
+    running.sandbox.adopt(2, child).unwrap();
+    let answer = event(&running.sandbox);
+    let refused = matches!(answer, Ok(Event::NotLaunched { program: 2, .. }));
+    assert!(refused, "{answer:?}");
 }
 
 fn held_up(here: &Here) {
