@@ -9,7 +9,7 @@ use sandbox::{Command, Event, Step};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::ended::{Cut, Ended, Last};
+use super::ended::{Cut, Ended, Last, since};
 use crate::boxes::{LiveBox, STEP_TIMEOUT, broken, late, unexpected};
 use crate::captures::Captures;
 use crate::error::Error;
@@ -63,6 +63,7 @@ impl Stages<'_> {
         kill: &CancellationToken,
     ) -> Result<(Command, Ended), Error> {
         let handed_over = Instant::now();
+        let ahead = begun.is_some();
         let (command, start) = match begun {
             Some([stdout, stderr]) => (command, Start::Running { stdout, stderr }),
             None => {
@@ -107,7 +108,18 @@ impl Stages<'_> {
             }
         };
         let (last, account) = match cut {
-            Ok(exit) => (Last::Exited(exit), self.home.measure().await?),
+            Ok(mut exit) => {
+                let wall_time = started.elapsed();
+                let account = self.home.measure().await?;
+                if ahead {
+                    // Init counts from the interpreter's start, which was before.
+                    exit.wall_time = wall_time;
+                    if self.home.measured {
+                        exit.cpu_time = since(account, before).cpu_time;
+                    }
+                }
+                (Last::Exited(exit), account)
+            }
             Err(cut) => {
                 let account = self.home.kill().await?;
                 let wall_time = started.elapsed();
