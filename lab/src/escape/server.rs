@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::attack::{Attack, compiled};
+use super::attack::{Attack, CELL, compiled};
 use super::ground::{CANARY, Ground, Tenant};
 use super::{Arguments, Case, Way, corpus, parse, requests};
 use crate::census;
@@ -286,7 +286,10 @@ impl Target<'_> {
     fn judge(&self, attack: &Attack, answer: &Value) -> Vec<String> {
         let output = answer["output"].as_str().unwrap_or_default();
         let status = answer["status"].as_str().unwrap_or_default();
-        let mut complaints = attack.complaints(self.rung, status, output);
+        // An interpreter of a session has descriptors of its own, and ends otherwise.
+        let in_cell = self.sessions && attack.at.contains_key(CELL);
+        let place = if in_cell { CELL } else { self.rung };
+        let mut complaints = attack.complaints(place, status, output);
         let names = || {
             let files = answer["files"].as_array().into_iter().flatten();
             files

@@ -66,7 +66,10 @@ pub(crate) struct Bounds {
     pub(crate) inodes: Option<u64>,
 }
 
-/// What is different at one rung.
+/// What stands in place of a rung's name for what is different in a session.
+pub(crate) const CELL: &str = "cell";
+
+/// What is different at one rung, or in a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct At {
@@ -82,7 +85,10 @@ pub(crate) struct At {
     /// Whether what is open depends on chance.
     #[serde(default)]
     pub(crate) sometimes: bool,
-    /// Why it is open, in the words of SECURITY.md.
+    /// Whether it may be ended before it has said all.
+    #[serde(default)]
+    pub(crate) cut: bool,
+    /// Why it is open, in the words of SECURITY.md; in a session, why it is no breach.
     pub(crate) reason: Option<String>,
 }
 
@@ -197,7 +203,8 @@ impl Attack {
             None => "tried".to_owned(),
         };
         let says = at.and_then(|at| at.says.as_ref()).unwrap_or(&self.says);
-        for line in says.iter().chain([&marker]) {
+        let cut = at.is_some_and(|at| at.cut);
+        for line in says.iter().chain([&marker]).filter(|_| !cut) {
             if !stdout.lines().any(|found| found == line) {
                 complaints.push(format!("never said {line:?}"));
             }

@@ -175,7 +175,8 @@ fn whole() -> Result<(), Failed> {
         if !seen.insert(attack.id.clone()) {
             return Err(format!("two attacks are number {}", attack.id).into());
         }
-        let rungs: Vec<&str> = Isolation::LADDER.map(Isolation::as_str).to_vec();
+        let mut rungs: Vec<&str> = Isolation::LADDER.map(Isolation::as_str).to_vec();
+        rungs.push(attack::CELL);
         if let Some(odd) = attack
             .at
             .keys()
