@@ -22,7 +22,7 @@ use crate::pace::Pace;
 use crate::plan::{Plan, PlanFile, Stage};
 use crate::ready::{Begun, Blank, Pool, Ready};
 use crate::shown::Shown;
-use stage::{Clock, Stages};
+use stage::{Clock, QUICK_COPY, Stages};
 
 /// Who follows a run while it goes on.
 #[derive(Debug)]
@@ -48,7 +48,9 @@ pub(crate) async fn run(
     let bounds = &boxes.bounds;
     let mut inputs = files(std::mem::take(&mut plan.files));
     let spec = spec(&plan, bounds);
-    let ready = blank(&plan, &spec, &kept).and_then(|blank| pool.take(&blank));
+    let ready = blank(&plan, &spec, &kept)
+        .filter(|_| is_small(&inputs, &plan))
+        .and_then(|blank| pool.take(&blank));
     let Place {
         home,
         mut begun,
@@ -121,6 +123,14 @@ pub(crate) async fn run(
         results: shown.results(),
         cell: None,
     })
+}
+
+/// Whether a program's files and input are handed over at once, without another thread:
+/// a box that waits saves little time where they are large.
+fn is_small(inputs: &[File], plan: &Plan) -> bool {
+    let files = inputs.iter().map(|file| file.content.len());
+    let stdin = plan.stages.iter().map(|stage| stage.stdin.len());
+    files.chain(stdin).sum::<usize>() <= QUICK_COPY
 }
 
 fn files(files: Vec<PlanFile>) -> Vec<File> {

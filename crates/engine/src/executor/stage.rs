@@ -18,7 +18,7 @@ use crate::error::Error;
 const PIPE_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Commands up to this size, in bytes, are handed over at once: copying them
 /// takes less than going to another thread and back.
-const QUICK_COPY: usize = 256 * 1024;
+pub(super) const QUICK_COPY: usize = 256 * 1024;
 
 /// The wall time of a run, which begins when its first program does.
 #[derive(Debug)]
