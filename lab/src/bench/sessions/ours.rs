@@ -93,9 +93,12 @@ impl Drop for Session {
     }
 }
 
-/// Runs a program without a session.
+/// Runs a program without a session, and in no box that was made ahead: none of those
+/// suits a program with arguments.
 pub(super) fn run_cold(client: &mut Client, cell: &Cell) -> Result<Answer> {
-    let request = json!({"language": cell.language, "code": cell.code, "timeout": TIMEOUT});
+    let request = json!({
+        "language": cell.language, "code": cell.code, "timeout": TIMEOUT, "args": ["fresh"],
+    });
     read(&client.post("/execute", &request)?)
 }
 
