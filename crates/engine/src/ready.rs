@@ -119,6 +119,8 @@ impl Ready {
         };
         let said = timeout(STARTING, channel.read_u8()).await;
         said.map_err(|_| late(step))?.map_err(broken_io(step))?;
+        // It only waits now, and is to begin at once.
+        sandbox.idle(false)?;
         let used = home.measure().await?;
         if !home.measured {
             // Somebody would have to look at it all the time.
@@ -176,7 +178,6 @@ impl Ready {
         let step = "hand a program over";
         let sandbox = &self.home.doors.sandbox;
         sandbox.live_on(lifetime)?;
-        sandbox.idle(false)?;
         if !self.home.measured {
             sandbox.go_on()?;
         }
