@@ -23,7 +23,7 @@ pub const COMMANDS: [(&str, &str); 16] = [
     ),
     (
         "bench",
-        "Compare latency and throughput with the naive FastAPI server, or with another build",
+        "Compare latency and throughput with the naive FastAPI server or another build, and sessions with Jupyter's Kernel Gateway",
     ),
     (
         "load",

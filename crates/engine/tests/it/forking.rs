@@ -289,6 +289,10 @@ async fn ended_meanwhile(engine: Engine) {
         );
         let known = here.said_in("python-2", "'x' in globals()").await;
         assert_eq!(known, "False");
+        if engine.isolation() == Isolation::Uids {
+            // Boxes have no /proc there.
+            continue;
+        }
         // That of the fork has ended, and where the fork failed the first one, too.
         let count = "import os\ndef exe(pid):\n  try: return os.readlink(f'/proc/{pid}/exe')\n  except OSError: return None\nsum(exe(pid) == exe('self') for pid in os.listdir('/proc') if pid.isdigit())";
         let expected = if ending == "pass" { "2" } else { "1" };
