@@ -14,7 +14,7 @@ const QUESTIONS: [(&str, &[&str], &str, &str); 2] = [
     (
         "tools/list",
         &["--method", "tools/list", "--strict"],
-        "/tools/4/name",
+        "/tools/5/name",
         "run_code",
     ),
     (
