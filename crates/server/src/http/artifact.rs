@@ -56,8 +56,8 @@ pub(super) fn is_signed(request: &Request) -> bool {
         ("signature" = Option<String>, Query, description = "Proves that this server made the link"),
     ),
     responses(
-        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, description = "The part that the Range header asked for", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The file", body = Vec<u8>, content_type = "*/*"),
+        (status = 206, description = "The part that the Range header asked for", body = Vec<u8>, content_type = "*/*"),
         (status = 304, description = "Not changed since it was last sent"),
     ),
 )]

@@ -132,8 +132,8 @@ pub(super) async fn change(
         ("path" = String, Path, description = "The file's path below the working directory"),
     ),
     responses(
-        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, description = "The part that the Range header asked for", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The file, of the type that its name says", body = Vec<u8>, content_type = "*/*"),
+        (status = 206, description = "The part that the Range header asked for", body = Vec<u8>, content_type = "*/*"),
     ),
 )]
 pub(super) async fn get(
