@@ -246,10 +246,23 @@ fn guessed(server: &Server, tokens: &[String; 2]) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
+/// Seconds that the programs of a client that hangs up sleep, by which they are known.
+const MARK: &str = "31.0625";
+
+fn is_marked(pid: u32) -> bool {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words
+        .split(|byte| *byte == 0)
+        .any(|word| word == MARK.as_bytes())
+}
+
 /// A client that hangs up: what it started dies.
 fn left(server: &Server) -> Result<Vec<String>> {
-    let before = census::lineage(server.pid())?;
-    let body = json!({"code": "import os, time\nif os.fork() == 0: os.setsid()\nwhile True: time.sleep(1)", "timeout": 30}).to_string();
+    // By its own words: boxes that are made ahead come and go beside it.
+    let code = format!(
+        "import os\nif os.fork() == 0: os.setsid()\nos.execvp('sleep', ['sleep', '{MARK}'])"
+    );
+    let body = json!({"code": code, "timeout": 30}).to_string();
     let token = server.token().context("the server has a token")?;
     let mut stream = TcpStream::connect(server.address)?;
     write!(
@@ -260,8 +273,8 @@ fn left(server: &Server) -> Result<Vec<String>> {
     )?;
     thread::sleep(Duration::from_secs(1));
     let run: Vec<_> = census::lineage(server.pid())?
-        .difference(&before)
-        .copied()
+        .into_iter()
+        .filter(|process| is_marked(process.pid))
         .collect();
     drop(stream);
     let mut complaints = Vec::new();
