@@ -98,6 +98,55 @@ fn main() {
     }
     let out = std::env::var_os("OUT_DIR").expect("cargo sets it");
     std::fs::write(Path::new(&out).join("policy.rs"), tables).expect("OUT_DIR is writable");
+    if arch == "x86_64" {
+        adopter(&Path::new(&out).join("adopt.so"));
+    }
+}
+
+/// Makes the shared object that zygotes load: of `core` alone, for whatever C library
+/// their interpreters have.
+fn adopter(to: &Path) {
+    println!("cargo::rerun-if-changed=src/sys/adopt.rs");
+    println!("cargo::rerun-if-changed=src/sys/adopt/message.rs");
+    println!("cargo::rerun-if-changed=src/sys/steps.rs");
+    let rustc = std::env::var_os("RUSTC").expect("cargo sets it");
+    let target = std::env::var("TARGET").expect("cargo sets it");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "not the server's: a build script"
+    )]
+    let mut command = std::process::Command::new(rustc);
+    command.args([
+        "--edition",
+        "2024",
+        "--crate-type",
+        "cdylib",
+        "--crate-name",
+        "adopt",
+    ]);
+    command.args(["--cfg", "adopter", "--check-cfg", "cfg(adopter)"]);
+    command.args(["--target", &target]);
+    for option in [
+        "panic=abort",
+        "opt-level=2",
+        "strip=symbols",
+        "codegen-units=1",
+        // A shared object also where programs have their C library inside.
+        "target-feature=-crt-static",
+        "link-arg=-nostdlib",
+        "link-arg=-nostartfiles",
+        // It must need nothing of anybody else's, and call none but its own.
+        "link-arg=-Wl,--no-undefined,-Bsymbolic",
+    ] {
+        command.args(["-C", option]);
+    }
+    // Those of the crate that is built are not for this one.
+    command
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command.arg("-o").arg(to).arg("src/sys/adopt.rs");
+    let made = command.status().expect("rustc runs");
+    assert!(made.success(), "src/sys/adopt.rs does not compile: {made}");
 }
 
 /// Why writing can't fail.

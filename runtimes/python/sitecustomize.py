@@ -8,9 +8,8 @@
 # in `__main__`. The variable that leads here is, so that interpreters which the
 # program starts write whole lines, too.
 #
-# A program that is forked from a warm interpreter begins the same way: its code is
-# compiled by `compile(source, name, "exec", dont_inherit=True)` and evaluated from
-# C, with the state of `__main__` that `begin` and `start` make here.
+# A program that is forked from a warm interpreter begins the same way: zygote.py imports
+# `site`, and so this, and then calls what `begin` leaves it.
 
 
 def boot():
@@ -262,8 +261,34 @@ def boot():
         plots(here, workspace, shows(here))
         path = os.path.join(workspace, NAME)
         main = sys.modules["__main__"]
-        wait()
-        code = marshal.dumps(compiled(main, path))
+        # Imported by the interpreter itself, so at no cost.
+        import _frozen_importlib_external as external
+
+        def settle():
+            # What else a program finds.
+            if sys.modules.get("sitecustomize") is own:
+                del sys.modules["sitecustomize"]
+            if not getattr(sys.flags, "safe_path", False):
+                sys.path[0] = workspace
+            sys.argv[0] = NAME
+            if hasattr(sys, "orig_argv"):
+                sys.orig_argv = [sys.orig_argv[0]] + sys.argv
+
+        def prepare():
+            # Returns the program's code.
+            wait()
+            code = compiled(main, path)
+            # What is there already the interpreter leaves as it is.
+            main.__file__ = path
+            main.__cached__ = None
+            return code
+
+        adopted = sys.modules.pop("codex.adopted", None)
+        if adopted is not None:
+            # Forked from a warm interpreter, which goes on with this.
+            adopted.prepare, adopted.settle = prepare, settle
+            return
+        code = marshal.dumps(prepare())
         try:
             file = os.memfd_create(NAME)
         except (AttributeError, OSError):
@@ -273,15 +298,9 @@ def boot():
             os.unlink(name)
         os.dup2(file, FD)
         os.close(file)
-        # Imported by the interpreter itself, so at no cost.
-        import _frozen_importlib_external as external
-
         with open(FD, "wb", closefd=False) as file:
             file.write(external.MAGIC_NUMBER + bytes(12))
             file.write(code)
-        # What is there already the interpreter leaves as it is.
-        main.__file__ = path
-        main.__cached__ = None
         sourceless = external.SourcelessFileLoader
 
         def start(name, _):
@@ -289,13 +308,7 @@ def boot():
             # the loader of `__main__`.
             external.SourcelessFileLoader = sourceless
             os.close(FD)
-            if sys.modules.get("sitecustomize") is own:
-                del sys.modules["sitecustomize"]
-            if not getattr(sys.flags, "safe_path", False):
-                sys.path[0] = workspace
-            sys.argv[0] = NAME
-            if hasattr(sys, "orig_argv"):
-                sys.orig_argv = [sys.orig_argv[0]] + sys.argv
+            settle()
             return external.SourceFileLoader(name, path)
 
         external.SourcelessFileLoader = start

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::{Denials, Event, Explanation, File, Launcher, Report, Sandbox, Spec, Step};
+use sandbox::{Denials, Entrance, Event, Explanation, File, Launcher, Report, Sandbox, Spec, Step};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
@@ -71,6 +71,8 @@ pub(crate) struct LiveBox {
     kept: Arc<Kept>,
     /// The workspace and the directory of temporary files, as soon as it is ready.
     directories: Option<(OwnedFd, OwnedFd)>,
+    /// The way in for a zygote's program, until it is used.
+    pub(crate) entrance: Option<Entrance>,
     /// Set where denied calls are to be told.
     explanation: Option<Explanation>,
     /// What the box may use, in bytes.
@@ -117,6 +119,7 @@ impl LiveBox {
             doors: Arc::new(Doors::open(sandbox)?),
             kept,
             directories: None,
+            entrance: None,
             explanation: None,
             memory: spec.limits.memory,
             measured,
@@ -130,7 +133,9 @@ impl LiveBox {
             Ok(Event::Ready {
                 workspace,
                 temporary,
+                entrance,
             }) => {
+                live.entrance = entrance;
                 live.directories = Some((workspace, temporary));
                 Ok(live)
             }
@@ -256,7 +261,7 @@ impl Doors {
 
 /// Lets the runtime watch one of the box's sockets. tokio has no type of its
 /// own for them, but it only has to tell when one is readable.
-fn watch(fd: io::Result<OwnedFd>) -> Result<UnixDatagram, Error> {
+pub(crate) fn watch(fd: io::Result<OwnedFd>) -> Result<UnixDatagram, Error> {
     fd.and_then(|fd| UnixDatagram::from_std(fd.into()))
         .map_err(|source| Error::Io {
             step: "wait for a box",
@@ -265,7 +270,7 @@ fn watch(fd: io::Result<OwnedFd>) -> Result<UnixDatagram, Error> {
 }
 
 /// Takes the next thing there is, waiting for it.
-async fn next<T>(
+pub(crate) async fn next<T>(
     socket: &UnixDatagram,
     take: impl Fn() -> Result<Option<T>, sandbox::Error>,
 ) -> Result<T, sandbox::Error> {

@@ -23,14 +23,15 @@ use crate::job::{Draft, Job};
 use crate::metrics::Metrics;
 use crate::outcome::{Isolation, Outcome, Status};
 use crate::owner::Owner;
-use crate::plan::{Plan, plan};
-use crate::ready::{Blank, Next, Pool};
+use crate::plan::{Plan, plan, zygotes};
+use crate::ready::{Blank, Next, Pool, Stock};
 use crate::runtime::kit::{PackageKit, Stage};
 use crate::runtime::packages::Package;
 use crate::runtime::{PackageSet, Places, Provider, Registry, Runtime};
 use crate::session::{
     CommandCall, CommandState, FileCall, FileList, SessionCall, SessionFile, SessionState, Sessions,
 };
+use crate::zygote::ZygotePlan;
 use sessions::Answer;
 
 /// How long killed runs may take to be gone when the server drains.
@@ -400,10 +401,10 @@ impl Engine {
         });
     }
 
-    /// How many boxes wait for a program now, by language.
+    /// The boxes that wait for a program now, and what more can be forked from.
     #[must_use]
-    pub fn ready(&self) -> Vec<(String, usize)> {
-        self.inner.pool.counts()
+    pub fn ready(&self) -> Vec<Stock> {
+        self.inner.pool.stocks()
     }
 
     /// Refuses new calls and waits for the running ones, at most `grace`;
@@ -437,13 +438,34 @@ impl Inner {
     async fn fill_pool(&self) -> Next {
         let runtimes = self.registry.runtimes();
         self.pool
-            .stock(runtimes.filter_map(|runtime| self.blank(runtime)).collect());
+            .stock(runtimes.flat_map(|runtime| self.blanks(runtime)).collect());
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let is_free = || {
             let load = self.admission.load();
             load.waiting == 0 && load.running < processors
         };
         self.pool.fill(&self.boxes, is_free).await
+    }
+
+    /// What the ready boxes of a language are: one kind for each profile of its zygotes.
+    fn blanks(&self, runtime: &Runtime) -> Vec<Blank> {
+        let Some(usual) = self.blank(runtime) else {
+            return Vec::new();
+        };
+        let forks = self.boxes.isolation != Isolation::Uids && sandbox::ADOPTER.is_some();
+        let zygotes = match runtime.interpreter() {
+            Ok(found) if forks => zygotes(runtime, found, &usual.spec, &usual.env),
+            _ => Vec::new(),
+        };
+        if zygotes.is_empty() {
+            return vec![usual];
+        }
+        let of = |zygote: ZygotePlan| Blank {
+            profile: Some(zygote.profile.clone()),
+            zygote: Some(Arc::new(zygote)),
+            ..usual.clone()
+        };
+        zygotes.into_iter().map(of).collect()
     }
 
     /// What a ready box is for a language: what a job that asks for nothing special sees.

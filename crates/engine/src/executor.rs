@@ -20,7 +20,7 @@ use crate::metrics::Measured;
 use crate::outcome::{Isolation, Outcome, StageOutcome, Status, Usage};
 use crate::pace::Pace;
 use crate::plan::{Plan, PlanFile, Stage};
-use crate::ready::{Begun, Blank, Pool, Ready};
+use crate::ready::{Blank, Pool};
 use crate::shown::Shown;
 use stage::{Clock, QUICK_COPY, Stages};
 
@@ -48,20 +48,15 @@ pub(crate) async fn run(
     let bounds = &boxes.bounds;
     let mut inputs = files(std::mem::take(&mut plan.files));
     let spec = spec(&plan, bounds);
-    let ready = blank(&plan, &spec, &kept)
-        .filter(|_| is_small(&inputs, &plan))
-        .and_then(|blank| pool.take(&blank));
     let Place {
         home,
         mut begun,
         used: mut before,
-    } = match ready {
-        Some(ready) => place(boxes, ready, &plan, &spec, kept, &mut inputs).await?,
-        None => Place::of(boxes.make(&spec, plan.explain, kept).await?),
-    };
+        start,
+    } = find_place(boxes, pool, &plan, &spec, kept, &mut inputs).await?;
     let stages_here = Stages { home: &home };
     let Followers { sink, measured } = followers;
-    measured.placed(begun.is_some());
+    measured.placed(start);
     measured.step("prepare");
     if let Some(sink) = &sink {
         sink.started(started(&plan, boxes.isolation));
@@ -148,54 +143,61 @@ struct Place {
     begun: Option<[OwnedFd; 2]>,
     /// What the box had used before.
     used: sandbox::Usage,
+    /// How the program begins, as a label of a metric.
+    start: &'static str,
 }
 
-impl Place {
-    fn of(home: LiveBox) -> Self {
-        Self {
-            home,
-            begun: None,
-            used: sandbox::Usage::default(),
-        }
-    }
-}
-
-/// Has the interpreter in a ready box begin with a plan's program. Where it can't, all is
-/// as if there had been none.
-async fn place(
+/// Has a waiting interpreter, or one that is forked now, begin with a plan's program.
+/// Where there is none, or it can't, the program begins in a box of its own.
+async fn find_place(
     boxes: &Boxes,
-    ready: Ready,
+    pool: &Pool,
     plan: &Plan,
     spec: &Spec,
     kept: Kept,
     inputs: &mut Vec<File>,
 ) -> Result<Place, Error> {
-    let given = Command {
-        files: std::mem::take(inputs),
-        stdin: plan
-            .stages
-            .first()
-            .map(|stage| stage.stdin.clone())
-            .unwrap_or_default(),
-        ..Command::default()
+    let blank = blank(plan, spec, &kept).filter(|_| is_small(inputs, plan));
+    let found = match &blank {
+        Some(blank) => pool.begin(boxes, blank).await,
+        None => None,
     };
-    let begun = ready.begin(&given, spec.lifetime, kept).await;
-    *inputs = given.files;
-    match begun {
-        Ok(Begun {
-            home,
-            outputs,
-            used,
-        }) => Ok(Place {
-            home,
-            begun: Some(outputs),
-            used,
-        }),
-        Err((error, kept)) => {
-            tracing::debug!(%error, "a ready box did not take its program");
-            Ok(Place::of(boxes.make(spec, plan.explain, kept).await?))
+    let kept = match found {
+        Some((ready, start)) => {
+            let given = Command {
+                files: std::mem::take(inputs),
+                stdin: plan
+                    .stages
+                    .first()
+                    .map(|stage| stage.stdin.clone())
+                    .unwrap_or_default(),
+                ..Command::default()
+            };
+            let begun = ready.begin(&given, spec.lifetime, kept).await;
+            *inputs = given.files;
+            match begun {
+                Ok(begun) => {
+                    return Ok(Place {
+                        home: begun.home,
+                        begun: Some(begun.outputs),
+                        used: begun.used,
+                        start,
+                    });
+                }
+                Err((error, kept)) => {
+                    tracing::debug!(%error, "a waiting interpreter did not take its program");
+                    kept
+                }
+            }
         }
-    }
+        None => kept,
+    };
+    Ok(Place {
+        home: boxes.make(spec, plan.explain, kept).await?,
+        begun: None,
+        used: sandbox::Usage::default(),
+        start: "fresh",
+    })
 }
 
 /// What a ready box would be for a plan; `None` where its program can't wait.
@@ -207,6 +209,8 @@ pub(crate) fn blank(plan: &Plan, spec: &Spec, kept: &Kept) -> Option<Blank> {
         argv: stage.argv.clone(),
         env: stage.env.clone(),
         packages: kept._packages.first().cloned(),
+        profile: plan.profile.clone(),
+        zygote: None,
     })
 }
 
@@ -251,6 +255,7 @@ pub(crate) fn spec(plan: &Plan, bounds: &Bounds) -> Spec {
             open_files: Bounds::OPEN_FILES,
         },
         lifetime: Some(plan.wall_time + bounds.collect_time + 4 * STEP_TIMEOUT),
+        adopts: false,
     }
 }
 

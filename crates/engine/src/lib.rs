@@ -33,6 +33,7 @@ mod session;
 mod shown;
 mod verdict;
 mod workspace;
+mod zygote;
 
 pub use admission::Load;
 pub use config::{Bounds, Config};
@@ -48,6 +49,7 @@ pub use outcome::{
 pub use owner::Owner;
 pub use places::{FairPlace, FairPlaces, NoPlace};
 pub use quote::{is_mark, is_visible, quote};
+pub use ready::Stock;
 pub use runtime::Provider;
 pub use runtime::endings;
 pub use runtime::kit::{InstallLock, PackageKit, Stage};

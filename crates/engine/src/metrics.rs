@@ -117,7 +117,7 @@ impl Metrics {
             ),
             starts: counters(
                 "codex_run_starts_total",
-                "Runs by how they began: `ready` in a box that was made ahead, `fresh` in one that was made for them.",
+                "Runs by how they began: `ready` in a box that was made ahead, `forked` from a zygote into a box that was made for them, `fresh` by a start of the interpreter in such a box.",
                 &["language", "box"],
             ),
         }
@@ -201,10 +201,9 @@ impl Measured {
         self.since = now;
     }
 
-    /// The run has its box, which was made ahead or for it.
-    pub(crate) fn placed(&mut self, ahead: bool) {
-        let kind = if ahead { "ready" } else { "fresh" };
-        let labels = [self.language.as_str(), kind];
+    /// The run has its box. `start` says how it begins there: a label of the metric.
+    pub(crate) fn placed(&mut self, start: &str) {
+        let labels = [self.language.as_str(), start];
         self.metrics.starts.with_label_values(&labels).inc();
     }
 

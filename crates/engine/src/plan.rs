@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use sandbox::CHANNEL;
+use sandbox::{CHANNEL, Mount, Spec};
 
 use crate::config::Bounds;
 use crate::job::Job;
 use crate::runtime::manifest::Packages;
 use crate::runtime::{Interpreter, Manifest, PackageSet, Runtime};
+use crate::zygote::ZygotePlan;
 
 /// All that an executor needs to know of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub(crate) struct Plan {
     pub(crate) explain: bool,
     /// Whether its program may have been started ahead, and waits.
     pub(crate) waits: bool,
+    /// What a zygote should have loaded that its program is forked from; `None` where it
+    /// can't be forked.
+    pub(crate) profile: Option<String>,
 }
 
 /// A file put into the workspace before the first stage.
@@ -84,6 +88,7 @@ pub(crate) fn plan(
     bounds: &Bounds,
 ) -> Plan {
     let manifest = &runtime.manifest;
+    let profile = profile(manifest, &job);
     let lent = lent(runtime, packages);
     let mut words = Words::of(runtime, interpreter, lent);
     words.args = job.draft.args;
@@ -129,7 +134,58 @@ pub(crate) fn plan(
         wall_time: job.wall_time,
         explain: job.draft.explain,
         waits: manifest.waits && manifest.stages.len() == 1 && !job.draft.explain,
+        profile,
     }
+}
+
+/// Returns the name of the profile that suits a job's program best; `None` where it
+/// can't be forked, since its interpreter would begin another way.
+fn profile(manifest: &Manifest, job: &Job) -> Option<String> {
+    let zygote = manifest.zygote.as_ref()?;
+    let is_read_early = |name: &str| {
+        let mut beginnings = zygote.read_early.iter();
+        beginnings.any(|beginning| name.starts_with(beginning))
+    };
+    if job.draft.env.iter().any(|(name, _)| is_read_early(name)) {
+        return None;
+    }
+    Some(zygote.profile_of(&job.draft.code).name.clone())
+}
+
+/// Plans the zygotes of a language, one a profile, for programs with the environment
+/// `env` in boxes of `spec`.
+pub(crate) fn zygotes(
+    runtime: &Runtime,
+    interpreter: &Interpreter,
+    spec: &Spec,
+    env: &[(String, String)],
+) -> Vec<ZygotePlan> {
+    let Some(zygote) = &runtime.manifest.zygote else {
+        return Vec::new();
+    };
+    let words = Words::of(runtime, interpreter, None);
+    let files = zygote.files.iter().map(|(target, name)| Mount {
+        source: runtime.support.join(name),
+        target: target.into(),
+    });
+    let mut spec = spec.clone();
+    spec.mounts.extend(files);
+    let profiles = zygote.profiles.iter();
+    profiles
+        .map(|profile| {
+            let mut own: BTreeMap<String, String> = env.iter().cloned().collect();
+            for (name, value) in &zygote.environment {
+                own.insert(name.clone(), words.fill(value));
+            }
+            own.insert(zygote.modules.clone(), profile.modules.join(" "));
+            ZygotePlan {
+                profile: profile.name.clone(),
+                spec: spec.clone(),
+                argv: words.command(&zygote.argv),
+                env: own.into_iter().collect(),
+            }
+        })
+        .collect()
 }
 
 /// How the interpreter of a session's context is started.

@@ -86,6 +86,7 @@ fn once(launcher: &Launcher, command: &Command) -> [Duration; 5] {
             open_files: 1024,
         },
         lifetime: Some(Duration::from_secs(30)),
+        adopts: false,
     };
     let mut marks = vec![Instant::now()];
     let sandbox = launcher.create(&spec).expect("the warden lives");

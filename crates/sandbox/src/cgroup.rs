@@ -136,6 +136,14 @@ impl Cgroup {
         }
     }
 
+    /// The files by which a process of another cgroup moves itself in.
+    pub(crate) fn entrance(&self) -> Result<Vec<OwnedFd>, Error> {
+        match &self.leaf {
+            Leaf::V1(leaf) => leaf.tasks(),
+            Leaf::V2(leaf) => Ok(vec![leaf.processes()?]),
+        }
+    }
+
     /// What the box has used so far.
     pub(crate) fn usage(&self) -> Result<Usage, Error> {
         match &self.leaf {

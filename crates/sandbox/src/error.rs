@@ -88,6 +88,10 @@ steps! {
     Hostname = "set the host name",
     /// Hiding the host's cgroup path.
     CgroupNamespace = "create a cgroup namespace",
+    /// Opening what a zygote's program enters the box by.
+    Entrance = "open the box for a zygote",
+    /// Starting a zygote, or asking it for a program.
+    Zygote = "use the zygote",
     /// Dropping capabilities.
     Capabilities = "drop capabilities",
     /// Setting resource limits.

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::explain::Explanation;
 use crate::limits::Usage;
+use crate::zygote::Entrance;
 
 /// What a box's init says.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub enum Event {
         workspace: OwnedFd,
         /// The directory of temporary files, opened as early.
         temporary: OwnedFd,
+        /// The way in for a zygote's program, where the spec asked for that.
+        entrance: Option<Entrance>,
     },
     /// The program runs.
     Started {

@@ -35,7 +35,7 @@ fn frames(bytes: &[u8]) {
             "findings of no bytes"
         );
     }
-    if let Frame::Create(spec, _) = &frame {
+    if let Frame::Create(spec, _) | Frame::CreateZygote(spec) = &frame {
         assert!(
             spec.mounts.len() <= bytes.len() / GROWTH,
             "mounts of no bytes"
@@ -99,6 +99,6 @@ mod tests {
                 Frame::decode(&bytes).ok().map(|_| bytes[0])
             })
             .collect();
-        assert_eq!(kinds, (0..=29).collect(), "a whole frame of each kind");
+        assert_eq!(kinds, (0..=30).collect(), "a whole frame of each kind");
     }
 }

@@ -54,6 +54,16 @@ impl HostIds {
         fs::write(at("uid_map"), &line).at(Step::IdMap)?;
         fs::write(at("gid_map"), &line).at(Step::IdMap)
     }
+
+    /// The host id of zygotes: no box's, and no other process's. It owns the boxes' user
+    /// namespaces, so that a zygote may enter them without a capability. `None` where
+    /// that is the server's own id anyway.
+    pub(crate) fn zygote(&self) -> Option<u32> {
+        match self {
+            Self::Range { base } => Some(base + SLOTS - 1),
+            Self::Shared => None,
+        }
+    }
 }
 
 /// First ids of ranges of [`RANGE`] that are mapped here and that neither

@@ -6,6 +6,7 @@
 //! program: what it reports comes from the kernel. Where there is no pid
 //! namespace it is no PID 1, but the one to whom the box's orphans come.
 
+mod arrival;
 mod spawn;
 
 use std::convert::Infallible;
@@ -21,15 +22,16 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 use rustix::time::Timespec;
 
 use crate::command::{Command, File};
-use crate::confine::{Confinement, confine};
+use crate::confine::{Confinement, Opened, confine};
 use crate::error::{At, Error, Step};
 use crate::exit::{Exit, How};
 use crate::explain::Tally;
 use crate::porter::Work;
-use crate::protocol::{self, Frame, Received};
+use crate::protocol::{self, Along, Frame, Received};
 use crate::support::Isolation;
 use crate::sys::{self, Child};
 use crate::{cgroup, selftest, watch};
+pub(crate) use spawn::exec_of;
 use spawn::move_into;
 
 /// How long a child may take to become its program: other programs of the box, and a
@@ -42,12 +44,21 @@ const NOW: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// Files by which processes come into a box's cgroup.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// Those that init itself goes by (v1; on v2 it is born there).
+    pub(crate) tasks: Vec<OwnedFd>,
+    /// Those for a program that a zygote forks into the box.
+    pub(crate) entrance: Vec<OwnedFd>,
+}
+
 /// Becomes a box's init: confines this process, then serves `socket` to the end.
 ///
-/// `tasks` lead into its cgroup. `go` becomes readable when the warden has
+/// `files` lead into its cgroup. `go` becomes readable when the warden has
 /// written the id maps, and closes when the warden dies.
-pub(crate) fn run(with: &Confinement<'_>, socket: &OwnedFd, tasks: Vec<OwnedFd>, go: OwnedFd) -> ! {
-    let start = std::panic::AssertUnwindSafe(|| start(with, socket, tasks, go));
+pub(crate) fn run(with: &Confinement<'_>, socket: &OwnedFd, files: Files, go: OwnedFd) -> ! {
+    let start = std::panic::AssertUnwindSafe(|| start(with, socket, files, go));
     let end = std::panic::catch_unwind(start);
     match end {
         Ok(Ok(never)) => match never {},
@@ -63,10 +74,10 @@ pub(crate) fn run(with: &Confinement<'_>, socket: &OwnedFd, tasks: Vec<OwnedFd>,
 fn start(
     with: &Confinement<'_>,
     socket: &OwnedFd,
-    tasks: Vec<OwnedFd>,
+    files: Files,
     go: OwnedFd,
 ) -> Result<Infallible, Error> {
-    for file in tasks {
+    for file in files.tasks {
         cgroup::enter(&file)?;
     }
     let mut byte = [0u8; 1];
@@ -78,7 +89,10 @@ fn start(
         ));
     }
     let tally = with.explain.then(Tally::new).transpose()?;
-    let workspace = confine(with, tally.as_ref())?;
+    let Opened {
+        workspace,
+        entrance,
+    } = confine(with, tally.as_ref())?;
     standard_streams()?;
     // Had the warden died before the death signal was set, nobody would tell.
     if hung_up(&go).at(Step::DeathSignal)? {
@@ -89,9 +103,16 @@ fn start(
         protocol::send(socket, &Frame::Explained, &[tally.memory()]).at(Step::Init)?;
     }
     let temporary = temporary(with)?;
-    let directories = [workspace.as_fd(), temporary.as_fd()];
-    protocol::send(socket, &Frame::Ready, &directories).at(Step::Init)?;
-    drop(temporary);
+    // The last of these is the rule set; where nobody enters there is none of them.
+    let namespaces = u8::try_from(entrance.len().saturating_sub(1)).unwrap_or(u8::MAX);
+    let handed_out: Vec<BorrowedFd<'_>> = [&workspace, &temporary]
+        .into_iter()
+        .chain(&entrance)
+        .chain(&files.entrance)
+        .map(OwnedFd::as_fd)
+        .collect();
+    protocol::send(socket, &Frame::Ready { namespaces }, &handed_out).at(Step::Init)?;
+    drop((temporary, entrance, files.entrance));
     Init {
         with,
         socket,
@@ -163,6 +184,8 @@ struct Program {
 struct Ends {
     stdin: Option<OwnedFd>,
     channel: Option<OwnedFd>,
+    /// Where a program that a zygote forks into the box says that it is there.
+    arrival: Option<OwnedFd>,
 }
 
 impl Init<'_> {
@@ -225,21 +248,14 @@ impl Init<'_> {
     fn hear(&mut self) -> Result<(), Error> {
         let nonsense = || Error::new(Step::Frame, io::Error::from(io::ErrorKind::InvalidData));
         match protocol::receive(self.socket, false)? {
-            Received::Frame(Frame::Exec { stdin, channel }, fds) => {
-                let (command, ends) = ends(fds, stdin, channel)?;
+            Received::Frame(Frame::Exec(along), fds) => {
+                let (command, ends) = ends(fds, along)?;
                 if let Err(error) = self.launch(None, &command, ends) {
                     self.say(&Frame::from(&error))?;
                 }
             }
-            Received::Frame(
-                Frame::Launch {
-                    program,
-                    stdin,
-                    channel,
-                },
-                fds,
-            ) => {
-                let (command, ends) = ends(fds, stdin, channel)?;
+            Received::Frame(Frame::Launch { program, along }, fds) => {
+                let (command, ends) = ends(fds, along)?;
                 if let Err(error) = self.launch(Some(program), &command, ends) {
                     self.not_launched(program, &error)?;
                 }
@@ -309,7 +325,15 @@ impl Init<'_> {
         if let Some(room) = self.with.room() {
             move_into(room, &mut command.env);
         }
-        let pid = self.spawn(&command, &ends, [&stdout.1, &stderr.1], number.is_none())?;
+        let output = [&stdout.1, &stderr.1];
+        let adopted = match &ends.arrival {
+            Some(arrival) => self.welcome(arrival, &command, &ends, output)?,
+            None => None,
+        };
+        let pid = match adopted {
+            Some(pid) => pid,
+            None => self.spawn(&command, &ends, output, number.is_none())?,
+        };
         drop((ends, stdout.1, stderr.1));
         self.watch();
         self.programs.push(Program {
@@ -449,14 +473,20 @@ impl Init<'_> {
 }
 
 /// Tells apart the descriptors that came with an order to start a program.
-fn ends(fds: Vec<OwnedFd>, stdin: bool, channel: bool) -> Result<(OwnedFd, Ends), Error> {
+fn ends(fds: Vec<OwnedFd>, along: Along) -> Result<(OwnedFd, Ends), Error> {
     let mut fds = fds.into_iter();
     let missing = || Error::new(Step::Frame, io::Error::from(io::ErrorKind::InvalidData));
     let mut take = || fds.next().ok_or_else(missing);
     let command = take()?;
-    let stdin = stdin.then(&mut take).transpose()?;
-    let channel = channel.then(&mut take).transpose()?;
-    Ok((command, Ends { stdin, channel }))
+    let stdin = along.stdin.then(&mut take).transpose()?;
+    let channel = along.channel.then(&mut take).transpose()?;
+    let arrival = along.arrival.then(&mut take).transpose()?;
+    let ends = Ends {
+        stdin,
+        channel,
+        arrival,
+    };
+    Ok((command, ends))
 }
 
 /// Reaps one ended child, if there is one.

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
-    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
+    Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
 
 use crate::error::{Error, Step};
+use crate::mount::Source;
 use crate::omit::{Omit, omitted};
 use crate::spec::WORKSPACE;
 use crate::support::Isolation;
@@ -65,9 +66,12 @@ fn box_rules(isolation: Isolation) -> Vec<(&'static str, Rights)> {
 /// Enforces the box's rules on this thread and all that it forks.
 ///
 /// Called inside the box's root. The file rules of the first interface are
-/// required; later ones, and the scoping of signals and abstract sockets, are
-/// taken where the kernel has them, because the mount, pid and network
-/// namespaces hold those already.
+/// required; later ones, and the scoping of abstract sockets, are taken where the
+/// kernel has them, because the mount and network namespaces hold those already.
+///
+/// Signals are not scoped: the pid namespace does that, and init has to reach every
+/// process of it. A program that was adopted has a domain of its own beside init's, so
+/// a scope of init's would spare it, in silence.
 ///
 /// # Errors
 /// [`Step::Landlock`] when the kernel does not enforce the file rules (before
@@ -80,7 +84,41 @@ pub(crate) fn enforce(isolation: Isolation) -> Result<(), Error> {
     for (path, rights) in box_rules(isolation) {
         rules.push((PathFd::new(path).map_err(failed)?, rights));
     }
-    enforce_rules(&rules)
+    enforce_rules(&rules, Scope::AbstractUnixSocket.into())
+}
+
+/// Makes the rules of a program that a zygote forks into the box, for it to enforce on
+/// itself. Called inside the box's root. They are the box's, and that the program may
+/// read its own executable, which it has mapped from the zygote's root, not from here.
+///
+/// # Errors
+/// As [`enforce`].
+pub(crate) fn of_adopted(isolation: Isolation, sources: &[Source]) -> Result<OwnedFd, Error> {
+    let mut rules = Vec::new();
+    for (path, rights) in box_rules(isolation) {
+        rules.push((PathFd::new(path).map_err(failed)?, rights));
+    }
+    for source in sources {
+        if let Source::Directory(target, _) = source {
+            rules.push((PathFd::new(target).map_err(failed)?, lent()));
+        }
+    }
+    let rules = made(&rules, Scope::from_all(NEWEST))?;
+    Option::<OwnedFd>::from(rules).ok_or_else(not_enforced)
+}
+
+/// Keeps this thread, and all that it forks, from signalling others, where the kernel
+/// knows that; no rule for files.
+///
+/// # Errors
+/// [`Step::Landlock`].
+pub(crate) fn scope_signals() -> Result<(), Error> {
+    let made = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .scope(Scope::from_all(NEWEST))
+        .and_then(Ruleset::create)
+        .map_err(failed)?;
+    made.restrict_self().map_err(failed).map(drop)
 }
 
 /// Enforces the rules of a box without a root of its own: of all that the
@@ -121,17 +159,17 @@ pub(crate) fn enforce_in_place(
         opened.push((fd, rights));
     }
     rules.extend(opened.iter().map(|(fd, rights)| (fd.as_fd(), *rights)));
-    enforce_rules(&rules)
+    enforce_rules(&rules, Scope::from_all(NEWEST))
 }
 
-fn enforce_rules(rules: &[(impl AsFd, Rights)]) -> Result<(), Error> {
+fn made(rules: &[(impl AsFd, Rights)], scopes: BitFlags<Scope>) -> Result<RulesetCreated, Error> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))
         .map_err(failed)?
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))
-        .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
+        .and_then(|ruleset| ruleset.scope(scopes))
         .and_then(Ruleset::create)
         .map_err(failed)?;
     for (path, rights) in rules {
@@ -139,14 +177,19 @@ fn enforce_rules(rules: &[(impl AsFd, Rights)]) -> Result<(), Error> {
             .add_rule(PathBeneath::new(path, *rights))
             .map_err(failed)?;
     }
-    let status = ruleset.restrict_self().map_err(failed)?;
+    Ok(ruleset)
+}
+
+fn enforce_rules(rules: &[(impl AsFd, Rights)], scopes: BitFlags<Scope>) -> Result<(), Error> {
+    let status = made(rules, scopes)?.restrict_self().map_err(failed)?;
     if status.ruleset == RulesetStatus::NotEnforced {
-        return Err(Error::new(
-            Step::Landlock,
-            io::Error::from_raw_os_error(libc::ENOSYS),
-        ));
+        return Err(not_enforced());
     }
     Ok(())
+}
+
+fn not_enforced() -> Error {
+    Error::new(Step::Landlock, io::Error::from_raw_os_error(libc::ENOSYS))
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -168,7 +211,7 @@ mod tests {
         let thread = std::thread::spawn(move || {
             let all = AccessFs::from_all(NEWEST);
             let rules = [(PathFd::new(&within).unwrap(), all)];
-            enforce_rules(&rules).unwrap();
+            enforce_rules(&rules, Scope::from_all(NEWEST)).unwrap();
             let refused = |result: io::Result<()>| {
                 let error = result.expect_err("outside the rules");
                 assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");

@@ -21,9 +21,10 @@ use crate::error::{At, Error, Step};
 use crate::event::{Event, Report};
 use crate::explain::Explanation;
 use crate::porter::Work;
-use crate::protocol::{self, Frame, Received, Targets};
+use crate::protocol::{self, Along, Frame, Received, Targets};
 use crate::spec::Spec;
 use crate::support::Isolation;
+use crate::zygote::{Arrival, Entrance, Zygote};
 
 /// How the binary knows, by its own name, that it is a warden.
 pub(crate) const WARDEN_NAME: &str = "codex-server: warden";
@@ -37,6 +38,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Launcher {
     warden: Arc<Warden>,
+    rung: Isolation,
     cgroup: String,
     own_uids: bool,
     shared: Option<PathBuf>,
@@ -103,6 +105,7 @@ impl Launcher {
         let (cgroup, own_uids, shared) = first_word(&warden.socket)?;
         Ok(Self {
             warden: Arc::new(warden),
+            rung,
             cgroup,
             own_uids,
             shared: (!shared.as_os_str().is_empty()).then_some(shared),
@@ -159,6 +162,28 @@ impl Launcher {
     /// [`Step::Warden`] when the warden is gone.
     pub fn create_explained(&self, spec: &Spec) -> Result<Sandbox, Error> {
         self.ask_for(spec, true)
+    }
+
+    /// Starts an interpreter that is forked into boxes of this launcher's rung. Returns
+    /// at once; its first [`Zygote::word`] is that it serves.
+    ///
+    /// `spec` is what boxes see of the host, and how large its directories may be;
+    /// `command` is the interpreter, which loads [`ADOPTER`](crate::ADOPTER) and serves
+    /// [`CHANNEL`](crate::CHANNEL) with it.
+    ///
+    /// # Errors
+    /// [`Step::Seal`], [`Step::Warden`] when the warden is gone.
+    pub fn zygote(&self, spec: &Spec, command: &Command) -> Result<Zygote, Error> {
+        let (ours, theirs) = protocol::pair().at(Step::Zygote)?;
+        let (monitor, monitor_theirs) = protocol::pair().at(Step::Warden)?;
+        let sealed = command.seal()?;
+        protocol::send(
+            &self.warden.socket,
+            &Frame::CreateZygote(spec.clone()),
+            &[theirs.as_fd(), monitor_theirs.as_fd(), sealed.as_fd()],
+        )
+        .at(Step::Warden)?;
+        Zygote::new(ours, monitor, self.rung, self.own_uids)
     }
 
     fn ask_for(&self, spec: &Spec, explain: bool) -> Result<Sandbox, Error> {
@@ -280,11 +305,15 @@ impl Sandbox {
                 let [memory] = fds.try_into().map_err(|_| malformed())?;
                 Event::Explained(Explanation::of(memory)?)
             }
-            Frame::Ready => {
-                let [workspace, temporary] = fds.try_into().map_err(|_| malformed())?;
+            Frame::Ready { namespaces } => {
+                let mut fds = fds.into_iter();
+                let (workspace, temporary) = fds.next().zip(fds.next()).ok_or_else(malformed)?;
+                let entrance =
+                    (namespaces > 0).then(|| Entrance::of(usize::from(namespaces), fds.collect()));
                 Event::Ready {
                     workspace,
                     temporary,
+                    entrance: entrance.transpose()?,
                 }
             }
             Frame::Started => {
@@ -368,13 +397,14 @@ impl Sandbox {
     /// when init is gone.
     pub fn exec(&self, command: &Command) -> Result<(), Error> {
         let stdin = command.seal_stdin()?;
-        self.start(command, stdin.as_ref().map(|fd| fd.as_fd()), None)
+        self.start(command, stdin.as_ref().map(|fd| fd.as_fd()), None, None)
     }
 
     /// The same of a program that is started ahead and waits for the rest: it finds
     /// `channel` as descriptor [`CHANNEL`](crate::CHANNEL), and `stdin` may be
     /// [filled](LateInput::fill) later. What it then runs is [`Sandbox::copy_in`]'s to
-    /// write.
+    /// write. With an `arrival` it is the program that a zygote was asked for, or,
+    /// should none come, an executed one.
     ///
     /// # Errors
     /// As of [`Sandbox::exec`].
@@ -383,8 +413,9 @@ impl Sandbox {
         command: &Command,
         stdin: &LateInput,
         channel: BorrowedFd<'_>,
+        arrival: Option<Arrival>,
     ) -> Result<(), Error> {
-        self.start(command, Some(stdin.as_fd()), Some(channel))
+        self.start(command, Some(stdin.as_fd()), Some(channel), arrival)
     }
 
     fn start(
@@ -392,15 +423,18 @@ impl Sandbox {
         command: &Command,
         stdin: Option<BorrowedFd<'_>>,
         channel: Option<BorrowedFd<'_>>,
+        arrival: Option<Arrival>,
     ) -> Result<(), Error> {
         let sealed = command.seal()?;
-        let frame = Frame::Exec {
+        let frame = Frame::Exec(Along {
             stdin: stdin.is_some(),
             channel: channel.is_some(),
-        };
+            arrival: arrival.is_some(),
+        });
         let mut fds = vec![sealed.as_fd()];
         fds.extend(stdin);
         fds.extend(channel);
+        fds.extend(arrival.as_ref().map(Arrival::socket));
         protocol::send(&self.init, &frame, &fds).at(Step::Init)
     }
 
@@ -439,8 +473,11 @@ impl Sandbox {
         let stdin = stdin.or(own.as_ref().map(|fd| fd.as_fd()));
         let frame = Frame::Launch {
             program,
-            stdin: stdin.is_some(),
-            channel: channel.is_some(),
+            along: Along {
+                stdin: stdin.is_some(),
+                channel: channel.is_some(),
+                arrival: false,
+            },
         };
         let mut fds = vec![sealed.as_fd()];
         fds.extend(stdin);

@@ -34,6 +34,7 @@ mod init;
 mod landlock;
 mod launcher;
 mod limits;
+mod lockdown;
 mod mount;
 mod network;
 mod omit;
@@ -48,6 +49,7 @@ mod sys;
 mod uids;
 mod warden;
 mod watch;
+mod zygote;
 
 pub use command::{Command, File, LateInput};
 pub use error::{Error, Step};
@@ -63,6 +65,7 @@ pub use porter::Work;
 pub use probe::{Refusal, launch, probe};
 pub use spec::{Mount, Spec, WORKSPACE};
 pub use support::{Isolation, Layer, Support};
+pub use zygote::{ADOPTER, Arrival, Entrance, Word, Zygote};
 
 use std::os::fd::AsFd as _;
 

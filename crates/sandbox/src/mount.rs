@@ -143,11 +143,16 @@ fn open_one(mount: &Mount, attributes: Attributes) -> Result<Source, Error> {
 }
 
 /// Builds the root, moves into it and makes it read-only. Gives the workspace
-/// directory, opened before anything of the user's exists.
+/// directory, opened before anything of the user's exists. A zygote's root, which is in
+/// the host's pid namespace, is made without `/proc`.
 ///
 /// # Errors
 /// The step that failed; the box must then be given up.
-pub(crate) fn enter(sources: &[Source], limits: &Limits) -> Result<OwnedFd, Error> {
+pub(crate) fn enter(
+    sources: &[Source],
+    limits: &Limits,
+    with_proc: bool,
+) -> Result<OwnedFd, Error> {
     rustix::mount::mount_change(
         "/",
         rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
@@ -160,7 +165,9 @@ pub(crate) fn enter(sources: &[Source], limits: &Limits) -> Result<OwnedFd, Erro
         attach(source)?;
     }
     devices(limits)?;
-    proc()?;
+    if with_proc {
+        proc()?;
+    }
     etc()?;
     pivot()?;
     rustix::fs::open(

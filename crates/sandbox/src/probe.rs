@@ -206,6 +206,7 @@ fn attacked(launcher: &Launcher) -> Result<Vec<(String, bool, String)>, Error> {
             open_files: 64,
         },
         lifetime: Some(TIMEOUT),
+        adopts: false,
     };
     let sandbox = launcher.create(&spec)?;
     let until = Instant::now() + TIMEOUT;

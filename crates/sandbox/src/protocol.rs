@@ -8,15 +8,16 @@
 //! |---|---|---|
 //! | warden → server | `Hello` once | |
 //! | server → warden | `Create` | init's socket, monitor socket |
+//! | server → warden | `CreateZygote` | its socket, monitor socket, command |
 //! | server → warden, monitor | `Measure`, `Kill`, `LiveOn`, `Asleep`, `Idle` | |
 //! | warden → server, monitor | `Usage`, `Gone`, `Failed` | |
 //! | init → server | `Explained`, before `Ready`, if asked | counts of denied calls |
-//! | init → server | `Ready` | workspace and temporary directory |
-//! | server → init | `Exec` | command, then standard input and channel (if any) |
+//! | init → server | `Ready` | workspace, temporary directory, entrance (if any) |
+//! | server → init | `Exec` | command, then what comes [`Along`] |
 //! | server → init | `CopyIn`, answered by `CopiedIn` | a command, for its files |
 //! | init → server | `Started` | stdout, stderr |
 //! | init → server | `Exited`, `Failed` | |
-//! | server → init | `Launch` | command, then standard input and channel (if any) |
+//! | server → init | `Launch` | command, then what comes [`Along`] |
 //! | init → server | `Launched` | stdout, stderr |
 //! | init → server | `Ended`, `NotLaunched` | |
 //! | server → init | `Signal`, `Stop`, `GoOn` | |
@@ -44,12 +45,12 @@ use crate::exit::{Exit, How};
 use crate::limits::{Limits, Usage};
 use crate::porter::Work;
 use crate::spec::{Mount, Spec};
-pub(crate) use fields::{Reader, Writer};
+pub(crate) use fields::{Along, Reader, Writer};
 
 /// Largest frame in bytes; a `Create` with two hundred long mounts fits.
 const MAX_FRAME: usize = 64 * 1024;
 /// Most descriptors on one frame.
-const MAX_FDS: usize = 3;
+const MAX_FDS: usize = 24;
 
 /// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,15 +73,15 @@ pub(crate) enum Frame {
         errno: i32,
         detail: String,
     },
+    /// Start an interpreter that is forked into boxes.
+    CreateZygote(Spec),
     Explained,
-    Ready,
-    /// Run a program alone.
-    Exec {
-        /// Whether standard input comes along.
-        stdin: bool,
-        /// Whether a channel comes along.
-        channel: bool,
+    Ready {
+        /// How many of the descriptors are namespaces; 0 where nobody enters the box.
+        namespaces: u8,
     },
+    /// Run a program alone.
+    Exec(Along),
     /// Write files for a program that waits.
     CopyIn,
     CopiedIn,
@@ -94,10 +95,7 @@ pub(crate) enum Frame {
     Asleep(bool),
     Launch {
         program: u32,
-        /// Whether standard input comes along.
-        stdin: bool,
-        /// Whether a channel comes along.
-        channel: bool,
+        along: Along,
     },
     Launched(u32),
     NotLaunched {
@@ -195,7 +193,14 @@ impl Frame {
                 out.i32(*errno);
                 out.bytes(detail.as_bytes());
             }
-            Self::Ready => out.u8(7),
+            Self::CreateZygote(spec) => {
+                out.u8(30);
+                encode_spec(spec, &mut out);
+            }
+            Self::Ready { namespaces } => {
+                out.u8(7);
+                out.u8(*namespaces);
+            }
             Self::Started => out.u8(9),
             Self::Exited(exit) => {
                 out.u8(10);
@@ -219,18 +224,6 @@ impl Frame {
                     out.bytes(detail.as_bytes());
                 }
             }
-            Self::LiveOn(lifetime) => {
-                out.u8(14);
-                out.lifetime(*lifetime);
-            }
-            Self::Asleep(asleep) => {
-                out.u8(15);
-                out.u8(u8::from(*asleep));
-            }
-            Self::Idle(idle) => {
-                out.u8(25);
-                out.u8(u8::from(*idle));
-            }
             _ => self.encode_of_programs(&mut out),
         }
         out.finish()
@@ -239,15 +232,10 @@ impl Frame {
     /// Encodes what is said of programs that run side by side.
     fn encode_of_programs(&self, out: &mut Writer) {
         match self {
-            Self::Launch {
-                program,
-                stdin,
-                channel,
-            } => {
+            Self::Launch { program, along } => {
                 out.u8(16);
                 out.u32(*program);
-                out.u8(u8::from(*stdin));
-                out.u8(u8::from(*channel));
+                along.encode(out);
             }
             Self::Launched(program) => {
                 out.u8(17);
@@ -275,10 +263,21 @@ impl Frame {
                 out.u32(*program);
                 out.i32(*signal);
             }
-            Self::Exec { stdin, channel } => {
+            Self::Exec(along) => {
                 out.u8(8);
-                out.u8(u8::from(*stdin));
-                out.u8(u8::from(*channel));
+                along.encode(out);
+            }
+            Self::LiveOn(lifetime) => {
+                out.u8(14);
+                out.lifetime(*lifetime);
+            }
+            Self::Asleep(asleep) => {
+                out.u8(15);
+                out.u8(u8::from(*asleep));
+            }
+            Self::Idle(idle) => {
+                out.u8(25);
+                out.u8(u8::from(*idle));
             }
             Self::CopyIn => out.u8(28),
             Self::CopiedIn => out.u8(29),
@@ -307,8 +306,7 @@ impl Frame {
         Ok(match kind {
             16 => Self::Launch {
                 program: input.u32()?,
-                stdin: input.flag()?,
-                channel: input.flag()?,
+                along: Along::decode(input)?,
             },
             17 => Self::Launched(input.u32()?),
             18 => Self::NotLaunched {
@@ -356,11 +354,11 @@ impl Frame {
                 errno: input.i32()?,
                 detail: input.text()?,
             },
-            7 => Self::Ready,
-            8 => Self::Exec {
-                stdin: input.flag()?,
-                channel: input.flag()?,
+            7 => Self::Ready {
+                namespaces: input.u8()?,
             },
+            8 => Self::Exec(Along::decode(&mut input)?),
+            30 => Self::CreateZygote(decode_spec(&mut input)?),
             28 => Self::CopyIn,
             29 => Self::CopiedIn,
             9 => Self::Started,
@@ -405,6 +403,7 @@ fn encode_spec(spec: &Spec, out: &mut Writer) {
     out.u64(limits.shm);
     out.u64(limits.open_files);
     out.lifetime(spec.lifetime);
+    out.u8(u8::from(spec.adopts));
 }
 
 fn decode_spec(input: &mut Reader<'_>) -> Result<Spec, Error> {
@@ -428,6 +427,7 @@ fn decode_spec(input: &mut Reader<'_>) -> Result<Spec, Error> {
         mounts,
         limits,
         lifetime: input.lifetime()?,
+        adopts: input.flag()?,
     })
 }
 
@@ -607,6 +607,21 @@ mod tests {
         }
     }
 
+    const ALONG: Along = Along {
+        stdin: true,
+        channel: false,
+        arrival: true,
+    };
+
+    fn spec() -> Spec {
+        Spec {
+            mounts: vec![Mount::same("/usr/bin")],
+            limits: limits(),
+            lifetime: Some(Duration::from_millis(8)),
+            adopts: true,
+        }
+    }
+
     fn exit(how: How) -> Exit {
         Exit {
             how,
@@ -637,14 +652,7 @@ mod tests {
                 own_uids: true,
                 shared: PathBuf::from("/tmp/shared"),
             },
-            Frame::Create(
-                Spec {
-                    mounts: vec![Mount::same("/usr/bin")],
-                    limits: limits(),
-                    lifetime: Some(Duration::from_millis(8)),
-                },
-                true,
-            ),
+            Frame::Create(spec(), true),
             Frame::Explained,
             Frame::Measure,
             Frame::Kill,
@@ -655,11 +663,9 @@ mod tests {
                 errno: 1,
                 detail: "x".to_owned(),
             },
-            Frame::Ready,
-            Frame::Exec {
-                stdin: true,
-                channel: false,
-            },
+            Frame::CreateZygote(spec()),
+            Frame::Ready { namespaces: 7 },
+            Frame::Exec(ALONG),
             Frame::CopyIn,
             Frame::CopiedIn,
             Frame::Started,
@@ -684,8 +690,7 @@ mod tests {
             Frame::Idle(true),
             Frame::Launch {
                 program: 1,
-                stdin: true,
-                channel: false,
+                along: ALONG,
             },
             Frame::Launched(2),
             Frame::NotLaunched {
@@ -738,8 +743,8 @@ mod tests {
     #[test]
     fn descriptors_ride_along() {
         let (a, b) = pair().unwrap();
-        send(&a, &Frame::Ready, &[a.as_fd()]).unwrap();
-        let Received::Frame(Frame::Ready, fds) = receive(&b, true).unwrap() else {
+        send(&a, &Frame::CopyIn, &[a.as_fd()]).unwrap();
+        let Received::Frame(Frame::CopyIn, fds) = receive(&b, true).unwrap() else {
             panic!("no frame");
         };
         assert_eq!(fds.len(), 1);

@@ -173,6 +173,18 @@ impl Filter {
         Self { instructions: out }
     }
 
+    /// The filter as the kernel reads it: `sock_filter`s, one after the other.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let instructions = self.instructions.iter();
+        instructions
+            .flat_map(|each| {
+                let [a, b] = each.code.to_ne_bytes();
+                let [c, d, e, f] = each.k.to_ne_bytes();
+                [a, b, each.jt, each.jf, c, d, e, f]
+            })
+            .collect()
+    }
+
     /// Installs the filter for this thread and all that it forks.
     ///
     /// # Errors

@@ -47,4 +47,7 @@ pub struct Spec {
     /// How long after its birth the warden kills the box whatever the server does;
     /// [`Sandbox::live_on`](crate::Sandbox::live_on) changes that. `None` lets it live.
     pub lifetime: Option<Duration>,
+    /// Whether its first program may be forked from a [`Zygote`](crate::Zygote). Nothing
+    /// comes of it where boxes have no namespaces, or denied calls are told.
+    pub adopts: bool,
 }

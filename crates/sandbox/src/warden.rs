@@ -9,6 +9,7 @@
 mod create;
 mod ground;
 mod live;
+mod zygote;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -118,13 +119,6 @@ impl Warden {
             if ready.server && !self.hear_server()? {
                 return Ok(());
             }
-            if ready.idle
-                && let Ground::Namespaces { networks, .. } = &mut self.ground
-                && let Err(error) = networks.refill()
-            {
-                // The next box makes its own and reports what fails then.
-                log(&error);
-            }
         }
     }
 
@@ -178,7 +172,6 @@ impl Warden {
                     ended: next(each.awaited().is_some()),
                 })
                 .collect(),
-            idle: ready == 0,
         })
     }
 
@@ -197,7 +190,7 @@ impl Warden {
             .filter_map(|each| Some(each.deadline?.saturating_duration_since(now)))
             .min();
         let due = match &self.ground {
-            Ground::Namespaces { networks, .. } => networks.refill_due(),
+            Ground::Namespaces { .. } => None,
             Ground::Uids(_) => self.boxes.iter().filter_map(|each| self.due(each)).min(),
         };
         let wait = [removal, overdue, due].into_iter().flatten().min()?;
@@ -230,6 +223,20 @@ impl Warden {
                 // the server must not hear of the end first.
                 if let Err((error, monitor)) = self.create(&spec, explain, &socket, monitor) {
                     // Without a listener the server has given the box up already.
+                    drop(protocol::send(&monitor, &Frame::from(&error), &[]));
+                }
+                Ok(true)
+            }
+            Received::Frame(Frame::CreateZygote(spec), fds) => {
+                let Ok([socket, monitor, command]) = <[OwnedFd; 3]>::try_from(fds) else {
+                    return Err(Error::new(
+                        Step::Frame,
+                        io::Error::from(io::ErrorKind::InvalidData),
+                    ));
+                };
+                if let Err((error, monitor)) = self.create_zygote(&spec, &socket, monitor, &command)
+                {
+                    // As above.
                     drop(protocol::send(&monitor, &Frame::from(&error), &[]));
                 }
                 Ok(true)
@@ -355,7 +362,7 @@ impl Warden {
                 // With it died everybody in its pid namespace.
                 let each = self.boxes.swap_remove(index);
                 tell_end(&each);
-                self.free.push(each.slot);
+                self.free.extend(each.slot);
                 if let Kind::Namespaced { cgroup } = each.kind {
                     self.release(cgroup);
                 }
@@ -374,7 +381,7 @@ impl Warden {
             }
             Phase::Kept => {}
             Phase::Clearing => match each.is_cleared() {
-                Some(true) => self.free.push(self.boxes.swap_remove(index).slot),
+                Some(true) => self.free.extend(self.boxes.swap_remove(index).slot),
                 // Its slot is never used again; the next start tries once more.
                 Some(false) => drop(self.boxes.swap_remove(index)),
                 None => {}
@@ -429,7 +436,6 @@ impl Warden {
 struct Ready {
     server: bool,
     boxes: Vec<Events>,
-    idle: bool,
 }
 
 struct Events {

@@ -324,6 +324,7 @@ impl Inner {
             mounts,
             limits: self.session_limits(memory),
             lifetime: Some(ttl + MARGIN),
+            adopts: false,
         };
         let kept = Kept {
             _permit: None,

@@ -11,11 +11,14 @@ use serde::Deserialize;
 
 mod packages;
 mod versions;
+mod zygote;
 
 pub(crate) use packages::Packages;
 use packages::PackagesFile;
 use versions::VersionsFile;
 pub(crate) use versions::{ANY, HOME, Pattern, Versions};
+use zygote::ZygoteFile;
+pub(crate) use zygote::{ADOPTER, Zygote};
 
 /// Where a runtime's support files are in the box: one folder a language below this.
 const SUPPORT_ROOT: &str = "/opt/codex";
@@ -64,6 +67,8 @@ pub(crate) struct Manifest {
     pub(crate) no_fork: Option<String>,
     /// Whether its program, started with a channel, waits there until it is told to begin.
     pub(crate) waits: bool,
+    /// How it is forked instead of started, where it can be.
+    pub(crate) zygote: Option<Zygote>,
     /// How a session runs a command, whose text comes after these words; where the
     /// language is a shell.
     pub(crate) command: Option<Vec<String>>,
@@ -162,7 +167,9 @@ impl Manifest {
         reserved.extend(file.reserved);
         let minimum = Version::parse(&file.detect.minimum)
             .ok_or_else(|| format!("detect.minimum: {:?} is no version", file.detect.minimum))?;
+        let zygote = file.zygote.map(|zygote| zygote.checked(&file.support));
         Ok(Self {
+            zygote: zygote.transpose()?,
             folder: file.name.clone(),
             name: file.name,
             title: file.title,
@@ -295,6 +302,7 @@ struct RuntimeFile {
     no_fork: Option<String>,
     #[serde(default)]
     waits: bool,
+    zygote: Option<ZygoteFile>,
     command: Option<Vec<String>>,
     stages: Vec<StageFile>,
 }

@@ -16,7 +16,7 @@ use rust_embed::RustEmbed;
 
 use super::detect::{self, Found, Interpreter, Reach, Search};
 use super::kit::{self, PackageKit};
-use super::manifest::{Manifest, System, Version};
+use super::manifest::{ADOPTER, Manifest, System, Version};
 use super::packages::{PackageSet, Shelf};
 use crate::engine::{Language, PackageState};
 use crate::error::{Error, StartError};
@@ -491,7 +491,11 @@ fn load(
     let program = text(&format!("{folder}/{}", manifest.detect.program))?;
     let mut files = Vec::new();
     for name in &manifest.support {
-        files.push((name.as_str(), text(&format!("{folder}/{name}"))?));
+        let content = text(&format!("{folder}/{name}"))?;
+        files.push((name.as_str(), content.into_bytes()));
+    }
+    if let Some(adopter) = sandbox::ADOPTER.filter(|_| manifest.zygote.is_some()) {
+        files.push((ADOPTER, adopter.to_vec()));
     }
     if let Some(packages) = &manifest.packages {
         for name in packages

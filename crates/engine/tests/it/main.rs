@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Bounds, Call, Config, Engine, Reply};
+use engine::{Bounds, Call, Config, Engine, Reply, Stock};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 
@@ -83,8 +83,9 @@ fn again(rung: engine::Isolation, ready: bool) -> Result<(), Failed> {
 async fn wait_for_a_box(engine: &Engine, case: &Case) {
     let waiting = || {
         let ready = engine.ready();
-        let mut of_language = ready.iter().filter(|(name, _)| *name == case.language);
-        !ready.is_empty() && of_language.all(|(_, count)| *count > 0)
+        let mut of_language = ready.iter().filter(|one| one.language == case.language);
+        let is_there = |one: &Stock| one.boxes > 0 && (one.warm || one.profile.is_empty());
+        !ready.is_empty() && of_language.all(is_there)
     };
     for _ in 0..4000 {
         if waiting() {

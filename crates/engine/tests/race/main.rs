@@ -197,6 +197,7 @@ fn spec() -> Spec {
             open_files: 256,
         },
         lifetime: Some(PATIENCE),
+        adopts: false,
     }
 }
 

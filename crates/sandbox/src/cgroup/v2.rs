@@ -170,6 +170,15 @@ impl Leaf {
         self.directory.as_fd()
     }
 
+    /// The file by which a process moves itself in, opened with the warden's rights: the
+    /// kernel goes by who opened it.
+    pub(super) fn processes(&self) -> Result<OwnedFd, Error> {
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(self.path.join("cgroup.procs"));
+        file.map(OwnedFd::from).at(Step::CgroupAttach)
+    }
+
     pub(super) fn limit(&self, limits: &Limits) -> Result<(), Error> {
         let path = &self.path;
         limit(path, "memory.max", limits.memory)?;

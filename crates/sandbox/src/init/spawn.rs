@@ -15,12 +15,11 @@ use rustix::process::Pid;
 
 use super::{CHANNEL, Ends, Init, START_TIMEOUT, kill_rest};
 use crate::command::Command;
-use crate::confine::limit_open_files;
 use crate::error::{At, Error, Step};
 use crate::spec::WORKSPACE;
 use crate::sys::{self, Child};
 use crate::uids::Room;
-use crate::watch;
+use crate::{lockdown, watch};
 
 impl Init<'_> {
     /// Forks and execs a program; fails if it could not be started. One that is
@@ -32,11 +31,6 @@ impl Init<'_> {
         output: [&OwnedFd; 2],
         alone: bool,
     ) -> Result<Pid, Error> {
-        let strings = |list: &[Vec<u8>]| -> Result<Vec<CString>, Error> {
-            list.iter()
-                .map(|entry| CString::new(entry.as_slice()).at(Step::Command))
-                .collect()
-        };
         let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
         let (report, mut failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::Pipes)?;
         if failed.as_raw_fd() == CHANNEL {
@@ -141,13 +135,28 @@ impl Init<'_> {
                 sys::exit_now(1);
             }
         }
-        limit_open_files(self.with)?;
+        sys::carry_out(lockdown::open_files(self.with.bounds()))?;
         rustix::process::setsid()?;
         if let Some(stdin) = &ends.stdin {
             rustix::stdio::dup2_stdin(stdin)?;
         }
         Ok(())
     }
+}
+
+fn strings(list: &[Vec<u8>]) -> Result<Vec<CString>, Error> {
+    list.iter()
+        .map(|entry| CString::new(entry.as_slice()).at(Step::Command))
+        .collect()
+}
+
+/// Replaces this process by a command's program. Returns only when that fails: why.
+///
+/// # Errors
+/// [`Step::Command`] for a command that is none.
+pub(crate) fn exec_of(command: &Command) -> Result<Error, Error> {
+    let (argv, env) = (strings(&command.argv)?, strings(&command.env)?);
+    Ok(Error::new(Step::Exec, sys::exec(&argv, &env)))
 }
 
 /// Where a box has no root of its own its directories have longer names: for

@@ -121,3 +121,30 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+/// Which descriptors come along with a command, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Along {
+    /// Its standard input.
+    pub(crate) stdin: bool,
+    /// Its channel.
+    pub(crate) channel: bool,
+    /// Where a program that a zygote forks into the box will say that it is there.
+    pub(crate) arrival: bool,
+}
+
+impl Along {
+    pub(super) fn encode(self, out: &mut Writer) {
+        for flag in [self.stdin, self.channel, self.arrival] {
+            out.u8(u8::from(flag));
+        }
+    }
+
+    pub(super) fn decode(input: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            stdin: input.flag()?,
+            channel: input.flag()?,
+            arrival: input.flag()?,
+        })
+    }
+}

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use rustix::process::Signal;
+use rustix::thread::Uid;
 
 use super::ground::Ground;
 use super::live::{Kind, LiveBox, Lodging, Phase};
@@ -15,17 +16,18 @@ use crate::cgroup::Cgroup;
 use crate::confine::{Confinement, Walls};
 use crate::error::{At, Error, Step};
 use crate::idmap::HostIds;
+use crate::init::{self, Files};
 use crate::limits::Limits;
 use crate::omit::{Omit, omitted};
 use crate::spec::Spec;
 use crate::sys::{self, Child, CloneFlags};
 use crate::uids::{self, Awaited, Closer};
-use crate::{init, mount};
+use crate::{mount, network};
 
 /// Added to a box's badness: the kernel should take it before the server.
 const OOM_SCORE: &str = "500";
 
-/// Namespaces that a box is born into; its network namespace is joined before.
+/// Namespaces that a box is born into, besides that of its network.
 const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNS
@@ -58,7 +60,7 @@ impl Warden {
                     _lifeline: made.lifeline,
                     monitor,
                     kind: made.kind,
-                    slot,
+                    slot: Some(slot),
                     deadline: spec.lifetime.map(|lifetime| Instant::now() + lifetime),
                     asleep: false,
                     killed: false,
@@ -81,15 +83,9 @@ impl Warden {
         socket: &OwnedFd,
     ) -> Result<Made, Error> {
         let sources = mount::open(&spec.mounts)?;
-        let Ground::Namespaces {
-            host_ids, networks, ..
-        } = &mut self.ground
-        else {
+        let Ground::Namespaces { host_ids, .. } = &self.ground else {
             unreachable!("create() looked");
         };
-        // The box keeps it alive; nobody else will ever be in it.
-        networks.take()?.join()?;
-        let host_ids = &*host_ids;
         let cgroup = self
             .cgroups
             .as_ref()
@@ -104,10 +100,12 @@ impl Warden {
             limits: &spec.limits,
             filter: &self.filter,
             explain,
+            adopts: spec.adopts && !explain,
         };
         let needed = sources.iter().filter_map(mount::Source::fd).collect();
         let map = |pid| host_ids.map(pid, slot);
-        match start(&with, needed, socket, cgroup.as_ref(), map) {
+        let owner = host_ids.zygote();
+        match start(&with, needed, socket, cgroup.as_ref(), owner, map) {
             Ok((init, lifeline)) => Ok(Made {
                 init,
                 lifeline,
@@ -141,11 +139,12 @@ impl Warden {
             limits: &spec.limits,
             filter: &self.filter,
             explain,
+            adopts: false,
         };
         // First, so that there is one whatever the programs take.
         let started = Closer::start(&room).and_then(|closer| {
             let needed = sources.iter().collect();
-            let (init, lifeline) = start(&with, needed, socket, None, |_| Ok(()))?;
+            let (init, lifeline) = start(&with, needed, socket, None, None, |_| Ok(()))?;
             Ok((init, lifeline, closer))
         });
         match started {
@@ -184,29 +183,41 @@ struct Made {
     kind: Kind,
 }
 
-/// Clones the box and lets it go on once its ids are there. Gives its init and
-/// its lifeline. Leaves no process when it fails.
+/// Clones the box, whose user namespace is `owner`'s, and lets it go on once its ids
+/// are there. Gives its init and its lifeline. Leaves no process when it fails.
 fn start(
     with: &Confinement<'_>,
     needed: Vec<&OwnedFd>,
     socket: &OwnedFd,
     cgroup: Option<&Cgroup>,
+    owner: Option<u32>,
     map_ids: impl FnOnce(i32) -> Result<(), Error>,
 ) -> Result<(Awaited, OwnedFd), Error> {
-    let tasks = cgroup.map(Cgroup::tasks).transpose()?.unwrap_or_default();
+    let mut files = Files {
+        tasks: cgroup.map(Cgroup::tasks).transpose()?.unwrap_or_default(),
+        entrance: Vec::new(),
+    };
+    if with.adopts {
+        files.entrance = cgroup
+            .map(Cgroup::entrance)
+            .transpose()?
+            .unwrap_or_default();
+    }
     let (go, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::Clone)?;
     let child = match with.walls {
         Walls::Namespaces { .. } => {
             let flags = CloneFlags {
-                namespaces: NAMESPACES,
+                namespaces: NAMESPACES | network::flag(),
             };
-            sys::clone_box(flags, cgroup.and_then(Cgroup::clone_into))
+            owned_by(owner, || {
+                sys::clone_box(flags, cgroup.and_then(Cgroup::clone_into))
+            })?
         }
         // clone3 is refused in plain containers.
         Walls::InPlace { .. } => sys::fork(),
     };
     let init = match child.at(Step::Clone)? {
-        Child::Me => become_init(with, needed, socket, tasks, go),
+        Child::Me => become_init(with, needed, socket, files, go),
         Child::Pid(pid, Some(fd)) => Awaited::with(pid, fd),
         Child::Pid(pid, None) => Awaited::of(pid)?,
     };
@@ -227,8 +238,30 @@ fn start(
     }
 }
 
+/// Runs `clone` as the user that a new user namespace is to belong to.
+fn owned_by(
+    owner: Option<u32>,
+    clone: impl FnOnce() -> io::Result<Child>,
+) -> Result<io::Result<Child>, Error> {
+    let Some(owner) = owner else {
+        return Ok(clone());
+    };
+    let become_user = |effective| {
+        let real = rustix::process::getuid();
+        rustix::thread::set_thread_res_uid(real, effective, Uid::ROOT).at(Step::Identity)
+    };
+    let own = rustix::process::geteuid();
+    become_user(Uid::from_raw(owner))?;
+    let cloned = clone();
+    // The clone itself takes the box's ids soon.
+    if !matches!(cloned, Ok(Child::Me)) {
+        become_user(own)?;
+    }
+    Ok(cloned)
+}
+
 /// When the whole machine runs out of memory, a box is to die before the server.
-fn offer_to_oom_killer(pid: i32) -> Result<(), Error> {
+pub(super) fn offer_to_oom_killer(pid: i32) -> Result<(), Error> {
     std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE).at(Step::OomScore)
 }
 
@@ -237,13 +270,17 @@ fn become_init(
     with: &Confinement<'_>,
     needed: Vec<&OwnedFd>,
     socket: &OwnedFd,
-    tasks: Vec<OwnedFd>,
+    files: Files,
     go: OwnedFd,
 ) -> ! {
     // 0, 1 and 2 are replaced once the box is confined.
-    let kept = needed.into_iter().chain(&tasks).chain([socket, &go]);
+    let kept = needed
+        .into_iter()
+        .chain(&files.tasks)
+        .chain(&files.entrance)
+        .chain([socket, &go]);
     if sys::close_all_but(kept).is_err() {
         sys::exit_now(3);
     }
-    init::run(with, socket, tasks, go)
+    init::run(with, socket, files, go)
 }

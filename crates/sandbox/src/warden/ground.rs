@@ -1,13 +1,12 @@
 //! What boxes are made of on a rung: namespaces, or uids alone.
 
 use rustix::process::DumpableBehavior;
-use rustix::thread::{CapabilitySet, UnshareFlags};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, UnshareFlags};
 
 use crate::cgroup::Cgroups;
 use crate::claim::Claim;
 use crate::error::{At, Error, Step};
 use crate::idmap::{self, HostIds, SLOTS};
-use crate::network;
 use crate::support::Isolation;
 use crate::sys;
 use crate::uids::{self, Uids};
@@ -20,7 +19,6 @@ pub(super) enum Ground {
         host_ids: HostIds,
         /// Keeps other servers from the same ids.
         _claim: Option<Claim>,
-        networks: network::Pool,
     },
     /// Uids of their own.
     Uids(Uids),
@@ -68,11 +66,14 @@ impl Ground {
             // itself. Boxes cannot see the warden in either case, and it holds
             // nothing that others of its uid do not have.
             hide()?;
+            // So that this process keeps its capabilities while it is the owner of a
+            // box for a moment.
+            rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+                .at(Step::Capabilities)?;
         }
         Ok(Self::Namespaces {
             host_ids,
             _claim: claim,
-            networks: network::Pool::default(),
         })
     }
 
@@ -87,7 +88,8 @@ impl Ground {
     /// Boxes that may live at once.
     pub(super) fn slots(&self) -> u32 {
         match self {
-            Self::Namespaces { .. } => SLOTS,
+            // The last id is the zygotes'.
+            Self::Namespaces { .. } => SLOTS - 1,
             Self::Uids(_) => uids::SLOTS,
         }
     }

@@ -45,7 +45,8 @@ pub(super) struct LiveBox {
     pub(super) _lifeline: OwnedFd,
     pub(super) monitor: OwnedFd,
     pub(super) kind: Kind,
-    pub(super) slot: u32,
+    /// Its place among the boxes; none of a zygote, which is no box.
+    pub(super) slot: Option<u32>,
     /// When it is killed whatever the server does.
     pub(super) deadline: Option<Instant>,
     /// Whether its programs are stopped, so that nobody has to look at them.

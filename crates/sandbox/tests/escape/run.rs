@@ -102,6 +102,7 @@ impl Running {
             mounts: mounts(),
             limits,
             lifetime: Some(Duration::from_secs(3600)),
+            adopts: false,
         };
         let sandbox = launcher.create(&spec).map_err(|error| error.to_string())?;
         match event(&sandbox) {

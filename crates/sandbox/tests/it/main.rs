@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adoption;
 mod attacks;
 mod explained;
 mod in_place;
@@ -73,6 +74,7 @@ fn main() {
     .concat();
     tests.extend(match isolation {
         Isolation::Full | Isolation::Namespaces => [
+            adoption::IN_NAMESPACES,
             attacks::IN_NAMESPACES,
             lifecycle::IN_NAMESPACES,
             limits::IN_NAMESPACES,

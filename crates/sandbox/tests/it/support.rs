@@ -102,6 +102,7 @@ pub(crate) fn spec(limits: Limits) -> Spec {
         mounts: mounts(),
         limits,
         lifetime: Some(Duration::from_secs(60)),
+        adopts: false,
     }
 }
 

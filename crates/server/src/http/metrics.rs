@@ -39,6 +39,7 @@ pub(super) struct Metrics {
     queue: IntGauge,
     request_bytes: IntGauge,
     ready: IntGaugeVec,
+    zygotes: IntGaugeVec,
     healthy: IntGauge,
 }
 
@@ -136,7 +137,13 @@ impl Metrics {
                 &registry,
                 "codex_ready_boxes",
                 "Boxes that wait for a program, made ahead.",
-                &["language"],
+                &["language", "profile"],
+            ),
+            zygotes: gauges(
+                &registry,
+                "codex_zygote_serves",
+                "Whether programs can be forked from an interpreter that has started: 1, or 0 while they start by themselves.",
+                &["language", "profile"],
             ),
             healthy: gauge(
                 "codex_sandbox_healthy",
@@ -191,9 +198,14 @@ impl Metrics {
         self.queue.set(wide(engine.bounds().queue));
         let request_bytes = i64::try_from(request_bytes).unwrap_or(i64::MAX);
         self.request_bytes.set(request_bytes);
-        for (language, count) in engine.ready() {
-            let ready = self.ready.with_label_values(&[language.as_str()]);
-            ready.set(wide(count));
+        for stock in engine.ready() {
+            let labels = [stock.language.as_str(), stock.profile.as_str()];
+            let ready = self.ready.with_label_values(&labels);
+            ready.set(wide(stock.boxes));
+            if !stock.profile.is_empty() {
+                let serves = self.zygotes.with_label_values(&labels);
+                serves.set(stock.warm.into());
+            }
         }
         self.healthy.set(i64::from(engine.healthy()));
         TextEncoder::new().encode_to_string(&self.registry.gather())

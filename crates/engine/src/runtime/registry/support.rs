@@ -23,7 +23,7 @@ const STAGING_KEPT: Duration = Duration::from_secs(3600);
 
 /// Marks a directory as used: by a lock while this server lives, by its time
 /// for a while after.
-pub(super) fn hold(directory: &Path, files: &[(&str, String)]) -> io::Result<fs::File> {
+pub(super) fn hold(directory: &Path, files: &[(&str, Vec<u8>)]) -> io::Result<fs::File> {
     let held = fs::File::open(directory)?;
     // Both fail on some network file systems, where nothing is swept either.
     if let Err(error) = held.lock_shared() {
@@ -79,7 +79,7 @@ fn is_hash(text: &str) -> bool {
 pub(super) fn materialise(
     root: &Path,
     name: &str,
-    files: &[(&str, String)],
+    files: &[(&str, Vec<u8>)],
 ) -> io::Result<PathBuf> {
     let target = root.join(format!("{name}-{}", hash(files)));
     if holds(&target, files) {
@@ -97,9 +97,12 @@ pub(super) fn materialise(
 }
 
 /// A hash of names and contents that is the same for every build of the server.
-fn hash(files: &[(&str, String)]) -> String {
+fn hash(files: &[(&str, Vec<u8>)]) -> String {
     let mut hasher = Sha256::new();
-    for text in files.iter().flat_map(|(name, content)| [*name, content]) {
+    let parts = files
+        .iter()
+        .flat_map(|(name, content)| [name.as_bytes(), content]);
+    for text in parts {
         // With its length, so that no two lists of files read the same.
         hasher.update((text.len() as u64).to_le_bytes());
         hasher.update(text);
@@ -112,7 +115,7 @@ fn hash(files: &[(&str, String)]) -> String {
 }
 
 /// Whether a directory holds exactly these files, readable by all.
-fn holds(directory: &Path, files: &[(&str, String)]) -> bool {
+fn holds(directory: &Path, files: &[(&str, Vec<u8>)]) -> bool {
     let mode = |path: &Path| {
         fs::symlink_metadata(path).map(|metadata| metadata.permissions().mode() & 0o7777)
     };
@@ -124,15 +127,15 @@ fn holds(directory: &Path, files: &[(&str, String)]) -> bool {
             let regular = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
             regular
                 && mode(&path).is_ok_and(|mode| mode == 0o644)
-                && fs::read(&path).is_ok_and(|found| found == content.as_bytes())
+                && fs::read(&path).is_ok_and(|found| found == *content)
         })
 }
 
-fn write(directory: &Path, files: &[(&str, String)]) -> io::Result<()> {
+fn write(directory: &Path, files: &[(&str, Vec<u8>)]) -> io::Result<()> {
     fs::create_dir(directory)?;
     for (name, content) in files {
         let mut file = fs::File::create_new(directory.join(name))?;
-        file.write_all(content.as_bytes())?;
+        file.write_all(content)?;
         // The umask has no say in what a box can read.
         file.set_permissions(fs::Permissions::from_mode(0o644))?;
         file.sync_all()?;
@@ -141,7 +144,7 @@ fn write(directory: &Path, files: &[(&str, String)]) -> io::Result<()> {
 }
 
 /// Renames `staging` to `target`, unless another server did so first.
-fn install(staging: &Path, target: &Path, files: &[(&str, String)]) -> io::Result<()> {
+fn install(staging: &Path, target: &Path, files: &[(&str, Vec<u8>)]) -> io::Result<()> {
     let renamed = fs::rename(staging, target);
     if renamed.is_ok() || holds(target, files) {
         return Ok(());
@@ -170,8 +173,8 @@ mod tests {
 
     use super::{KEPT, STAGING_KEPT, hash, hold, holds, materialise, sweep};
 
-    fn files() -> Vec<(&'static str, String)> {
-        vec![("boot.x", "one".to_owned()), ("more.x", "two".to_owned())]
+    fn files() -> Vec<(&'static str, Vec<u8>)> {
+        vec![("boot.x", b"one".to_vec()), ("more.x", b"two".to_vec())]
     }
 
     fn entries(root: &Path) -> usize {
@@ -196,7 +199,7 @@ mod tests {
             0o644
         );
         assert_eq!(materialise(root.path(), "x", &files()).unwrap(), first);
-        let other = materialise(root.path(), "x", &[("boot.x", "changed".to_owned())]).unwrap();
+        let other = materialise(root.path(), "x", &[("boot.x", b"changed".to_vec())]).unwrap();
         assert_ne!(other, first);
         assert_eq!(entries(root.path()), 2, "staging directories were left");
     }
@@ -229,7 +232,7 @@ mod tests {
     #[test]
     fn names_are_the_same_for_every_build() {
         assert_eq!(hash(&files()), "565cbe95babb040d");
-        let moved = [("boot.xone", String::new()), ("more.x", "two".to_owned())];
+        let moved = [("boot.xone", Vec::new()), ("more.x", b"two".to_vec())];
         assert_ne!(hash(&moved), hash(&files()));
     }
 
@@ -238,7 +241,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let held = materialise(root.path(), "x", &files()).unwrap();
         let lock = hold(&held, &files()).unwrap();
-        let old = materialise(root.path(), "x", &[("a", "1".to_owned())]).unwrap();
+        let old = materialise(root.path(), "x", &[("a", b"1".to_vec())]).unwrap();
         let names = [".x-crashed", "backup", ".x-crashed.old", "x-0123"];
         let [crashed, foreign, aside, short] = names.map(|name| root.path().join(name));
         for directory in [&crashed, &foreign, &aside, &short] {

@@ -1,0 +1,420 @@
+# The zygote: an interpreter that is started once, loads what programs often import, and
+# is forked into boxes, where each copy begins with a program of its own.
+#
+# It owns the boxes' user namespaces: who runs code in it could enter every box. So it
+# runs the interpreter's own library and the modules of `PRELOAD`, and nothing else: no
+# `.pth` file, no sitecustomize.py, no package that somebody added. All of those are
+# read by each copy, when it has given up its rights. It never gets anything of a user's,
+# and runs no Python once it serves.
+#
+# The interpreter imports this in place of `warnings`, which it does, if it has options
+# for that, before `site`. So nothing has run before it. Then the interpreter is made to
+# believe that `site` was imported, and to call a function of C where it looks for the
+# loader of its program, which has no frame below it. That function calls `prepare`.
+# In a copy `prepare` returns the program's code, and C evaluates it.
+
+
+def zygote():
+    import sys
+
+    # Where this file lies in the zygote's root, under the name of `warnings`.
+    HERE = "/run/codex"
+    # The zygote's socket; later the channel of a program that waits.
+    CHANNEL = 62
+    MOST_FDS = 4096
+
+    import builtins
+
+    # By module: what it imports.
+    direct = {}
+    real = builtins.__import__
+    here = globals()
+
+    def noting(name, globals=None, locals=None, fromlist=(), level=0):
+        module = real(name, globals, locals, fromlist, level)
+        own = (globals or {}).get("__name__")
+        spec = (globals or {}).get("__spec__")
+        # What it imports later on is no need of its import.
+        if globals is not here and own is not None and getattr(spec, "_initializing", False):
+            whole = name
+            if level:
+                package = (globals.get("__package__") or own).split(".")
+                whole = ".".join(package[: len(package) - level + 1] + [name] * bool(name))
+            seen = direct.setdefault(own, set())
+            parts = whole.split(".")
+            seen.update(".".join(parts[: end + 1]) for end in range(len(parts)))
+            seen.update("%s.%s" % (whole, each) for each in fromlist or ())
+        return module
+
+    builtins.__import__ = noting
+
+    # What a fresh interpreter has loaded before `site`.
+    base = set(sys.modules) - {"warnings"}
+    sys.path[:] = [entry for entry in sys.path if entry != HERE]
+    library_path = list(sys.path)
+    del sys.warnoptions[:]
+    # The real one, in the place of this.
+    del sys.modules["warnings"]
+    import warnings
+
+    # It runs code of packages, which each copy does by itself.
+    flags = sys.flags
+
+    class Flags:
+        no_site = 1
+
+        def __getattr__(self, name):
+            return getattr(flags, name)
+
+    sys.flags = Flags()
+    import site
+
+    sys.flags = flags
+
+    import _frozen_importlib_external as external
+    import ctypes
+    import os
+
+    main = sys.modules["__main__"]
+    # What is there already the interpreter leaves as it is.
+    main.__file__ = main.__cached__ = None
+    sourceless = external.SourcelessFileLoader
+    script = sys.argv[0]
+    library = ctypes.PyDLL(os.path.join(HERE, "adopt.so"))
+    python, libc = ctypes.pythonapi, ctypes.CDLL(None)
+
+    # Modules that were loaded ahead: until a program imports them they are not there.
+    stash = {}
+    # By module: all that it needs.
+    needs = {}
+    caught = []
+    def packages_path():
+        # The directories that `site` will add, without the code in them.
+        prefixes = [sys.prefix, sys.exec_prefix]
+        own = os.path.dirname(os.path.dirname(sys.executable))
+        if os.path.isfile(os.path.join(own, "pyvenv.cfg")):
+            prefixes = [own]
+        found = []
+        base = os.environ.get("PYTHONUSERBASE")
+        if base:
+            found.append(os.path.join(base, "lib", "python%d.%d" % sys.version_info[:2], "site-packages"))
+        found += site.getsitepackages(prefixes)
+        return [place for place in found if os.path.isdir(place)]
+
+    # Where the library and the packages are, in this order.
+    known = library_path + packages_path()
+
+    class Handed(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_size_t), ("text", ctypes.c_void_p)]
+
+    class Finder:
+        # Gives a program a module that was loaded ahead, where it would have found the
+        # same one by itself; so it is never wrong, only sooner.
+
+        def find_spec(self, name, path=None, target=None):
+            if name == "sitecustomize" and boot:
+                return early(name)
+            module = stash.get(name)
+            if getattr(module, "__spec__", None) is None:
+                return None
+            parent = name.rpartition(".")[0]
+            if parent and sys.modules.get(parent) is not parents.get(parent):
+                return None
+            if not is_whole(name):
+                return None
+            return spec_of(name, module)
+
+    # The code of sitecustomize.py, until it is run.
+    boot = []
+
+    def early(name):
+        place, code = boot.pop()
+        spec = external.PathFinder.find_spec(name)
+        if spec is None or spec.origin != place:
+            return spec
+
+        class Compiled:
+            def create_module(self, spec):
+                return None
+
+            def exec_module(self, module):
+                module.__spec__.loader = module.__loader__ = loader
+                exec(code, module.__dict__)
+
+        loader, spec.loader = spec.loader, Compiled()
+        return spec
+
+    class Loader:
+        def __init__(self, module):
+            self.module = module
+            self.spec = module.__spec__
+
+        def create_module(self, spec):
+            return self.module
+
+        def exec_module(self, module):
+            module.__spec__ = self.spec
+            release(module.__name__)
+
+        def __getattr__(self, name):
+            return getattr(self.spec.loader, name)
+
+    def spec_of(name, module):
+        real = module.__spec__
+        spec = type(real)(name, Loader(module), origin=real.origin, is_package=hasattr(module, "__path__"))
+        if spec.submodule_search_locations is not None:
+            spec.submodule_search_locations = list(module.__path__)
+        if real.has_location:
+            spec.has_location = True
+            spec.cached = real.cached
+        return spec
+
+    def is_whole(name):
+        # Whether nothing that it needs is found anywhere else first: in a directory of
+        # the program's that comes before those of the library.
+        places = [entry for entry in sys.path if entry in known]
+        if places != known:
+            return False
+        wanted = {each.partition(".")[0] for each in needs[name]}
+        for entry in sys.path:
+            if entry in known:
+                continue
+            try:
+                found = os.listdir(entry or ".")
+            except (OSError, TypeError):
+                return False
+            for each in found:
+                if each.partition(".")[0] in wanted:
+                    return False
+        return True
+
+    def release(name):
+        for each in needs[name]:
+            module = stash.pop(each, None)
+            if module is not None:
+                sys.modules.setdefault(each, module)
+
+    parents = {}
+
+    def load(names):
+        # Loads modules, and says of all what they need.
+        for name in names:
+            try:
+                __import__(name)
+            except ImportError:
+                continue
+        builtins.__import__ = real
+        module_type = type(sys)
+        for name, module in list(sys.modules.items()):
+            # And what it has got by other ways, but for parts that others import.
+            seen = direct.setdefault(name, set())
+            if getattr(module, "__spec__", None) is None:
+                # Made by another, and part of that.
+                direct.setdefault(name.rpartition(".")[0], set()).add(name)
+            for value in list(getattr(module, "__dict__", {}).values()):
+                if isinstance(value, module_type) and not value.__name__.startswith(name + "."):
+                    seen.add(value.__name__)
+        for name in sys.modules:
+            whole, open_names = {name}, [name]
+            while open_names:
+                for each in direct.get(open_names.pop(), ()):
+                    if each in sys.modules and each not in whole:
+                        whole.add(each)
+                        open_names.append(each)
+            needs[name] = whole
+
+    def rehearse():
+        # What a program touches from its code to its end, once.
+        scope = {"__name__": "__main__"}
+        text = "class A:\n def f(self, n): return [str(i) for i in range(n)]\nB = A().f(300)\ntry: 1 / 0\nexcept Exception as e: pass\n"
+        exec(compile(text, "main.py", "exec", dont_inherit=True), scope)
+
+    def prepare():
+        try:
+            ready()
+        except BaseException as error:
+            os.write(CHANNEL, ("e%s: %s" % (type(error).__name__, error)).encode("utf-8", "replace")[:2000])
+            os._exit(1)
+        os.write(CHANNEL, b"u")
+        return program(library.serve(CHANNEL))
+
+    def ready():
+        import gc
+
+        # It was looked up, and nobody else is to find anything else there.
+        external.SourcelessFileLoader = sourceless
+        file = os.stat(script)
+        for fd in range(3, 16):
+            try:
+                found = os.fstat(fd)
+            except OSError:
+                continue
+            if (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino):
+                # Of the interpreter, which will never read it.
+                os.close(fd)
+        place = os.path.join(os.environ["CODEX_SUPPORT"], "sitecustomize.py")
+        with open(place, "rb") as file:
+            boot.append((place, compile(file.read(), place, "exec", dont_inherit=True)))
+        del sys.path[0]
+        sys.path[:] = known
+        load(os.environ["CODEX_PRELOAD"].split())
+        rehearse()
+        gc.collect()
+        if hasattr(gc, "freeze"):
+            gc.freeze()
+        if os.getpid() <= 8:
+            raise RuntimeError("the zygote's number could be that of a program in its box")
+        if not library.is_alone():
+            raise RuntimeError("a module of the profile started a thread")
+        if library.descriptors(MOST_FDS) != 4:
+            raise RuntimeError("a module of the profile left a file open")
+
+    def program(socket):
+        # In a copy, which has given up its rights. Returns the code of its program.
+        handed = Handed()
+        library.arrive(socket, CHANNEL, ctypes.byref(handed))
+        count, *entries = ctypes.string_at(handed.text, handed.length).split(b"\0")[:-1]
+        argv, env = entries[: int(count)], entries[int(count) :]
+        disguise(argv, env)
+        os.environ.clear()
+        for entry in env:
+            name, _, value = entry.partition(b"=")
+            os.environb[name] = value
+        sys.orig_argv[:] = map(os.fsdecode, argv)
+        words = argv[1:]
+        while words and words[0].startswith(b"-"):
+            del words[0]
+        sys.argv[:] = map(os.fsdecode, words)
+        sys.path[:] = library_path
+        lead = os.environ.get("PYTHONPATH", "")
+        sys.path[:0] = filter(None, lead.split(":"))
+        threads = sys.modules.get("threading")
+        if threads is not None:
+            threads.main_thread()._set_native_id()
+        for name in list(sys.modules):
+            if name not in base:
+                stash[name] = parents[name] = sys.modules.pop(name)
+        release("site")
+        sys.meta_path.insert(0, Finder())
+        adopted = sys.modules["codex.adopted"] = type(sys)("codex.adopted")
+        site.main()
+        sys.path.insert(0, "")
+        code = adopted.prepare()
+        adopted.settle()
+        main.__loader__ = external.SourceFileLoader("__main__", main.__file__)
+        return code
+
+    def disguise(argv, env):
+        # What the kernel shows of the command line and the environment lies in this
+        # process, where it was when the interpreter began.
+        start = ctypes.c_void_p.in_dll(libc, "program_invocation_name").value
+        line = b"".join(entry + b"\0" for entry in argv)
+        if len(line) != length[0]:
+            return
+        block = b"".join(entry + b"\0" for entry in env)[: length[1] - 1]
+        ctypes.memmove(start, line, len(line))
+        ctypes.memmove(start + length[0], block.ljust(length[1], b"\0"), length[1])
+
+    # The bytes of the command line and of the environment as they were.
+    length = [
+        sum(len(os.fsencode(word)) + 1 for word in sys.orig_argv) if hasattr(sys, "orig_argv") else 0,
+        sum(len(name) + len(value) + 2 for name, value in os.environb.items()),
+    ]
+
+    # A program may have replaced anything by its end: what ends it is taken before.
+    import atexit
+    import gc
+    import signal
+
+    leave, flush, kill, me, show = os._exit, libc.fflush, os.kill, os.getpid, print
+    default, interrupt, handle = signal.SIG_DFL, signal.SIGINT, signal.signal
+    finish, collect, attributes, whole = atexit._run_exitfuncs, gc.collect, main.__dict__, int
+    loaded, sequence, is_a, info = sys.modules, list, isinstance, sys.exc_info
+    standard = ("stdout", "stderr")
+    streams = sys.__dict__
+
+    def end(code):
+        # As the interpreter ends, but for the memory, which goes with the process.
+        try:
+            if "threading" in loaded:
+                try:
+                    loaded["threading"]._shutdown()
+                except BaseException:
+                    sys.excepthook(*info())
+            try:
+                finish()
+            except BaseException:
+                # Told already.
+                pass
+            code = flushed(code)
+            # In the order in which the interpreter lets go of them.
+            for private in (True, False):
+                for name in sequence(attributes):
+                    if (name[:1] == "_" and name[1:2] != "_") is private and name != "__builtins__":
+                        attributes[name] = None
+            collect()
+            flushed(code)
+            flush(None)
+        finally:
+            leave(code & 0xFF)
+
+    def flushed(code):
+        for name in standard:
+            try:
+                stream = streams[name]
+                if stream is not None and not stream.closed:
+                    stream.flush()
+            except BaseException:
+                if name == "stdout":
+                    code = 120
+        return code
+
+    def exited():
+        flush(None)
+        code = 1
+        try:
+            value = caught.pop().code
+            if value is None:
+                code = 0
+            elif is_a(value, whole):
+                code = value if -(2**63) <= value < 2**63 else -1
+            else:
+                show(value, file=streams["stderr"])
+        finally:
+            end(code)
+
+    def interrupted():
+        try:
+            flushed(0)
+            handle(interrupt, default)
+            kill(me(), interrupt)
+        finally:
+            end(1)
+
+    ends = [lambda: end(0), exited, lambda: end(1), interrupted]
+    parts = [ctypes.cast(libc._Fork, ctypes.c_void_p).value]
+    for name in (
+        "PyOS_BeforeFork", "PyOS_AfterFork_Child", "PyObject_CallObject", "PyEval_EvalCode",
+        "PyErr_ExceptionMatches", "PyErr_PrintEx", "PyErr_Fetch", "PyErr_NormalizeException",
+        "PyList_Append", "Py_LeaveRecursiveCall",
+    ):
+        parts.append(ctypes.cast(getattr(python, name), ctypes.c_void_p).value)
+    objects = [SystemExit, KeyboardInterrupt, prepare, main.__dict__, caught] + ends
+    parts += map(id, objects)
+    table = (ctypes.c_void_p * len(parts))(*parts)
+    # They live as long as the process.
+    zygote.kept = (objects, table, library)
+    library.know(table)
+    library.begin.restype = ctypes.py_object
+    library.begin.argtypes = [ctypes.py_object, ctypes.py_object]
+    external.SourcelessFileLoader = library.begin
+
+
+try:
+    zygote()
+except BaseException as error:
+    # Nobody else can be told.
+    import os
+
+    os.write(62, ("e%s: %s" % (type(error).__name__, error)).encode("utf-8", "replace")[:2000])
+    os._exit(1)
