@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::outcome::{Isolation, Outcome, Status};
 use crate::owner::Owner;
 use crate::plan::{Plan, plan, zygotes};
-use crate::ready::{Blank, Next, Pool, Stock};
+use crate::ready::{Blank, Idle, Next, Pool, Stock};
 use crate::runtime::kit::{PackageKit, Stage};
 use crate::runtime::packages::Package;
 use crate::runtime::{PackageSet, Places, Provider, Registry, Runtime};
@@ -440,11 +440,15 @@ impl Inner {
         self.pool
             .stock(runtimes.flat_map(|runtime| self.blanks(runtime)).collect());
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let is_free = || {
+        let idle = || {
             let load = self.admission.load();
-            load.waiting == 0 && load.running < processors
+            match load.running {
+                0 if load.waiting == 0 => Idle::Wholly,
+                running if load.waiting == 0 && running < processors => Idle::Partly,
+                _ => Idle::No,
+            }
         };
-        self.pool.fill(&self.boxes, is_free).await
+        self.pool.fill(&self.boxes, idle).await
     }
 
     /// What the ready boxes of a language are: one kind for each profile of its zygotes.

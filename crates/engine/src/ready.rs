@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::runtime::PackageSet;
 use crate::zygote::{Zygote, ZygotePlan};
 pub use pool::Stock;
-pub(crate) use pool::{Next, Pool};
+pub(crate) use pool::{Idle, Next, Pool};
 
 /// How long an interpreter may take to be ready.
 const STARTING: Duration = Duration::from_secs(20);

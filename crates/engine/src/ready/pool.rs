@@ -15,6 +15,9 @@ use crate::zygote::{NoZygote, Zygote};
 
 /// How long after the last run there are as many boxes as in quiet times.
 const QUIET: Duration = Duration::from_secs(5);
+/// How long after a box was taken no other is made while its program runs: most programs
+/// are over by then, and making one takes as much as such a program.
+const SETTLING: Duration = Duration::from_millis(10);
 /// How often a server that is idle looks for other packages.
 const LOOK: Duration = Duration::from_secs(60);
 /// From one failure to make a box to the next try, at least and at most.
@@ -105,6 +108,17 @@ enum Due {
     Make(Blank, Option<Arc<Zygote>>),
     /// Nothing before then.
     Wait(Option<Instant>),
+}
+
+/// Whether the processors have time for boxes that nobody has asked for yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// Nothing runs.
+    Wholly,
+    /// Fewer runs go on than there are processors.
+    Partly,
+    /// There is other work.
+    No,
 }
 
 /// When a pool wants to be filled again.
@@ -222,9 +236,16 @@ impl Pool {
         drop(shelves);
     }
 
-    /// Makes a box, if one is lacking and `is_free`: nobody else wants the processors.
-    /// Returns how it goes on.
-    pub(crate) async fn fill(&self, boxes: &Boxes, is_free: impl Fn() -> bool) -> Next {
+    /// Makes a box, if one is lacking and `idle` says that nobody else wants the
+    /// processors. Returns how it goes on.
+    pub(crate) async fn fill(&self, boxes: &Boxes, idle: impl Fn() -> Idle) -> Next {
+        let is_free = || idle() != Idle::No;
+        if idle() == Idle::Partly
+            && let Some(until) = self.settling()
+        {
+            // A run has just begun, and may be over before a box is made.
+            return Next::Later(Some(until));
+        }
         match self.due() {
             Due::Warm(blank) if is_free() => {
                 if let Some(plan) = &blank.zygote {
@@ -241,6 +262,16 @@ impl Pool {
             Due::Warm(_) | Due::Make(..) => Next::Later(None),
             Due::Wait(until) => Next::Later(until),
         }
+    }
+
+    /// Until when no box is made, because one was just taken and others are there.
+    fn settling(&self) -> Option<Instant> {
+        let shelves = self.shelves();
+        let taken = shelves.iter().filter(|shelf| !shelf.boxes.is_empty());
+        let last = taken.filter_map(|shelf| shelf.asked).max()?;
+        let until = last + SETTLING;
+        (until > Instant::now() && shelves.iter().all(|shelf| !shelf.boxes.is_empty()))
+            .then_some(until)
     }
 
     /// Waits until there is something to do again.
