@@ -105,6 +105,10 @@ def boot():
             def find_spec(self, name, path=None, target=None):
                 if name in HOOKED:
                     return shown().libraries()(self, name, path, target)
+                self.released(name)
+
+            def released(self, name):
+                # Called too for a module that was loaded ahead, when the program gets it.
                 if taken or not name.startswith("matplotlib.backends.backend_"):
                     return
                 # Of matplotlib by its name and place, so that its warnings are still

@@ -124,11 +124,14 @@ def zygote():
                 return None
             return spec_of(name, module)
 
-    # The code of sitecustomize.py, until it is run.
+    # Code of ours by its place, until it is run.
+    compiled = {}
+    # The place of sitecustomize.py, until it is found.
     boot = []
 
     def early(name):
-        place, code = boot.pop()
+        place = boot.pop()
+        code = compiled[place]
         spec = external.PathFinder.find_spec(name)
         if spec is None or spec.origin != place:
             return spec
@@ -189,10 +192,19 @@ def zygote():
         return True
 
     def release(name):
+        released = []
         for each in needs[name]:
             module = stash.pop(each, None)
-            if module is not None:
-                sys.modules.setdefault(each, module)
+            if module is not None and sys.modules.setdefault(each, module) is module:
+                released.append(each)
+        # Who changes modules when they are imported is told of these.
+        for told in [finder.released for finder in sys.meta_path if hasattr(finder, "released")]:
+            for each in released:
+                told(each)
+        if "numpy.random" in released:
+            # Its old generator is a copy of the zygote's; the new ones take their seed
+            # from the kernel.
+            sys.modules["numpy.random"].seed()
 
     parents = {}
 
@@ -223,8 +235,34 @@ def zygote():
                         open_names.append(each)
             needs[name] = whole
 
+    def science():
+        # What packages load and keep at their first use. Nothing else stays: no figure,
+        # no state of a generator, no open file.
+        import io
+
+        pandas = sys.modules.get("pandas")
+        if pandas is not None:
+            table = pandas.DataFrame({"a": [1, 2, 2], "b": ["x", "y", "y"]})
+            str(table), str(table.describe()), str(table.sum(numeric_only=True))
+            str(table.groupby("b").sum()), str(table.groupby("b")["a"].mean())
+            pandas.read_csv(io.StringIO("a,b\n1,2\n")).to_csv(io.StringIO())
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if pyplot is not None:
+            figure, axes = pyplot.subplots()
+            axes.plot([1, 2], [3, 4], label="a")
+            axes.set_title("Ab 1")
+            axes.legend()
+            figure.savefig(io.BytesIO(), format="png")
+            pyplot.close("all")
+            fonts = sys.modules["matplotlib.font_manager"]
+            for name in ("_get_font", "get_font"):
+                clear = getattr(getattr(fonts, name, None), "cache_clear", None)
+                if clear is not None:
+                    clear()
+
     def rehearse():
         # What a program touches from its code to its end, once.
+        science()
         scope = {"__name__": "__main__"}
         text = "class A:\n def f(self, n): return [str(i) for i in range(n)]\nB = A().f(300)\ntry: 1 / 0\nexcept Exception as e: pass\n"
         exec(compile(text, "main.py", "exec", dont_inherit=True), scope)
@@ -252,9 +290,11 @@ def zygote():
             if (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino):
                 # Of the interpreter, which will never read it.
                 os.close(fd)
-        place = os.path.join(os.environ["CODEX_SUPPORT"], "sitecustomize.py")
-        with open(place, "rb") as file:
-            boot.append((place, compile(file.read(), place, "exec", dont_inherit=True)))
+        for name in ("sitecustomize.py", "kernel.py"):
+            place = os.path.join(os.environ["CODEX_SUPPORT"], name)
+            with open(place, "rb") as file:
+                compiled[place] = compile(file.read(), place, "exec", dont_inherit=True)
+        boot.append(os.path.join(os.environ["CODEX_SUPPORT"], "sitecustomize.py"))
         del sys.path[0]
         sys.path[:] = known
         load(os.environ["CODEX_PRELOAD"].split())
@@ -298,9 +338,19 @@ def zygote():
         sys.meta_path.insert(0, Finder())
         adopted = sys.modules["codex.adopted"] = type(sys)("codex.adopted")
         site.main()
-        sys.path.insert(0, "")
-        code = adopted.prepare()
-        adopted.settle()
+        if sys.modules.pop("codex.adopted", None) is not None:
+            # No run's program: the interpreter of a session.
+            place = main.__file__ = sys.argv[0]
+            sys.path.insert(0, os.path.dirname(place))
+            code = compiled.get(place)
+            if code is None:
+                with open(place, "rb") as file:
+                    code = compile(file.read(), place, "exec", dont_inherit=True)
+        else:
+            sys.path.insert(0, "")
+            code = adopted.prepare()
+            adopted.settle()
+        compiled.clear()
         main.__loader__ = external.SourceFileLoader("__main__", main.__file__)
         return code
 

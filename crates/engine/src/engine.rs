@@ -1,6 +1,7 @@
 //! The engine and its one door. Knows nothing of HTTP.
 
 mod sessions;
+mod warm;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,15 +24,14 @@ use crate::job::{Draft, Job};
 use crate::metrics::Metrics;
 use crate::outcome::{Isolation, Outcome, Status};
 use crate::owner::Owner;
-use crate::plan::{Plan, plan, zygotes};
-use crate::ready::{Blank, Idle, Next, Pool, Stock};
+use crate::plan::{Plan, plan};
+use crate::ready::{Pool, Stock};
 use crate::runtime::kit::{PackageKit, Stage};
 use crate::runtime::packages::Package;
 use crate::runtime::{PackageSet, Places, Provider, Registry, Runtime};
 use crate::session::{
     CommandCall, CommandState, FileCall, FileList, SessionCall, SessionFile, SessionState, Sessions,
 };
-use crate::zygote::ZygotePlan;
 use sessions::Answer;
 
 /// How long killed runs may take to be gone when the server drains.
@@ -434,66 +434,6 @@ impl Engine {
 }
 
 impl Inner {
-    /// Makes a ready box, if one is lacking and the processors have nothing better to do.
-    async fn fill_pool(&self) -> Next {
-        let runtimes = self.registry.runtimes();
-        self.pool
-            .stock(runtimes.flat_map(|runtime| self.blanks(runtime)).collect());
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let idle = || {
-            let load = self.admission.load();
-            match load.running {
-                0 if load.waiting == 0 => Idle::Wholly,
-                running if load.waiting == 0 && running < processors => Idle::Partly,
-                _ => Idle::No,
-            }
-        };
-        self.pool.fill(&self.boxes, idle).await
-    }
-
-    /// What the ready boxes of a language are: one kind for each profile of its zygotes.
-    fn blanks(&self, runtime: &Runtime) -> Vec<Blank> {
-        let Some(usual) = self.blank(runtime) else {
-            return Vec::new();
-        };
-        let forks = self.boxes.isolation != Isolation::Uids && sandbox::ADOPTER.is_some();
-        let zygotes = match runtime.interpreter() {
-            Ok(found) if forks => zygotes(runtime, found, &usual.spec, &usual.env),
-            _ => Vec::new(),
-        };
-        if zygotes.is_empty() {
-            return vec![usual];
-        }
-        let of = |zygote: ZygotePlan| Blank {
-            profile: Some(zygote.profile.clone()),
-            zygote: Some(Arc::new(zygote)),
-            ..usual.clone()
-        };
-        zygotes.into_iter().map(of).collect()
-    }
-
-    /// What a ready box is for a language: what a job that asks for nothing special sees.
-    fn blank(&self, runtime: &Runtime) -> Option<Blank> {
-        if !runtime.manifest.waits || runtime.is_another_version() {
-            return None;
-        }
-        let interpreter = runtime.interpreter().ok()?;
-        let bounds = &self.boxes.bounds;
-        let draft = Draft {
-            code: "0".to_owned(),
-            language: Some(runtime.manifest.name.clone()),
-            ..Draft::default()
-        };
-        let job = accept(draft, bounds, &self.registry).ok()?;
-        let packages = runtime.packages();
-        let plan = plan(job, runtime, interpreter, packages.as_deref(), bounds);
-        let kept = Kept {
-            _packages: packages.into_iter().collect(),
-            ..Kept::default()
-        };
-        executor::blank(&plan, &executor::spec(&plan, bounds), &kept)
-    }
-
     /// The packages that a job's program sees.
     fn packages(&self, job: &Job) -> Option<Arc<PackageSet>> {
         self.registry.find(&job.language)?.packages()

@@ -142,14 +142,9 @@ pub(crate) fn plan(
 /// can't be forked, since its interpreter would begin another way.
 fn profile(manifest: &Manifest, job: &Job) -> Option<String> {
     let zygote = manifest.zygote.as_ref()?;
-    let is_read_early = |name: &str| {
-        let mut beginnings = zygote.read_early.iter();
-        beginnings.any(|beginning| name.starts_with(beginning))
-    };
-    if job.draft.env.iter().any(|(name, _)| is_read_early(name)) {
-        return None;
-    }
-    Some(zygote.profile_of(&job.draft.code).name.clone())
+    zygote
+        .suits(&job.draft.env)
+        .then(|| zygote.profile_of(&job.draft.code).name.clone())
 }
 
 /// Plans the zygotes of a language, one a profile, for programs with the environment

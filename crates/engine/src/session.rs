@@ -43,7 +43,7 @@ pub use files::{Content, FileCall, FileEntry, FileKind, FileList, SessionFile};
 pub(crate) use command::Running as RunningCommand;
 pub(crate) use context::Context;
 pub(crate) use fork::{Forked, fork};
-pub(crate) use live::{InUse, Language, Session, Shell, Terms};
+pub(crate) use live::{InUse, Language, Session, Shell, Terms, Warm};
 pub(crate) use store::{Seat, Sessions};
 
 /// What a caller asks of a session to be. `None` means the default.

@@ -29,6 +29,7 @@ mod exit;
 mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod handle;
 mod idmap;
 mod init;
 mod landlock;
@@ -56,8 +57,9 @@ pub use error::{Error, Step};
 pub use event::{Event, Report};
 pub use exit::{Exit, How};
 pub use explain::{Denials, DeniedCall, Explanation};
+pub use handle::Sandbox;
 pub use init::CHANNEL;
-pub use launcher::{Launcher, Sandbox};
+pub use launcher::Launcher;
 pub use limits::{Limits, Usage};
 #[cfg(feature = "omit")]
 pub use omit::omit;

@@ -320,11 +320,13 @@ impl Inner {
             .ttl
             .unwrap_or(bounds.session_ttl)
             .min(bounds.session_ttl);
+        let limits = self.session_limits(memory);
+        let warm = self.warm(first.as_deref(), &mounts, &draft.env);
         let spec = Spec {
             mounts,
-            limits: self.session_limits(memory),
+            limits,
             lifetime: Some(ttl + MARGIN),
-            adopts: false,
+            adopts: warm.is_some(),
         };
         let kept = Kept {
             _permit: None,
@@ -338,7 +340,7 @@ impl Inner {
             owner: owner.clone(),
             name: draft.name,
             metadata: draft.metadata,
-            memory,
+            limits,
             ttl,
             idle_timeout: draft.idle_timeout.unwrap_or(bounds.session_idle),
             isolation: self.boxes.isolation,
@@ -346,7 +348,7 @@ impl Inner {
             languages,
             shell,
         };
-        let session = Arc::new(Session::new(terms, home));
+        let session = Arc::new(Session::new(terms, home, warm));
         self.sessions.put(Arc::clone(&session));
         let keeper = Arc::clone(&session).keep(Arc::clone(&self.sessions));
         tokio::spawn(keeper.in_current_span());

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sandbox::Mount;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -171,6 +172,23 @@ impl Pool {
         let shelves = self.shelves();
         let mut suits = shelves.iter().filter(|shelf| shelf.blank.forks_for(wanted));
         suits.find_map(|shelf| shelf.zygote.clone())
+    }
+
+    /// The zygote of a language and profile, for a box that sees all that it sees.
+    pub(crate) fn zygote_of(
+        &self,
+        language: &str,
+        profile: &str,
+        mounts: &[Mount],
+    ) -> Option<Arc<Zygote>> {
+        let shelves = self.shelves();
+        let suits = |shelf: &&Shelf| {
+            let blank = &shelf.blank;
+            blank.language == language
+                && blank.profile.as_deref() == Some(profile)
+                && blank.spec.mounts.iter().all(|one| mounts.contains(one))
+        };
+        shelves.iter().find(suits)?.zygote.clone()
     }
 
     /// Takes a box that suits a run. Where there is none it says `None`, and more are

@@ -218,7 +218,7 @@ impl Session {
             files: Vec::new(),
         };
         let launched = self
-            .launch(&command, theirs.as_ref().map(|fd| fd.as_fd()), None)
+            .launch(&command, theirs.as_ref().map(|fd| fd.as_fd()))
             .await?;
         drop(theirs);
         let bounds = &self.terms.bounds;

@@ -209,7 +209,9 @@ impl Kernel {
                 .collect(),
             ..Command::default()
         };
-        let launched = session.launch(&command, None, Some(theirs.as_fd())).await?;
+        let launched = session
+            .launch_kernel(language, &command, theirs.as_fd())
+            .await?;
         drop(theirs);
         let outputs = [launched.stdout, launched.stderr];
         for stream in &outputs {

@@ -3,28 +3,31 @@
 //! One task of its own, the keeper, hears what the box says and waits for the next
 //! thing that is due; it wakes for nothing else. Programs and callers share the rest.
 
+mod programs;
+
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sandbox::{Command, Event, Exit, Step, Work};
+use sandbox::{Entrance, Event, Exit, Limits};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::command::Commands;
 use super::context::Context;
 use super::store::Sessions;
 use super::{SessionEnd, SessionState};
-use crate::boxes::{LiveBox, STEP_TIMEOUT, late, unexpected};
+use crate::boxes::LiveBox;
 use crate::config::Bounds;
 use crate::error::Error;
 use crate::outcome::Isolation;
 use crate::owner::Owner;
 use crate::plan::KernelPlan;
 use crate::workspace::Seen;
+use crate::zygote::Zygote;
 
 /// How long programs go on without a cell where no cgroup counts their memory: long
 /// enough that calls which follow one another stop nothing between them.
@@ -37,7 +40,8 @@ pub(crate) struct Terms {
     pub(crate) owner: Owner,
     pub(crate) name: Option<String>,
     pub(crate) metadata: Vec<(String, String)>,
-    pub(crate) memory: u64,
+    /// What its box may use.
+    pub(crate) limits: Limits,
     pub(crate) ttl: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) isolation: Isolation,
@@ -114,6 +118,23 @@ struct Programs {
     launching: HashMap<u32, oneshot::Sender<Result<[OwnedFd; 2], sandbox::Error>>>,
     adopting: HashMap<u32, oneshot::Sender<Result<(), sandbox::Error>>>,
     running: HashMap<u32, oneshot::Sender<Exit>>,
+    /// The way in for the first program, if that is forked; gone with whatever is first.
+    door: Option<WayIn>,
+}
+
+/// How the first program of a session's box is forked.
+#[derive(Debug)]
+struct WayIn {
+    entrance: Entrance,
+    warm: Warm,
+}
+
+/// What the first interpreter of a session may be forked from.
+#[derive(Debug)]
+pub(crate) struct Warm {
+    /// Canonical name of its language.
+    pub(crate) language: String,
+    pub(crate) zygote: Arc<Zygote>,
 }
 
 /// A program of a session, just launched.
@@ -170,7 +191,12 @@ impl Drop for InUse {
 }
 
 impl Session {
-    pub(crate) fn new(terms: Terms, home: LiveBox) -> Self {
+    /// Makes a session in a new box, whose first interpreter may be forked.
+    pub(crate) fn new(terms: Terms, mut home: LiveBox, warm: Option<Warm>) -> Self {
+        let entrance = home.entrance.take();
+        let door = entrance
+            .zip(warm)
+            .map(|(entrance, warm)| WayIn { entrance, warm });
         Self {
             terms,
             home,
@@ -186,7 +212,10 @@ impl Session {
                 paused: false,
                 ending: false,
             }),
-            programs: Mutex::default(),
+            programs: Mutex::new(Programs {
+                door,
+                ..Programs::default()
+            }),
             numbers: AtomicU32::new(1),
             changed: Notify::new(),
             over: CancellationToken::new(),
@@ -306,7 +335,7 @@ impl Session {
             metadata: self.terms.metadata.clone(),
             paused: state.paused,
             isolation: self.terms.isolation,
-            memory: self.terms.memory,
+            memory: self.terms.limits.memory,
             created: self.created.1,
             last_used: wall - now.saturating_duration_since(state.used),
             expires: self.created.1 + self.terms.ttl,
@@ -322,131 +351,6 @@ impl Session {
 
     fn programs(&self) -> MutexGuard<'_, Programs> {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    // What is asked of the box.
-
-    /// Launches a program, which may have a channel.
-    pub(super) async fn launch(
-        &self,
-        command: &Command,
-        stdin: Option<BorrowedFd<'_>>,
-        channel: Option<BorrowedFd<'_>>,
-    ) -> Result<Launched, Error> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let (launched, answer) = oneshot::channel();
-        let (end, ended) = oneshot::channel();
-        {
-            let mut programs = self.programs();
-            programs.launching.insert(number, launched);
-            programs.running.insert(number, end);
-        }
-        let sent = self
-            .home
-            .doors
-            .sandbox
-            .launch(number, command, stdin, channel);
-        let streams = match sent {
-            Ok(()) => self.answer(answer, "start a program").await,
-            Err(error) => Err(error.into()),
-        };
-        let streams = streams.inspect_err(|_| {
-            let mut programs = self.programs();
-            programs.launching.remove(&number);
-            programs.running.remove(&number);
-        });
-        let [stdout, stderr] = streams.map_err(|error| match error {
-            // What runs in it already has taken all there is.
-            Error::Sandbox(error)
-                if matches!(error.step, Step::Fork | Step::Pipes)
-                    || error.source.kind() == std::io::ErrorKind::OutOfMemory =>
-            {
-                Error::NoRoom {
-                    reason: error.source.to_string(),
-                }
-            }
-            other => other,
-        })?;
-        Ok(Launched {
-            number,
-            stdout,
-            stderr,
-            ended,
-        })
-    }
-
-    /// Takes a process of the box for a program; `pid` is what programs call it.
-    /// Returns the program's number, and who is told of its end.
-    ///
-    /// # Errors
-    /// [`Error::NotForked`] where that is no process that its parent left.
-    pub(super) async fn adopt(&self, pid: i32) -> Result<(u32, oneshot::Receiver<Exit>), Error> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let (adopted, answer) = oneshot::channel();
-        let (end, ended) = oneshot::channel();
-        {
-            let mut programs = self.programs();
-            programs.adopting.insert(number, adopted);
-            programs.running.insert(number, end);
-        }
-        let done = match self.home.doors.sandbox.adopt(number, pid) {
-            Ok(()) => self.answer(answer, "adopt a forked interpreter").await,
-            Err(error) => Err(error.into()),
-        };
-        let done = done.inspect_err(|_| {
-            let mut programs = self.programs();
-            programs.adopting.remove(&number);
-            programs.running.remove(&number);
-        });
-        match done {
-            Ok(()) => Ok((number, ended)),
-            Err(Error::Sandbox(error)) if error.step == Step::Adopt => Err(Error::NotForked {
-                reasons: vec!["the second interpreter ended at once".to_owned()],
-            }),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Begins work on files; how it ends comes later.
-    pub(super) fn port(
-        &self,
-        work: Work,
-        content: Option<BorrowedFd<'_>>,
-    ) -> Result<oneshot::Receiver<Exit>, Error> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let (end, ended) = oneshot::channel();
-        self.programs().running.insert(number, end);
-        let sent = self.home.doors.sandbox.port(number, work, content);
-        if sent.is_err() {
-            self.programs().running.remove(&number);
-        }
-        sent?;
-        Ok(ended)
-    }
-
-    /// What the box has used up to now.
-    pub(super) async fn measure(&self) -> Result<sandbox::Usage, Error> {
-        let _one = self.measuring.lock().await;
-        self.home.measure().await
-    }
-
-    async fn answer<T>(
-        &self,
-        answer: oneshot::Receiver<Result<T, sandbox::Error>>,
-        step: &'static str,
-    ) -> Result<T, Error> {
-        tokio::select! {
-            answer = timeout(STEP_TIMEOUT, answer) => match answer {
-                Ok(Ok(answer)) => Ok(answer?),
-                Ok(Err(_dropped)) => Err(unexpected(step)),
-                // A box that does not answer is not to be used again.
-                Err(_late) => {
-                    self.end(SessionEnd::Died);
-                    Err(late(step))
-                }
-            },
-            () = self.over.cancelled() => Err(self.gone(self.ended().unwrap_or(SessionEnd::Died))),
-        }
     }
 
     // The keeper.

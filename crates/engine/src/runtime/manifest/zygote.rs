@@ -99,6 +99,16 @@ impl Zygote {
         special.unwrap_or_else(|| self.usual())
     }
 
+    /// Whether an interpreter with these variables may be forked: it reads none of them
+    /// when it starts.
+    pub(crate) fn suits(&self, env: &[(String, String)]) -> bool {
+        let is_read_early = |name: &str| {
+            let mut beginnings = self.read_early.iter();
+            beginnings.any(|beginning| name.starts_with(beginning))
+        };
+        !env.iter().any(|(name, _)| is_read_early(name))
+    }
+
     /// The profile for programs that import nothing special.
     pub(crate) fn usual(&self) -> &Profile {
         // Checked when the manifest was read.

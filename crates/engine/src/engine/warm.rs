@@ -1,0 +1,103 @@
+//! What an engine makes ahead: which boxes there should be, and what is forked into them.
+
+use std::sync::Arc;
+
+use sandbox::Mount;
+
+use super::Inner;
+use crate::accept::accept;
+use crate::boxes::Kept;
+use crate::executor;
+use crate::job::Draft;
+use crate::outcome::Isolation;
+use crate::plan::{plan, zygotes};
+use crate::ready::{Blank, Idle, Next};
+use crate::runtime::Runtime;
+use crate::session::Warm;
+use crate::zygote::ZygotePlan;
+
+impl Inner {
+    /// Makes a ready box, if one is lacking and the processors have nothing better to do.
+    pub(super) async fn fill_pool(&self) -> Next {
+        let runtimes = self.registry.runtimes();
+        self.pool
+            .stock(runtimes.flat_map(|runtime| self.blanks(runtime)).collect());
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let idle = || {
+            let load = self.admission.load();
+            match load.running {
+                0 if load.waiting == 0 => Idle::Wholly,
+                running if load.waiting == 0 && running < processors => Idle::Partly,
+                _ => Idle::No,
+            }
+        };
+        self.pool.fill(&self.boxes, idle).await
+    }
+
+    /// What the ready boxes of a language are: one kind for each profile of its zygotes.
+    fn blanks(&self, runtime: &Runtime) -> Vec<Blank> {
+        let Some(usual) = self.blank(runtime) else {
+            return Vec::new();
+        };
+        let forks = self.boxes.isolation != Isolation::Uids && sandbox::ADOPTER.is_some();
+        let zygotes = match runtime.interpreter() {
+            Ok(found) if forks => zygotes(runtime, found, &usual.spec, &usual.env),
+            _ => Vec::new(),
+        };
+        if zygotes.is_empty() {
+            return vec![usual];
+        }
+        let of = |zygote: ZygotePlan| Blank {
+            profile: Some(zygote.profile.clone()),
+            zygote: Some(Arc::new(zygote)),
+            ..usual.clone()
+        };
+        zygotes.into_iter().map(of).collect()
+    }
+
+    /// What a ready box is for a language: what a job that asks for nothing special sees.
+    fn blank(&self, runtime: &Runtime) -> Option<Blank> {
+        if !runtime.manifest.waits || runtime.is_another_version() {
+            return None;
+        }
+        let interpreter = runtime.interpreter().ok()?;
+        let bounds = &self.boxes.bounds;
+        let draft = Draft {
+            code: "0".to_owned(),
+            language: Some(runtime.manifest.name.clone()),
+            ..Draft::default()
+        };
+        let job = accept(draft, bounds, &self.registry).ok()?;
+        let packages = runtime.packages();
+        let plan = plan(job, runtime, interpreter, packages.as_deref(), bounds);
+        let kept = Kept {
+            _packages: packages.into_iter().collect(),
+            ..Kept::default()
+        };
+        executor::blank(&plan, &executor::spec(&plan, bounds), &kept)
+    }
+
+    /// What the first interpreter of a session may be forked from, whose box sees
+    /// `mounts`: that of the language named, or of the one that is used without a name.
+    pub(super) fn warm(
+        &self,
+        first: Option<&str>,
+        mounts: &[Mount],
+        env: &[(String, String)],
+    ) -> Option<Warm> {
+        let named = |runtime: &&Runtime| match first {
+            Some(name) => runtime.manifest.name == name,
+            None => runtime.manifest.default,
+        };
+        let runtime = self.registry.runtimes().find(named)?;
+        let zygote = runtime.manifest.zygote.as_ref()?;
+        if !zygote.suits(env) {
+            return None;
+        }
+        let language = runtime.manifest.name.clone();
+        let zygote = self
+            .pool
+            .zygote_of(&language, &zygote.usual().name, mounts)?;
+        Some(Warm { language, zygote })
+    }
+}
