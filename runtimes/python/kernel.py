@@ -217,6 +217,13 @@ def kernel():
                 watch()
             return None
 
+        def released(self, name):
+            # Of a module that was loaded ahead: the program has it now.
+            if name in NOTED:
+                NOTED[name](modules[name])
+            if name.startswith("matplotlib.backends.backend_"):
+                watch()
+
     class Stubs:
         def find_spec(self, name, path=None, target=None):
             if name.partition(".")[0] in ("IPython", "matplotlib_inline"):

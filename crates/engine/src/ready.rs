@@ -76,7 +76,7 @@ impl Blank {
         self.language == other.language
             && self.spec.mounts == other.spec.mounts
             && self.profile.is_some()
-            && self.profile == other.profile
+            && other.profile.is_some()
     }
 
     fn command(&self) -> Command {

@@ -105,6 +105,11 @@ impl Zygote {
         }
     }
 
+    /// Whether its programs may share a box with programs that are executed.
+    pub(crate) fn suits_sessions(&self) -> bool {
+        self.inner.forks_among_others()
+    }
+
     /// Whether it still lives.
     pub(crate) fn lives(&self) -> bool {
         // It says nothing more, so only its end is heard.

@@ -103,12 +103,15 @@ pub(crate) fn of_adopted(isolation: Isolation, sources: &[Source]) -> Result<Own
             rules.push((PathFd::new(target).map_err(failed)?, lent()));
         }
     }
-    let rules = made(&rules, Scope::from_all(NEWEST))?;
+    // As for programs that are executed, which it may signal: the pid namespace keeps both
+    // from all others.
+    let rules = made(&rules, Scope::AbstractUnixSocket.into())?;
     Option::<OwnedFd>::from(rules).ok_or_else(not_enforced)
 }
 
 /// Keeps this thread, and all that it forks, from signalling others, where the kernel
-/// knows that; no rule for files.
+/// knows that; no rule for files. For a zygote that shares the server's user: its copies
+/// cannot signal the other programs of their boxes.
 ///
 /// # Errors
 /// [`Step::Landlock`].

@@ -115,6 +115,13 @@ impl Zygote {
         Ok(zygote)
     }
 
+    /// Whether its copies are like programs that are executed also beside such: else they
+    /// cannot signal those.
+    #[must_use]
+    pub fn forks_among_others(&self) -> bool {
+        self.own_uids
+    }
+
     /// Readable when [`Zygote::word`] has something to give.
     #[must_use]
     pub fn words(&self) -> BorrowedFd<'_> {

@@ -40,10 +40,17 @@ impl Inner {
             return Vec::new();
         };
         let forks = self.boxes.isolation != Isolation::Uids && sandbox::ADOPTER.is_some();
-        let zygotes = match runtime.interpreter() {
+        let mut zygotes = match runtime.interpreter() {
             Ok(found) if forks => zygotes(runtime, found, &usual.spec, &usual.env),
             _ => Vec::new(),
         };
+        // What is loaded of packages is code that runs in the zygote: that of the pinned
+        // set may, what somebody added may not, and could be anything by any name.
+        if let Some(set) = usual.packages.as_deref()
+            && !runtime.is_pinned(set)
+        {
+            zygotes.truncate(1);
+        }
         if zygotes.is_empty() {
             return vec![usual];
         }
@@ -97,7 +104,8 @@ impl Inner {
         let language = runtime.manifest.name.clone();
         let zygote = self
             .pool
-            .zygote_of(&language, &zygote.usual().name, mounts)?;
+            .zygote_of(&language, &zygote.usual().name, mounts)
+            .filter(|zygote| zygote.suits_sessions())?;
         Some(Warm { language, zygote })
     }
 }

@@ -156,21 +156,36 @@ impl Pool {
         if let Some(ready) = self.take(wanted, Blank::is_of_profile) {
             return Some((ready, "ready"));
         }
-        if let Some(zygote) = self.zygote(wanted) {
-            match Ready::make(boxes, wanted, Some(&zygote), true).await {
-                Ok(ready) => return Some((ready, "forked")),
-                Err(error) => tracing::debug!(%error, "a program was not forked"),
-            }
+        if let Some(ready) = self.fork(boxes, wanted, Blank::is_of_profile).await {
+            return Some((ready, "forked"));
         }
         // It has to load by itself what it imports.
-        let ready = self.take(wanted, |_, _| true)?;
-        Some((ready, "ready"))
+        if let Some(ready) = self.take(wanted, |_, _| true) {
+            return Some((ready, "ready"));
+        }
+        let ready = self.fork(boxes, wanted, |_, _| true).await?;
+        Some((ready, "forked"))
+    }
+
+    /// Makes a box for a run and forks its program into it, from a zygote that `fits`.
+    async fn fork(
+        &self,
+        boxes: &Boxes,
+        wanted: &Blank,
+        fits: fn(&Blank, &Blank) -> bool,
+    ) -> Option<Ready> {
+        let zygote = self.zygote(wanted, fits)?;
+        let made = Ready::make(boxes, wanted, Some(&zygote), true).await;
+        made.inspect_err(|error| tracing::debug!(%error, "a program was not forked"))
+            .ok()
     }
 
     /// The zygote that a run's program may be forked from.
-    fn zygote(&self, wanted: &Blank) -> Option<Arc<Zygote>> {
+    fn zygote(&self, wanted: &Blank, fits: fn(&Blank, &Blank) -> bool) -> Option<Arc<Zygote>> {
         let shelves = self.shelves();
-        let mut suits = shelves.iter().filter(|shelf| shelf.blank.forks_for(wanted));
+        let mut suits = shelves
+            .iter()
+            .filter(|shelf| shelf.blank.forks_for(wanted) && fits(&shelf.blank, wanted));
         suits.find_map(|shelf| shelf.zygote.clone())
     }
 

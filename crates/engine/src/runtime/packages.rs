@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,8 @@ pub(crate) struct PackageSet {
     pub(crate) marker: Marker,
     /// Held by a shared lock.
     in_use: Option<fs::File>,
+    /// Whether it is the pinned one, as soon as somebody wants to know.
+    pub(crate) pinned: OnceLock<bool>,
 }
 
 impl PackageSet {
@@ -77,6 +79,7 @@ impl PackageSet {
             directory,
             marker,
             in_use: Some(in_use),
+            pinned: OnceLock::new(),
         }))
     }
 
@@ -86,6 +89,7 @@ impl PackageSet {
             directory: directory.to_owned(),
             marker: Marker::default(),
             in_use: None,
+            pinned: OnceLock::new(),
         }
     }
 

@@ -170,6 +170,14 @@ impl Runtime {
         }))
     }
 
+    /// Whether a set holds what this server pins and nothing that somebody added.
+    pub(crate) fn is_pinned(&self, set: &PackageSet) -> bool {
+        *set.pinned.get_or_init(|| {
+            let kit = self.kit().and_then(Result::ok);
+            kit.is_some_and(|kit| kit.key(&[]) == set.marker.key)
+        })
+    }
+
     /// What is installed for it, and what could be.
     pub(crate) fn package_state(&self) -> Option<PackageState> {
         let shelf = self.shelf.as_ref()?;

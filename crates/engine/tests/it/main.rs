@@ -14,6 +14,7 @@ mod layouts;
 mod plain;
 mod scenario;
 mod session;
+mod warm;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -195,22 +196,19 @@ fn main() {
         let node = node.and_then(|found| found.interpreter.clone());
         Layouts::new(&rungs(), &node.expect("there is a Node here"))
     });
-    let runtime = Arc::new(Runtime::new().expect("a runtime can be built"));
     let rung = engine.isolation();
     let ready = std::env::var_os(READY).is_some();
+    let hostile =
+        (ready && rung != engine::Isolation::Uids).then(|| warm::Hostile::new(&engine, &path));
+    let runtime = Arc::new(Runtime::new().expect("a runtime can be built"));
     if ready {
         runtime.block_on(async { engine.keep_ready() });
     }
-    let mut trials: Vec<Trial> = cases
-        .into_iter()
-        .filter(|case| case.is_for(rung))
-        .map(|case| trial(case, engine.clone(), Arc::clone(&runtime), ready))
-        .collect();
-    let sessions = of_sessions().filter(|_| !ready);
-    trials.extend(sessions.map(|(name, test)| {
-        let (engine, runtime) = (engine.clone(), Arc::clone(&runtime));
-        Trial::test(format!("session/{name}"), move || {
-            runtime.block_on(test(engine.clone()));
+    let mut trials = of_engine(cases, &engine, &runtime, ready);
+    trials.extend(hostile.map(|hostile| {
+        let runtime = Arc::clone(&runtime);
+        Trial::test("what_somebody_added_never_runs_in_a_zygote", move || {
+            runtime.block_on(hostile.try_it());
             Ok(())
         })
     }));
@@ -245,6 +243,28 @@ fn main() {
     // Exiting drops nothing: let the warden and the scratch directory go first.
     drop((engine, data));
     conclusion.exit()
+}
+
+/// The cases and the tests of sessions.
+fn of_engine(cases: Vec<Case>, engine: &Engine, runtime: &Arc<Runtime>, ready: bool) -> Vec<Trial> {
+    let rung = engine.isolation();
+    let cases = cases
+        .into_iter()
+        .filter(|case| case.is_for(rung))
+        .map(|case| trial(case, engine.clone(), Arc::clone(runtime), ready));
+    let sessions = of_sessions().map(|(name, test)| {
+        let (engine, runtime) = (engine.clone(), Arc::clone(runtime));
+        Trial::test(format!("session/{name}"), move || {
+            runtime.block_on(async {
+                if ready {
+                    warm::wait(&engine).await;
+                }
+                test(engine.clone()).await;
+            });
+            Ok(())
+        })
+    });
+    cases.chain(sessions).collect()
 }
 
 fn trial(case: Case, engine: Engine, runtime: Arc<Runtime>, ready: bool) -> Trial {

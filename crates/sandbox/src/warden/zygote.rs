@@ -118,7 +118,10 @@ fn confine(
     }
     give_up(lockdown::unprivileged_for_good())?;
     give_up(lockdown::powerless())?;
-    landlock::scope_signals()?;
+    if host_ids.zygote().is_none() {
+        // Of the same user as the server.
+        landlock::scope_signals()?;
+    }
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Step::DeathSignal)?;
     // Had the warden died before, nobody would ever end it.
     if rustix::process::getppid() != Some(warden) {

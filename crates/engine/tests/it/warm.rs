@@ -1,0 +1,124 @@
+//! What runs in the interpreters that programs are forked from: nothing of packages that
+//! somebody added.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine::{Bounds, Call, Draft, Engine, Reply, Stock};
+
+use crate::start;
+
+/// Tells by the process in which it runs: a box's programs have small numbers, a zygote
+/// has none of these.
+const TELLS: &str = "import os, sys; sys.__dict__.setdefault('ran', []).append(os.getpid())\n";
+
+/// Waits until programs can be forked, where that can be.
+pub(crate) async fn wait(engine: &Engine) {
+    for _ in 0..4000 {
+        let stocks = engine.ready();
+        let warm = |one: &Stock| one.warm || one.profile.is_empty();
+        if !stocks.is_empty() && stocks.iter().all(warm) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no interpreter serves: {:?}", engine.ready());
+}
+
+/// A package set that somebody changed: with code that runs at each start, and with a
+/// module of a name that is loaded ahead.
+fn hostile_set(data: &Path, interpreter: &Path) {
+    let set = data.join("packages/python/set-hostile");
+    let told = |code: &str| {
+        #[expect(clippy::disallowed_methods, reason = "tests start processes")]
+        let output = std::process::Command::new(interpreter)
+            .args(["-I", "-c", code])
+            .output()
+            .expect("the interpreter runs");
+        String::from_utf8(output.stdout)
+            .expect("text")
+            .trim()
+            .to_owned()
+    };
+    let version = told("import sys; print('python%d.%d' % sys.version_info[:2])");
+    let abi = told("import sysconfig; print(sysconfig.get_config_var('SOABI'))");
+    let site = set.join("tree/lib").join(version).join("site-packages");
+    fs::create_dir_all(site.join("numpy")).expect("a scratch directory can be filled");
+    let write = |path: PathBuf, text: &str| fs::write(path, text).expect("as above");
+    write(site.join("hostile.pth"), TELLS);
+    write(site.join("sitecustomize.py"), TELLS);
+    write(
+        site.join("numpy/__init__.py"),
+        &format!("{TELLS}pid = os.getpid()\n"),
+    );
+    write(site.join("json.py"), TELLS);
+    let marker = format!(
+        "key = \"0123456789abcdef\"\nabi = \"{abi}\"\n\n[[packages]]\nname = \"numpy\"\nversion = \"1\"\n"
+    );
+    write(set.join("ready.toml"), &marker);
+    symlink("set-hostile", data.join("packages/python/current")).expect("as above");
+}
+
+async fn output(engine: &Engine, code: &str) -> String {
+    let draft = Draft {
+        code: code.to_owned(),
+        language: Some("python".to_owned()),
+        ..Draft::default()
+    };
+    let job = engine.accept(draft).expect("a job");
+    match engine.call(Call::Execute(Box::new(job))).await {
+        Ok(Reply::Outcome(outcome)) => {
+            let run = outcome.last();
+            let bytes = [&run.stdout.bytes[..], &run.stderr.bytes[..]].concat();
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An engine with such a set.
+#[derive(Debug)]
+pub(crate) struct Hostile {
+    engine: Engine,
+    data: tempfile::TempDir,
+}
+
+impl Hostile {
+    /// Starts one, which must be before there is any thread. `cases` knows the
+    /// interpreter.
+    pub(crate) fn new(cases: &Engine, path: &[PathBuf]) -> Self {
+        let languages = cases.languages();
+        let python = languages.iter().find(|found| found.name == "python");
+        let interpreter = python.and_then(|found| found.interpreter.clone());
+        let data = tempfile::tempdir().expect("a scratch directory can be made");
+        hostile_set(data.path(), &interpreter.expect("there is a Python here"));
+        let engine = start(data.path(), path, Bounds::default());
+        Self { engine, data }
+    }
+
+    /// Runs programs that find the set, in boxes that were made ahead and in others.
+    pub(crate) async fn try_it(&self) {
+        self.engine.keep_ready();
+        wait(&self.engine).await;
+        let profiles = self.engine.ready();
+        let python: Vec<&str> = profiles
+            .iter()
+            .filter(|one| one.language == "python")
+            .map(|one| one.profile.as_str())
+            .collect();
+        assert_eq!(python, ["small"], "nothing of packages is loaded ahead");
+        for round in 0..6 {
+            let code = format!(
+                "import sys, os\nprint(set(sys.ran) == {{os.getpid()}}, len(sys.ran), {round})\n\
+                 import json\nprint(len(sys.ran), hasattr(json, 'dumps'))\n\
+                 import numpy\nprint(numpy.pid == os.getpid(), len(sys.ran))"
+            );
+            let found = output(&self.engine, &code).await;
+            // The .pth file and sitecustomize.py; json is the library's; numpy is theirs.
+            assert_eq!(found, format!("True 2 {round}\n2 True\nTrue 3\n"));
+        }
+        assert!(self.data.path().exists());
+    }
+}
