@@ -41,7 +41,8 @@ pub(crate) struct Arguments {
     /// most for each row or door.
     #[arg(long, default_value_t = 200, default_value_if("mcp", "true", DOOR_REQUESTS), value_parser = clap::value_parser!(u32).range(1..=100_000))]
     requests: u32,
-    /// Seconds in which eight clients ask each server at once, for each row.
+    /// Seconds in which one client, two and eight ask each server without pauses, each
+    /// of them for each row.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Rows to measure; all when left out.
@@ -103,9 +104,10 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
         }
         None => Contender::naive(packages.as_deref())?,
     };
-    let (warm_up, clients) = (turns::WARM_UP, turns::CLIENTS);
-    let asked =
-        format!("{warm_up} not counted, then in turns with pauses; then {clients} clients at once");
+    let asked = format!(
+        "{} not counted, then in turns with pauses; then loops of 1, 2 and 8 clients",
+        turns::WARM_UP
+    );
     let mut report = Report {
         facts: report::facts(build, isolation, packages.as_deref(), asked)?,
         rows: Vec::new(),
@@ -113,16 +115,12 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     for row in rows {
         println!("measuring {}", row.name);
         let servers = [&ours, &other];
-        let [figures, others] =
-            turns::measure(row, servers, arguments.requests, arguments.seconds)?;
-        report.rows.push(Measured {
-            name: row.name,
-            is_hello: row.is_hello(),
-            against: other.name,
-            ours: figures,
-            other: others,
-            ratio: figures.ratio(others),
-        });
+        let outcomes = turns::measure(row, &servers, arguments.requests, arguments.seconds)?;
+        let names = servers.map(|server| server.name);
+        let outcomes = names.into_iter().zip(outcomes);
+        report
+            .rows
+            .push(Measured::new(row.name, row.is_hello(), outcomes));
     }
     println!("\n{}", report.markdown());
     if let Some(path) = &arguments.json {

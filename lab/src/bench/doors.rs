@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::figures::{Figures, Throughput};
+use super::figures::Figures;
 use super::report;
 use super::rows::{Check, ROWS};
 use super::turns::{Pauses, SINGLE_TIME, SLICE_PAUSE, WARM_UP};
@@ -196,7 +196,7 @@ fn in_turns(server: &Server, requests: u32) -> Result<[Figures; 3]> {
             break;
         }
     }
-    Ok(times.map(|times| Figures::of(times, Throughput::default())))
+    Ok(times.map(Figures::of))
 }
 
 fn table(figures: &[Figures; 3]) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// How one server did in one row.
+/// How long single requests took.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Figures {
     /// Half of the requests took no longer, in milliseconds.
@@ -16,8 +16,31 @@ pub(super) struct Figures {
     pub(super) p99: f64,
     /// How many requests these are made of.
     pub(super) requests: usize,
+}
+
+/// How one server did in one row.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Outcome {
+    /// One client, with a pause before each request.
+    #[serde(flatten)]
+    pub(super) paused: Figures,
+    /// One client that asks again as soon as it has its answer.
+    pub(super) looped: Figures,
     /// Requests answered in a second when several clients ask at once.
-    pub(super) per_second: f64,
+    #[serde(flatten)]
+    pub(super) rates: Rates,
+}
+
+/// Requests answered in a second by so many clients, or one server's divided by
+/// another's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Rates {
+    /// Two of them.
+    #[serde(rename = "per_second_x2")]
+    pub(super) of_two: f64,
+    /// Eight of them.
+    #[serde(rename = "per_second_x8")]
+    pub(super) of_eight: f64,
 }
 
 /// Requests that were answered in a closed loop, and how long that took.
@@ -37,15 +60,14 @@ impl Throughput {
     }
 
     /// Returns requests per second, or NaN when no time has passed.
-    fn per_second(self) -> f64 {
+    pub(super) fn per_second(self) -> f64 {
         f64::from(self.requests) / self.time.as_secs_f64()
     }
 }
 
 impl Figures {
-    /// Returns the figures of the times of single requests, at least one, and of
-    /// a closed loop.
-    pub(super) fn of(mut times: Vec<Duration>, throughput: Throughput) -> Self {
+    /// Returns the figures of the times of single requests, at least one.
+    pub(super) fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |percent: usize| {
             // Nearest rank: the smallest time that so many percent do not exceed.
@@ -59,18 +81,29 @@ impl Figures {
             p90: at(90),
             p99: at(99),
             requests: times.len(),
-            per_second: throughput.per_second(),
         }
     }
+}
 
+impl Outcome {
     /// Returns ours divided by another's. Below 1 ours took less time, or answered
     /// fewer requests in a second.
-    pub(super) fn ratio(self, other: Self) -> Ratio {
+    pub(super) fn ratio(&self, other: &Self) -> Ratio {
         Ratio {
-            p50: self.p50 / other.p50,
-            p90: self.p90 / other.p90,
-            p99: self.p99 / other.p99,
-            per_second: self.per_second / other.per_second,
+            p50: self.paused.p50 / other.paused.p50,
+            p90: self.paused.p90 / other.paused.p90,
+            p99: self.paused.p99 / other.paused.p99,
+            looped_p50: self.looped.p50 / other.looped.p50,
+            rates: self.rates.by(other.rates),
+        }
+    }
+}
+
+impl Rates {
+    fn by(self, other: Self) -> Self {
+        Self {
+            of_two: self.of_two / other.of_two,
+            of_eight: self.of_eight / other.of_eight,
         }
     }
 }
@@ -84,24 +117,22 @@ pub(super) struct Ratio {
     pub(super) p90: f64,
     /// Of the 99th percentiles.
     pub(super) p99: f64,
+    /// Of the medians of the client that makes no pauses.
+    pub(super) looped_p50: f64,
     /// Of the requests per second.
-    pub(super) per_second: f64,
+    #[serde(flatten)]
+    pub(super) rates: Rates,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SECOND: Throughput = Throughput {
-        requests: 1,
-        time: Duration::from_secs(1),
-    };
-
     #[test]
     fn percentiles_are_by_nearest_rank() {
         let check = |millis: &[u64], expected: (f64, f64, f64)| {
             let times = millis.iter().map(|&ms| Duration::from_millis(ms)).collect();
-            let figures = Figures::of(times, SECOND);
+            let figures = Figures::of(times);
             assert_eq!((figures.p50, figures.p90, figures.p99), expected);
             assert_eq!(figures.requests, millis.len());
         };
@@ -129,19 +160,30 @@ mod tests {
 
     #[test]
     fn ratios_are_ours_by_the_other() {
-        let figures = |p50, p90, p99, per_second| Figures {
+        let figures = |p50, p90| Figures {
             p50,
             p90,
-            p99,
+            p99: p90 * 2.0,
             requests: 9,
-            per_second,
         };
-        let ratio = figures(10.0, 30.0, 90.0, 50.0).ratio(figures(20.0, 20.0, 30.0, 40.0));
+        let outcome = |p50: f64, p90: f64, looped: f64, of_two: f64| Outcome {
+            paused: figures(p50, p90),
+            looped: figures(looped, 1.0),
+            rates: Rates {
+                of_two,
+                of_eight: 3.0 * of_two,
+            },
+        };
+        let ratio = outcome(10.0, 30.0, 5.0, 50.0).ratio(&outcome(20.0, 20.0, 4.0, 40.0));
         let expected = Ratio {
             p50: 0.5,
             p90: 1.5,
-            p99: 3.0,
-            per_second: 1.25,
+            p99: 1.5,
+            looped_p50: 1.25,
+            rates: Rates {
+                of_two: 1.25,
+                of_eight: 1.25,
+            },
         };
         assert_eq!(ratio, expected);
     }

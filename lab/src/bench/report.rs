@@ -11,12 +11,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::contenders::{NODE, PYTHON};
-use super::figures::{Figures, Ratio};
-use super::turns::CLIENTS;
+use super::figures::{Outcome, Ratio};
 use xtask::process;
 
 /// Widths of the table's columns, in characters.
-const WIDTHS: [usize; 7] = [10, 12, 9, 9, 9, 8, 9];
+const WIDTHS: [usize; 9] = [10, 10, 7, 7, 7, 7, 8, 8, 8];
 
 /// All that a benchmark tells.
 #[derive(Debug)]
@@ -27,21 +26,93 @@ pub(super) struct Report {
     pub(super) rows: Vec<Measured>,
 }
 
-/// A row with the figures of both servers.
+/// A row with what came of it on all servers.
 #[derive(Debug, Serialize)]
 pub(super) struct Measured {
     /// The row's name.
     pub(super) name: &'static str,
     /// Whether `--limit` is about it.
     pub(super) is_hello: bool,
-    /// The name of the server that ours is compared with.
-    pub(super) against: &'static str,
-    /// How ours did.
-    pub(super) ours: Figures,
-    /// How the other one did.
-    pub(super) other: Figures,
-    /// Ours divided by the other.
-    pub(super) ratio: Ratio,
+    /// Ours first, then the one that it is compared with.
+    pub(super) servers: Vec<Line>,
+}
+
+/// How one server did in a row.
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
+    /// The server's name.
+    pub(super) server: &'static str,
+    /// How it did.
+    #[serde(flatten)]
+    pub(super) outcome: Outcome,
+    /// Ours divided by it, where it is another.
+    pub(super) ratio: Option<Ratio>,
+}
+
+impl Measured {
+    /// Returns a row with the outcomes of servers of these names, ours first.
+    pub(super) fn new(
+        name: &'static str,
+        is_hello: bool,
+        outcomes: impl IntoIterator<Item = (&'static str, Outcome)>,
+    ) -> Self {
+        let mut servers: Vec<Line> = Vec::new();
+        for (server, outcome) in outcomes {
+            let ratio = servers.first().map(|ours| ours.outcome.ratio(&outcome));
+            servers.push(Line {
+                server,
+                outcome,
+                ratio,
+            });
+        }
+        Self {
+            name,
+            is_hello,
+            servers,
+        }
+    }
+
+    /// Returns ours divided by the server that it is compared with first.
+    fn first_ratio(&self) -> Option<Ratio> {
+        self.servers.iter().find_map(|line| line.ratio)
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = String::new();
+        for one in &self.servers {
+            let Outcome {
+                paused,
+                looped,
+                rates,
+            } = one.outcome;
+            text.push_str(&line([
+                self.name.to_owned(),
+                one.server.to_owned(),
+                format!("{:.1}", paused.p50),
+                format!("{:.1}", paused.p90),
+                format!("{:.1}", paused.p99),
+                format!("{:.1}", looped.p50),
+                paused.requests.to_string(),
+                format!("{:.1}", rates.of_two),
+                format!("{:.1}", rates.of_eight),
+            ]));
+            let Some(ratio) = one.ratio else {
+                continue;
+            };
+            text.push_str(&line([
+                self.name.to_owned(),
+                "ratio".to_owned(),
+                format!("{:.2}", ratio.p50),
+                format!("{:.2}", ratio.p90),
+                format!("{:.2}", ratio.p99),
+                format!("{:.2}", ratio.looped_p50),
+                String::new(),
+                format!("{:.2}", ratio.rates.of_two),
+                format!("{:.2}", ratio.rates.of_eight),
+            ]));
+        }
+        text
+    }
 }
 
 impl Report {
@@ -51,36 +122,15 @@ impl Report {
         for (name, fact) in &self.facts {
             text.push_str(&format!("- {name}: {fact}\n"));
         }
-        let rate = format!("req/s x{CLIENTS}");
         let head = [
-            "row", "server", "p50 ms", "p90 ms", "p99 ms", "requests", &rate,
+            "row", "server", "p50 ms", "p90 ms", "p99 ms", "loop ms", "requests", "req/s x2",
+            "req/s x8",
         ];
         text.push('\n');
         text.push_str(&line(head.map(str::to_owned)));
-        text.push_str("|---|---|---:|---:|---:|---:|---:|\n");
+        text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|\n");
         for row in &self.rows {
-            let figures = |server: &str, figures: Figures| {
-                line([
-                    row.name.to_owned(),
-                    server.to_owned(),
-                    format!("{:.1}", figures.p50),
-                    format!("{:.1}", figures.p90),
-                    format!("{:.1}", figures.p99),
-                    figures.requests.to_string(),
-                    format!("{:.1}", figures.per_second),
-                ])
-            };
-            text.push_str(&figures("ours", row.ours));
-            text.push_str(&figures(row.against, row.other));
-            text.push_str(&line([
-                row.name.to_owned(),
-                "ratio".to_owned(),
-                format!("{:.2}", row.ratio.p50),
-                format!("{:.2}", row.ratio.p90),
-                format!("{:.2}", row.ratio.p99),
-                String::new(),
-                format!("{:.2}", row.ratio.per_second),
-            ]));
+            text.push_str(&row.markdown());
         }
         text
     }
@@ -102,13 +152,15 @@ impl Report {
     pub(super) fn above(&self, limit: f64) -> Vec<String> {
         self.rows
             .iter()
-            .filter(|row| row.is_hello && row.ratio.p50 > limit)
-            .map(|row| format!("{} {:.2}", row.name, row.ratio.p50))
+            .filter(|row| row.is_hello)
+            .filter_map(|row| Some((row.name, row.first_ratio()?.p50)))
+            .filter(|(_, ratio)| *ratio > limit)
+            .map(|(name, ratio)| format!("{name} {ratio:.2}"))
             .collect()
     }
 }
 
-fn line(cells: [String; 7]) -> String {
+fn line(cells: [String; 9]) -> String {
     let mut text = String::from("|");
     for (column, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
         // Words to the left, numbers to the right.
@@ -216,6 +268,7 @@ fn commit() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::figures::{Figures, Rates};
 
     fn report() -> Report {
         let figures = |p50: f64| Figures {
@@ -223,21 +276,24 @@ mod tests {
             p90: p50 * 2.0,
             p99: 12_345.678,
             requests: 60,
-            per_second: 1000.0 / p50,
         };
-        let row = |name, is_hello, ours: Figures, other: Figures| Measured {
-            name,
-            is_hello,
-            against: "naive",
-            ours,
-            other,
-            ratio: ours.ratio(other),
+        let outcome = |p50: f64| Outcome {
+            paused: figures(p50),
+            looped: figures(p50 / 2.0),
+            rates: Rates {
+                of_two: 500.0 / p50,
+                of_eight: 1000.0 / p50,
+            },
+        };
+        let row = |name, is_hello, ours: f64, naive: f64| {
+            let outcomes = [("ours", outcome(ours)), ("naive", outcome(naive))];
+            Measured::new(name, is_hello, outcomes)
         };
         Report {
             facts: vec![("machine", "2 cores".to_owned())],
             rows: vec![
-                row("javascript", true, figures(50.0), figures(40.0)),
-                row("pandas", false, figures(900.0), figures(300.0)),
+                row("javascript", true, 50.0, 40.0),
+                row("pandas", false, 900.0, 300.0),
             ],
         }
     }
@@ -248,14 +304,14 @@ mod tests {
         let expected = "\
 - machine: 2 cores
 
-| row        | server       |    p50 ms |    p90 ms |    p99 ms | requests |  req/s x8 |
-|---|---|---:|---:|---:|---:|---:|
-| javascript | ours         |      50.0 |     100.0 |   12345.7 |       60 |      20.0 |
-| javascript | naive        |      40.0 |      80.0 |   12345.7 |       60 |      25.0 |
-| javascript | ratio        |      1.25 |      1.25 |      1.00 |          |      0.80 |
-| pandas     | ours         |     900.0 |    1800.0 |   12345.7 |       60 |       1.1 |
-| pandas     | naive        |     300.0 |     600.0 |   12345.7 |       60 |       3.3 |
-| pandas     | ratio        |      3.00 |      3.00 |      1.00 |          |      0.33 |
+| row        | server     |  p50 ms |  p90 ms |  p99 ms | loop ms | requests | req/s x2 | req/s x8 |
+|---|---|---:|---:|---:|---:|---:|---:|---:|
+| javascript | ours       |    50.0 |   100.0 | 12345.7 |    25.0 |       60 |     10.0 |     20.0 |
+| javascript | naive      |    40.0 |    80.0 | 12345.7 |    20.0 |       60 |     12.5 |     25.0 |
+| javascript | ratio      |    1.25 |    1.25 |    1.00 |    1.25 |          |     0.80 |     0.80 |
+| pandas     | ours       |   900.0 |  1800.0 | 12345.7 |   450.0 |       60 |      0.6 |      1.1 |
+| pandas     | naive      |   300.0 |   600.0 | 12345.7 |   150.0 |       60 |      1.7 |      3.3 |
+| pandas     | ratio      |    3.00 |    3.00 |    1.00 |    3.00 |          |     0.33 |     0.33 |
 ";
         assert_eq!(text, expected);
         assert!(text.lines().all(|line| line.len() <= 100));
@@ -278,9 +334,11 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
         let row = &json["rows"][0];
         assert_eq!(row["name"], "javascript");
-        assert_eq!(row["ours"]["p50"], 50.0);
-        assert_eq!(row["other"]["per_second"], 25.0);
-        assert_eq!(row["ratio"]["p50"], 1.25);
+        assert_eq!(row["servers"][0]["p50"], 50.0);
+        assert_eq!(row["servers"][0]["looped"]["p50"], 25.0);
+        assert_eq!(row["servers"][1]["server"], "naive");
+        assert_eq!(row["servers"][1]["per_second_x8"], 25.0);
+        assert_eq!(row["servers"][1]["ratio"]["p50"], 1.25);
         assert_eq!(json["facts"]["machine"], "2 cores");
     }
 

@@ -2,6 +2,8 @@
 //! a program must give. Never measures anything.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -100,17 +102,39 @@ impl Row {
         self.imports.is_empty()
     }
 
+    /// Returns the pause before each single request, in which a server works ahead: one
+    /// that makes boxes ahead has had the time to, in either language.
+    pub(super) fn pause(&self) -> Duration {
+        Duration::from_millis(if self.is_javascript() { 150 } else { 50 })
+    }
+
     /// Returns the body of its request.
     pub(super) fn request(&self) -> Value {
-        json!({"code": self.code, "language": self.language, "timeout": TIMEOUT})
+        self.request_for(self.code)
+    }
+
+    /// Returns the same with a source that no other number has.
+    fn numbered_request(&self, number: u64) -> Value {
+        let comment = if self.is_javascript() { "//" } else { "#" };
+        self.request_for(&format!("{comment} {number}\n{}", self.code))
+    }
+
+    fn request_for(&self, code: &str) -> Value {
+        json!({"code": code, "language": self.language, "timeout": TIMEOUT})
+    }
+
+    fn is_javascript(&self) -> bool {
+        self.language == "javascript"
     }
 }
 
-/// The check of all answers to a row. A picture has to be the same file, byte for
+/// The requests of a row, and the check of all answers to it. A picture has to be the same file, byte for
 /// byte, in each of them, whichever server gave it.
 #[derive(Debug)]
 pub(super) struct Check {
     row: &'static Row,
+    /// Requests so far.
+    requests: AtomicU64,
     /// The picture of the first answer, in Base64.
     first: OnceLock<String>,
 }
@@ -120,8 +144,16 @@ impl Check {
     pub(super) fn new(row: &'static Row) -> Self {
         Self {
             row,
+            requests: AtomicU64::new(0),
             first: OnceLock::new(),
         }
+    }
+
+    /// Returns the body of a request whose source no other has, so that a server can
+    /// keep nothing of one for the next.
+    pub(super) fn next_request(&self) -> Value {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        self.row.numbered_request(number)
     }
 
     /// Fails when an answer is not the one that the row must get.
@@ -211,6 +243,19 @@ mod tests {
         );
         check(png, &[one.clone(), one.clone()], true);
         check(png, &[one, two], false);
+    }
+
+    #[test]
+    fn no_source_is_sent_twice() {
+        let check = |row: &'static Row, first: &str| {
+            let check = Check::new(row);
+            let sources = [check.next_request(), check.next_request()];
+            let sources = sources.map(|body| body["code"].as_str().map(str::to_owned));
+            assert_eq!(sources[0].as_deref(), Some(first));
+            assert_ne!(sources[0], sources[1]);
+        };
+        check(&ROWS[0], "# 0\nprint(2+2)");
+        check(&ROWS[1], "// 0\nconsole.log(2+2)");
     }
 
     /// Where no benchmark has installed the packages yet, programs that import

@@ -1,5 +1,5 @@
-//! The measuring itself: two servers in turns, first one request at a time, then
-//! several clients at once. Never lets the two be asked at the same moment.
+//! The measuring itself: servers in turns, first one request at a time with
+//! pauses, then in closed loops of one client and of several. Never lets two of them be asked at the same moment.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,22 +7,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::contenders::Contender;
-use super::figures::{Figures, Throughput};
+use super::figures::{Figures, Outcome, Rates, Throughput};
 use super::rows::{Check, Row};
 use crate::http::Client;
 
 /// Requests to each server before the counted ones.
 pub(super) const WARM_UP: u32 = 10;
 
-/// Pause before each single request in microseconds, from and below: a server
-/// that works ahead has time to, and nothing is measured back to back.
+/// Pause before each single request of other comparisons in microseconds, from and
+/// below: a server that works ahead has time to, and nothing is measured back to back.
 const PAUSE_MICROS: (u64, u64) = (20_000, 40_000);
 
 /// Longest time for the single requests of a row; those made until then count.
 pub(super) const SINGLE_TIME: Duration = Duration::from_secs(120);
-
-/// Clients that ask at once in the closed loop.
-pub(super) const CLIENTS: usize = 8;
 
 /// How long one server is asked before the other's turn, at most.
 const SLICE: Duration = Duration::from_secs(3);
@@ -30,42 +27,61 @@ const SLICE: Duration = Duration::from_secs(3);
 /// Pause between two slices, in which a server puts away what the last one left.
 pub(super) const SLICE_PAUSE: Duration = Duration::from_millis(300);
 
-/// Measures a row on both servers. Asks each of them `requests` times in turns,
-/// then for `seconds` in slices. Returns the figures in the order of `servers`.
+/// Measures a row on all servers. Asks each of them `requests` times in turns with
+/// pauses, then for `seconds` in slices by one client, by two and by eight. Returns the
+/// outcomes in the order of `servers`.
 ///
 /// # Errors
 /// When a request fails or is answered with anything but what the row says.
 pub(super) fn measure(
     row: &'static Row,
-    servers: [&Contender; 2],
+    servers: &[&Contender],
     requests: u32,
     seconds: u32,
-) -> Result<[Figures; 2]> {
+) -> Result<Vec<Outcome>> {
     let check = Check::new(row);
-    let [ours, other] = single(row, &check, servers, requests)?;
-    let [our_rate, other_rate] = closed_loop(row, &check, servers, seconds)?;
-    Ok([Figures::of(ours, our_rate), Figures::of(other, other_rate)])
+    let paused = single(row, &check, servers, requests)?;
+    let one = closed_loop(&check, servers, 1, seconds)?;
+    let two = closed_loop(&check, servers, 2, seconds)?;
+    let eight = closed_loop(&check, servers, 8, seconds)?;
+    let mut outcomes = Vec::new();
+    for (((paused, one), two), eight) in paused.into_iter().zip(one).zip(two).zip(eight) {
+        outcomes.push(Outcome {
+            paused: Figures::of(paused),
+            looped: Figures::of(one.times),
+            rates: Rates {
+                of_two: two.throughput.per_second(),
+                of_eight: eight.throughput.per_second(),
+            },
+        });
+    }
+    Ok(outcomes)
 }
 
-/// Returns how long each counted request took. Who goes first changes each time.
+/// Returns the order of a turn: who goes first changes each time.
+pub(super) fn order(turn: u32, sides: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sides).collect();
+    order.rotate_left(turn as usize % sides);
+    order
+}
+
+/// Returns how long each counted request took.
 fn single(
     row: &Row,
     check: &Check,
-    servers: [&Contender; 2],
+    servers: &[&Contender],
     requests: u32,
-) -> Result<[Vec<Duration>; 2]> {
-    let mut clients = servers.map(Contender::client);
-    let mut times = [Vec::new(), Vec::new()];
-    let mut pauses = Pauses::new();
+) -> Result<Vec<Vec<Duration>>> {
+    let mut clients: Vec<Client> = servers.iter().map(|server| server.client()).collect();
+    let mut times = vec![Vec::new(); servers.len()];
     let mut deadline = Instant::now() + SINGLE_TIME;
     for turn in 0..WARM_UP + requests {
         if turn == WARM_UP {
             deadline = Instant::now() + SINGLE_TIME;
         }
-        let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
-        for server in order {
-            thread::sleep(pauses.next());
-            let time = ask(row, check, &mut clients[server])
+        for server in order(turn, servers.len()) {
+            thread::sleep(row.pause());
+            let time = ask(check, &mut clients[server])
                 .with_context(|| format!("{} failed", servers[server].name))?;
             if turn >= WARM_UP {
                 times[server].push(time);
@@ -78,68 +94,80 @@ fn single(
     Ok(times)
 }
 
-/// Returns how many requests each server answered to several clients, of which
-/// each asks again as soon as it has its answer.
+/// What a server did in a closed loop.
+#[derive(Debug, Default)]
+struct Loop {
+    /// How long each request took.
+    times: Vec<Duration>,
+    throughput: Throughput,
+}
+
+/// Returns what each server did for so many clients, of which each asks again as soon
+/// as it has its answer.
 fn closed_loop(
-    row: &Row,
     check: &Check,
-    servers: [&Contender; 2],
+    servers: &[&Contender],
+    clients: usize,
     seconds: u32,
-) -> Result<[Throughput; 2]> {
-    let mut clients =
-        servers.map(|server| -> Vec<Client> { (0..CLIENTS).map(|_| server.client()).collect() });
-    let mut sums = [Throughput::default(); 2];
+) -> Result<Vec<Loop>> {
+    let mut loops = Vec::new();
+    let mut asking: Vec<Vec<Client>> = Vec::new();
+    for server in servers {
+        loops.push(Loop::default());
+        asking.push((0..clients).map(|_| server.client()).collect());
+    }
     let mut left = Duration::from_secs(u64::from(seconds));
+    let mut turn = 0;
     while !left.is_zero() {
         let slice = left.min(SLICE);
         left -= slice;
-        for server in [0, 1] {
+        for server in order(turn, servers.len()) {
             thread::sleep(SLICE_PAUSE);
-            let done = ask_at_once(row, check, &mut clients[server], slice)
-                .with_context(|| format!("{} failed under load", servers[server].name))?;
-            sums[server].add(done);
+            let done = ask_at_once(check, &mut asking[server], slice).with_context(|| {
+                format!("{} failed with {clients} at once", servers[server].name)
+            })?;
+            loops[server].times.extend(done.times);
+            loops[server].throughput.add(done.throughput);
         }
+        turn += 1;
     }
-    Ok(sums)
+    Ok(loops)
 }
 
 /// Lets all clients ask for so long, and waits for the answers to what they asked
 /// last.
-fn ask_at_once(
-    row: &Row,
-    check: &Check,
-    clients: &mut [Client],
-    slice: Duration,
-) -> Result<Throughput> {
+fn ask_at_once(check: &Check, clients: &mut [Client], slice: Duration) -> Result<Loop> {
     let started = Instant::now();
-    let counts = thread::scope(|scope| {
+    let times = thread::scope(|scope| {
         let asking: Vec<_> = clients
             .iter_mut()
             .map(|client| {
-                scope.spawn(move || -> Result<u32> {
-                    let mut count = 0;
+                scope.spawn(move || -> Result<Vec<Duration>> {
+                    let mut times = Vec::new();
                     while started.elapsed() < slice {
-                        ask(row, check, client)?;
-                        count += 1;
+                        times.push(ask(check, client)?);
                     }
-                    Ok(count)
+                    Ok(times)
                 })
             })
             .collect();
         asking
             .into_iter()
             .map(|thread| thread.join().ok().context("a client's thread panicked")?)
-            .collect::<Result<Vec<u32>>>()
+            .collect::<Result<Vec<_>>>()
     })?;
-    Ok(Throughput {
-        requests: counts.iter().sum(),
-        time: started.elapsed(),
+    let time = started.elapsed();
+    let times = times.concat();
+    let requests = u32::try_from(times.len()).context("there are too many requests")?;
+    Ok(Loop {
+        times,
+        throughput: Throughput { requests, time },
     })
 }
 
 /// Asks once, checks the answer, and returns how long it took to come.
-fn ask(row: &Row, check: &Check, client: &mut Client) -> Result<Duration> {
-    let body = row.request();
+fn ask(check: &Check, client: &mut Client) -> Result<Duration> {
+    let body = check.next_request();
     let started = Instant::now();
     let response = client.post("/execute", &body)?;
     let time = started.elapsed();
@@ -170,6 +198,16 @@ impl Pauses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_goes_first_in_its_turn() {
+        let check = |turn, sides, expected: &[usize]| assert_eq!(order(turn, sides), expected);
+        check(0, 1, &[0]);
+        check(7, 1, &[0]);
+        check(0, 2, &[0, 1]);
+        check(1, 2, &[1, 0]);
+        check(4, 3, &[1, 2, 0]);
+    }
 
     #[test]
     fn pauses_differ_and_stay_in_range() {

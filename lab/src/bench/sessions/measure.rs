@@ -12,8 +12,8 @@ use super::gateway::Kernel;
 use super::ours::{self, Session};
 use super::table::Line;
 use crate::bench::contenders::Contender;
-use crate::bench::figures::{Figures, Throughput};
-use crate::bench::turns::{Pauses, SINGLE_TIME, SLICE_PAUSE, WARM_UP};
+use crate::bench::figures::Figures;
+use crate::bench::turns::{Pauses, SINGLE_TIME, SLICE_PAUSE, WARM_UP, order};
 
 /// Of so many cells in a row one is made of first results and of forks, which take
 /// longer.
@@ -106,17 +106,10 @@ fn in_turns(often: Often, sides: &mut [Side<'_>]) -> Result<Vec<Line>> {
     Ok(lines.map(|(side, times)| line(side.name, times)).collect())
 }
 
-/// Returns the order of a turn.
-fn order(turn: u32, sides: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..sides).collect();
-    order.rotate_left(turn as usize % sides);
-    order
-}
-
 fn line(server: &'static str, times: Vec<Duration>) -> Line {
     Line {
         server,
-        figures: Some(Figures::of(times, Throughput::default())),
+        figures: Some(Figures::of(times)),
     }
 }
 
@@ -278,16 +271,6 @@ fn fork_once(session: &mut Session, turn: u32) -> Result<[Duration; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_goes_first_in_its_turn() {
-        let check = |turn, sides, expected: &[usize]| assert_eq!(order(turn, sides), expected);
-        check(0, 1, &[0]);
-        check(7, 1, &[0]);
-        check(0, 2, &[0, 1]);
-        check(1, 2, &[1, 0]);
-        check(4, 3, &[1, 2, 0]);
-    }
 
     #[test]
     fn only_what_is_counted_is_in_the_figures() {

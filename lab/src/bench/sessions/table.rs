@@ -252,14 +252,13 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::figures::Throughput;
     use std::time::Duration;
 
     fn line(server: &'static str, millis: u64) -> Line {
         let times = vec![Duration::from_millis(millis)];
         Line {
             server,
-            figures: (millis > 0).then(|| Figures::of(times, Throughput::default())),
+            figures: (millis > 0).then(|| Figures::of(times)),
         }
     }
 
