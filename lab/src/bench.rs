@@ -2,6 +2,7 @@
 //! that people write first, or against another build of ours; MCP against the API;
 //! and sessions against Jupyter's Kernel Gateway. Every answer is checked; a wrong one fails the run, however fast it came.
 
+mod calibration;
 mod contenders;
 mod doors;
 mod figures;
@@ -17,6 +18,7 @@ use clap::builder::PossibleValuesParser;
 
 use contenders::Contender;
 use report::{Measured, Report};
+use rows::{Check, Output};
 use xtask::apt::{self, Need, Probe};
 use xtask::build;
 
@@ -114,13 +116,17 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     };
     for row in rows {
         println!("measuring {}", row.name);
+        let check = match row.output {
+            Output::Sum => Check::with_loops(row, calibration::loops(row.code)?),
+            _ => Check::new(row),
+        };
         let servers = [&ours, &other];
-        let outcomes = turns::measure(row, &servers, arguments.requests, arguments.seconds)?;
+        let outcomes = turns::measure(&check, &servers, arguments.requests, arguments.seconds)?;
         let names = servers.map(|server| server.name);
         let outcomes = names.into_iter().zip(outcomes);
         report
             .rows
-            .push(Measured::new(row.name, row.is_hello(), outcomes));
+            .push(Measured::new(row.name, row.is_hello, outcomes));
     }
     println!("\n{}", report.markdown());
     if let Some(path) = &arguments.json {

@@ -17,6 +17,37 @@ const TIMEOUT: u32 = 30;
 /// What every PNG file begins with, in Base64.
 const PNG: &str = "iVBORw0KGgo";
 
+/// Where a program says how often it goes through its loop.
+pub(super) const LOOPS: &str = "LOOPS";
+
+/// How often, where nobody has measured what the machine takes for it.
+const FEW_LOOPS: u64 = 1000;
+
+/// Characters of an expected output that a message quotes.
+const QUOTED: usize = 100;
+
+/// What a program prints.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// This text.
+    Text(&'static str),
+    /// So many lines of 64 bytes, each with its number.
+    Lines(u64),
+    /// The sum of what its loop adds up.
+    Sum,
+}
+
+impl Output {
+    /// Returns it as text, of a program with so many loops.
+    fn text(&self, loops: u64) -> String {
+        match self {
+            Self::Text(text) => (*text).to_owned(),
+            Self::Lines(count) => (0..*count).map(|line| format!("{line:063}\n")).collect(),
+            Self::Sum => format!("{}\n", (0..loops).map(|n| n * n % 7).sum::<u64>()),
+        }
+    }
+}
+
 /// A program and what must come of it, on both sides alike.
 #[derive(Debug)]
 pub(super) struct Row {
@@ -27,30 +58,35 @@ pub(super) struct Row {
     /// The program text.
     pub(super) code: &'static str,
     /// What it prints.
-    pub(super) output: &'static str,
+    pub(super) output: Output,
     /// The PNG file that it leaves, if it leaves one.
     pub(super) picture: Option<&'static str>,
     /// What it imports beside the language's own library.
     pub(super) imports: &'static [&'static str],
+    /// Whether it measures how long an interpreter takes to start, and little else:
+    /// `--limit` is about these.
+    pub(super) is_hello: bool,
 }
 
 /// Every row, in the table's order.
-pub(super) static ROWS: [Row; 4] = [
+pub(super) static ROWS: [Row; 6] = [
     Row {
         name: "python",
         language: "python",
         code: "print(2+2)",
-        output: "4\n",
+        output: Output::Text("4\n"),
         picture: None,
         imports: &[],
+        is_hello: true,
     },
     Row {
         name: "javascript",
         language: "javascript",
         code: "console.log(2+2)",
-        output: "4\n",
+        output: Output::Text("4\n"),
         picture: None,
         imports: &[],
+        is_hello: true,
     },
     Row {
         name: "pandas",
@@ -61,9 +97,10 @@ import pandas as pd
 frame = pd.DataFrame({'group': np.arange(1000) % 4, 'value': np.arange(1000)})
 print(frame.groupby('group')['value'].sum().tolist())
 ",
-        output: "[124500, 124750, 125000, 125250]\n",
+        output: Output::Text("[124500, 124750, 125000, 125250]\n"),
         picture: None,
         imports: &["numpy", "pandas"],
+        is_hello: false,
     },
     Row {
         name: "png",
@@ -77,14 +114,38 @@ plt.title('Powers of two')
 plt.savefig('plot.png')
 print('saved')
 ",
-        output: "saved\n",
+        output: Output::Text("saved\n"),
         picture: Some("plot.png"),
         imports: &["matplotlib"],
+        is_hello: false,
+    },
+    Row {
+        name: "output",
+        language: "python",
+        code: "for line in range(15625): print('%063d' % line)",
+        output: Output::Lines(15_625),
+        picture: None,
+        imports: &[],
+        is_hello: false,
+    },
+    Row {
+        name: "cpu",
+        language: "python",
+        code: "\
+total = 0
+for n in range(LOOPS):
+    total += n * n % 7
+print(total)
+",
+        output: Output::Sum,
+        picture: None,
+        imports: &[],
+        is_hello: false,
     },
 ];
 
 /// Returns the names of all rows.
-pub(super) fn names() -> [&'static str; 4] {
+pub(super) fn names() -> [&'static str; 6] {
     ROWS.each_ref().map(|row| row.name)
 }
 
@@ -96,12 +157,6 @@ pub(super) fn chosen(names: &[String]) -> Vec<&'static Row> {
 }
 
 impl Row {
-    /// Returns whether it measures how long an interpreter takes to start, and
-    /// little else: `--limit` is about these.
-    pub(super) fn is_hello(&self) -> bool {
-        self.imports.is_empty()
-    }
-
     /// Returns the pause before each single request, in which a server works ahead: one
     /// that makes boxes ahead has had the time to, in either language.
     pub(super) fn pause(&self) -> Duration {
@@ -113,10 +168,10 @@ impl Row {
         self.request_for(self.code)
     }
 
-    /// Returns the same with a source that no other number has.
-    fn numbered_request(&self, number: u64) -> Value {
+    /// Returns a source that no other number has.
+    fn numbered(&self, number: u64, code: &str) -> String {
         let comment = if self.is_javascript() { "//" } else { "#" };
-        self.request_for(&format!("{comment} {number}\n{}", self.code))
+        format!("{comment} {number}\n{code}")
     }
 
     fn request_for(&self, code: &str) -> Value {
@@ -132,7 +187,10 @@ impl Row {
 /// byte, in each of them, whichever server gave it.
 #[derive(Debug)]
 pub(super) struct Check {
-    row: &'static Row,
+    /// The row.
+    pub(super) row: &'static Row,
+    code: String,
+    output: String,
     /// Requests so far.
     requests: AtomicU64,
     /// The picture of the first answer, in Base64.
@@ -142,8 +200,15 @@ pub(super) struct Check {
 impl Check {
     /// Returns the check of a row that nobody has answered yet.
     pub(super) fn new(row: &'static Row) -> Self {
+        Self::with_loops(row, FEW_LOOPS)
+    }
+
+    /// Returns the same of a program that goes through its loop so often, if it has one.
+    pub(super) fn with_loops(row: &'static Row, loops: u64) -> Self {
         Self {
             row,
+            code: row.code.replace(LOOPS, &loops.to_string()),
+            output: row.output.text(loops),
             requests: AtomicU64::new(0),
             first: OnceLock::new(),
         }
@@ -153,7 +218,7 @@ impl Check {
     /// keep nothing of one for the next.
     pub(super) fn next_request(&self) -> Value {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        self.row.numbered_request(number)
+        self.row.request_for(&self.row.numbered(number, &self.code))
     }
 
     /// Fails when an answer is not the one that the row must get.
@@ -172,9 +237,9 @@ impl Check {
     /// Fails when the answer of a run is not the one that the row must get.
     pub(super) fn pass_answer(&self, answer: &Value) -> Result<()> {
         ensure!(
-            answer["exit_code"] == 0 && answer["output"] == self.row.output,
+            answer["exit_code"] == 0 && answer["output"] == self.output.as_str(),
             "it should have printed {:?}",
-            self.row.output
+            self.output.chars().take(QUOTED).collect::<String>()
         );
         let files = answer["files"].as_array().map_or(&[][..], Vec::as_slice);
         match (self.row.picture, files) {
@@ -207,16 +272,17 @@ mod tests {
             let rows: Vec<&str> = chosen(&names).iter().map(|row| row.name).collect();
             assert_eq!(rows, expected);
         };
-        check(&[], &["python", "javascript", "pandas", "png"]);
+        check(
+            &[],
+            &["python", "javascript", "pandas", "png", "output", "cpu"],
+        );
         check(&["png", "python"], &["python", "png"]);
         check(&["pandas"], &["pandas"]);
     }
 
     #[test]
     fn only_the_expected_answer_passes() {
-        let [hello, _, _, png] = &chosen(&[])[..] else {
-            panic!("there are four rows");
-        };
+        let [hello, _, _, png, output, cpu] = &ROWS;
         let passes = |row: &'static Row, answers: &[Value]| {
             let check = Check::new(row);
             answers
@@ -243,6 +309,18 @@ mod tests {
         );
         check(png, &[one.clone(), one.clone()], true);
         check(png, &[one, two], false);
+        let lines = |count| Output::Lines(count).text(0);
+        assert_eq!(lines(15_625).len(), 1_000_000);
+        check(output, &[printed(&lines(15_625), 0)], true);
+        check(output, &[printed(&lines(15_624), 0)], false);
+        // As if a server had kept the beginning and the end.
+        check(
+            output,
+            &[printed(&lines(15_625).replace("7\n", "8\n"), 0)],
+            false,
+        );
+        check(cpu, &[printed("2001\n", 0)], true);
+        check(cpu, &[printed("2002\n", 0)], false);
     }
 
     #[test]
@@ -264,7 +342,7 @@ mod tests {
     fn programs_print_what_they_promise_and_without_packages_hello_does() {
         let packages = contenders::installed_packages();
         for row in &ROWS {
-            if !row.is_hello() && packages.is_none() {
+            if !row.imports.is_empty() && packages.is_none() {
                 continue;
             }
             let directory = tempfile::tempdir().expect("a directory");
@@ -273,7 +351,9 @@ mod tests {
                 _ => (contenders::NODE, "-e"),
             };
             let mut command = process::command(interpreter);
-            command.current_dir(directory.path()).args([flag, row.code]);
+            let check = Check::new(row);
+            command.current_dir(directory.path());
+            command.args([flag, check.code.as_str()]);
             command.env("PYTHONDONTWRITEBYTECODE", "1");
             command.env("MPLCONFIGDIR", directory.path().join("matplotlib"));
             if let Some(packages) = &packages {
@@ -281,7 +361,7 @@ mod tests {
             }
             let printed = process::capture("run a row's program", &mut command)
                 .expect("the program succeeds");
-            assert_eq!(printed, row.output, "{}", row.name);
+            assert!(printed == check.output, "{}", row.name);
             let left = row.picture.map(|name| directory.path().join(name));
             assert!(left.is_none_or(|path| path.is_file()), "{}", row.name);
         }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::contenders::Contender;
 use super::figures::{Figures, Outcome, Rates, Throughput};
-use super::rows::{Check, Row};
+use super::rows::Check;
 use crate::http::Client;
 
 /// Requests to each server before the counted ones.
@@ -34,16 +34,15 @@ pub(super) const SLICE_PAUSE: Duration = Duration::from_millis(300);
 /// # Errors
 /// When a request fails or is answered with anything but what the row says.
 pub(super) fn measure(
-    row: &'static Row,
+    check: &Check,
     servers: &[&Contender],
     requests: u32,
     seconds: u32,
 ) -> Result<Vec<Outcome>> {
-    let check = Check::new(row);
-    let paused = single(row, &check, servers, requests)?;
-    let one = closed_loop(&check, servers, 1, seconds)?;
-    let two = closed_loop(&check, servers, 2, seconds)?;
-    let eight = closed_loop(&check, servers, 8, seconds)?;
+    let paused = single(check, servers, requests)?;
+    let one = closed_loop(check, servers, 1, seconds)?;
+    let two = closed_loop(check, servers, 2, seconds)?;
+    let eight = closed_loop(check, servers, 8, seconds)?;
     let mut outcomes = Vec::new();
     for (((paused, one), two), eight) in paused.into_iter().zip(one).zip(two).zip(eight) {
         outcomes.push(Outcome {
@@ -66,12 +65,7 @@ pub(super) fn order(turn: u32, sides: usize) -> Vec<usize> {
 }
 
 /// Returns how long each counted request took.
-fn single(
-    row: &Row,
-    check: &Check,
-    servers: &[&Contender],
-    requests: u32,
-) -> Result<Vec<Vec<Duration>>> {
+fn single(check: &Check, servers: &[&Contender], requests: u32) -> Result<Vec<Vec<Duration>>> {
     let mut clients: Vec<Client> = servers.iter().map(|server| server.client()).collect();
     let mut times = vec![Vec::new(); servers.len()];
     let mut deadline = Instant::now() + SINGLE_TIME;
@@ -80,7 +74,7 @@ fn single(
             deadline = Instant::now() + SINGLE_TIME;
         }
         for server in order(turn, servers.len()) {
-            thread::sleep(row.pause());
+            thread::sleep(check.row.pause());
             let time = ask(check, &mut clients[server])
                 .with_context(|| format!("{} failed", servers[server].name))?;
             if turn >= WARM_UP {
