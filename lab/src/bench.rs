@@ -2,6 +2,7 @@
 //! that people write first, or against another build of ours; MCP against the API;
 //! and sessions against Jupyter's Kernel Gateway. Every answer is checked; a wrong one fails the run, however fast it came.
 
+mod bare;
 mod calibration;
 mod contenders;
 mod doors;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::builder::PossibleValuesParser;
 
+use bare::Bare;
 use contenders::Contender;
 use report::{Measured, Report};
 use rows::{Check, Output};
@@ -106,6 +108,10 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
         }
         None => Contender::naive(packages.as_deref())?,
     };
+    let mut bare = match &arguments.against {
+        None if rows.iter().any(|row| row.is_hello) => Bare::all(packages.as_deref())?,
+        _ => Vec::new(),
+    };
     let asked = format!(
         "{} not counted, then in turns with pauses; then loops of 1, 2 and 8 clients",
         turns::WARM_UP
@@ -114,16 +120,19 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
         facts: report::facts(build, isolation, packages.as_deref(), asked)?,
         rows: Vec::new(),
     };
+    if !bare.is_empty() {
+        let version = bare::bubblewrap_version();
+        report.facts.push(("bubblewrap", version));
+    }
     for row in rows {
         println!("measuring {}", row.name);
         let check = match row.output {
             Output::Sum => Check::with_loops(row, calibration::loops(row.code)?),
             _ => Check::new(row),
         };
-        let servers = [&ours, &other];
-        let outcomes = turns::measure(&check, &servers, arguments.requests, arguments.seconds)?;
-        let names = servers.map(|server| server.name);
-        let outcomes = names.into_iter().zip(outcomes);
+        let bare = if row.is_hello { &mut bare[..] } else { &mut [] };
+        let (requests, seconds) = (arguments.requests, arguments.seconds);
+        let outcomes = turns::measure(&check, &[&ours, &other], bare, requests, seconds)?;
         report
             .rows
             .push(Measured::new(row.name, row.is_hello, outcomes));

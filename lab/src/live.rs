@@ -331,7 +331,7 @@ pub(crate) fn wait(child: &mut Child, patience: Duration) -> Result<Option<ExitS
 }
 
 /// Ends a child politely, then for certain. For clean-up paths only.
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     let asked = child.try_wait().is_ok_and(|status| status.is_none())
         && send(child, Signal::TERM).is_ok()
         && wait(child, Duration::from_secs(10)).is_ok_and(|status| status.is_some());

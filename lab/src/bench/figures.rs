@@ -26,9 +26,9 @@ pub(super) struct Outcome {
     pub(super) paused: Figures,
     /// One client that asks again as soon as it has its answer.
     pub(super) looped: Figures,
-    /// Requests answered in a second when several clients ask at once.
+    /// Requests answered in a second when several clients ask at once, of a server.
     #[serde(flatten)]
-    pub(super) rates: Rates,
+    pub(super) rates: Option<Rates>,
 }
 
 /// Requests answered in a second by so many clients, or one server's divided by
@@ -94,7 +94,10 @@ impl Outcome {
             p90: self.paused.p90 / other.paused.p90,
             p99: self.paused.p99 / other.paused.p99,
             looped_p50: self.looped.p50 / other.looped.p50,
-            rates: self.rates.by(other.rates),
+            rates: self
+                .rates
+                .zip(other.rates)
+                .map(|(ours, other)| ours.by(other)),
         }
     }
 }
@@ -121,7 +124,7 @@ pub(super) struct Ratio {
     pub(super) looped_p50: f64,
     /// Of the requests per second.
     #[serde(flatten)]
-    pub(super) rates: Rates,
+    pub(super) rates: Option<Rates>,
 }
 
 #[cfg(test)]
@@ -169,10 +172,10 @@ mod tests {
         let outcome = |p50: f64, p90: f64, looped: f64, of_two: f64| Outcome {
             paused: figures(p50, p90),
             looped: figures(looped, 1.0),
-            rates: Rates {
+            rates: Some(Rates {
                 of_two,
                 of_eight: 3.0 * of_two,
-            },
+            }),
         };
         let ratio = outcome(10.0, 30.0, 5.0, 50.0).ratio(&outcome(20.0, 20.0, 4.0, 40.0));
         let expected = Ratio {
@@ -180,10 +183,10 @@ mod tests {
             p90: 1.5,
             p99: 1.5,
             looped_p50: 1.25,
-            rates: Rates {
+            rates: Some(Rates {
                 of_two: 1.25,
                 of_eight: 1.25,
-            },
+            }),
         };
         assert_eq!(ratio, expected);
     }

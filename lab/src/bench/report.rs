@@ -78,6 +78,9 @@ impl Measured {
     }
 
     fn markdown(&self) -> String {
+        let rate = |digits: usize, rate: Option<f64>| {
+            rate.map_or_else(String::new, |rate| format!("{rate:.digits$}"))
+        };
         let mut text = String::new();
         for one in &self.servers {
             let Outcome {
@@ -93,8 +96,8 @@ impl Measured {
                 format!("{:.1}", paused.p99),
                 format!("{:.1}", looped.p50),
                 paused.requests.to_string(),
-                format!("{:.1}", rates.of_two),
-                format!("{:.1}", rates.of_eight),
+                rate(1, rates.map(|rates| rates.of_two)),
+                rate(1, rates.map(|rates| rates.of_eight)),
             ]));
             let Some(ratio) = one.ratio else {
                 continue;
@@ -107,8 +110,8 @@ impl Measured {
                 format!("{:.2}", ratio.p99),
                 format!("{:.2}", ratio.looped_p50),
                 String::new(),
-                format!("{:.2}", ratio.rates.of_two),
-                format!("{:.2}", ratio.rates.of_eight),
+                rate(2, ratio.rates.map(|rates| rates.of_two)),
+                rate(2, ratio.rates.map(|rates| rates.of_eight)),
             ]));
         }
         text
@@ -280,13 +283,18 @@ mod tests {
         let outcome = |p50: f64| Outcome {
             paused: figures(p50),
             looped: figures(p50 / 2.0),
-            rates: Rates {
+            rates: Some(Rates {
                 of_two: 500.0 / p50,
                 of_eight: 1000.0 / p50,
-            },
+            }),
         };
         let row = |name, is_hello, ours: f64, naive: f64| {
-            let outcomes = [("ours", outcome(ours)), ("naive", outcome(naive))];
+            let mut outcomes = vec![("ours", outcome(ours)), ("naive", outcome(naive))];
+            if is_hello {
+                let rates = None;
+                let bare = outcome(naive / 2.0);
+                outcomes.push(("subprocess", Outcome { rates, ..bare }));
+            }
             Measured::new(name, is_hello, outcomes)
         };
         Report {
@@ -309,6 +317,8 @@ mod tests {
 | javascript | ours       |    50.0 |   100.0 | 12345.7 |    25.0 |       60 |     10.0 |     20.0 |
 | javascript | naive      |    40.0 |    80.0 | 12345.7 |    20.0 |       60 |     12.5 |     25.0 |
 | javascript | ratio      |    1.25 |    1.25 |    1.00 |    1.25 |          |     0.80 |     0.80 |
+| javascript | subprocess |    20.0 |    40.0 | 12345.7 |    10.0 |       60 |          |          |
+| javascript | ratio      |    2.50 |    2.50 |    1.00 |    2.50 |          |          |          |
 | pandas     | ours       |   900.0 |  1800.0 | 12345.7 |   450.0 |       60 |      0.6 |      1.1 |
 | pandas     | naive      |   300.0 |   600.0 | 12345.7 |   150.0 |       60 |      1.7 |      3.3 |
 | pandas     | ratio      |    3.00 |    3.00 |    1.00 |    3.00 |          |     0.33 |     0.33 |
@@ -339,6 +349,8 @@ mod tests {
         assert_eq!(row["servers"][1]["server"], "naive");
         assert_eq!(row["servers"][1]["per_second_x8"], 25.0);
         assert_eq!(row["servers"][1]["ratio"]["p50"], 1.25);
+        assert_eq!(row["servers"][2]["ratio"]["p50"], 2.5);
+        assert!(row["servers"][2].get("per_second_x2").is_none());
         assert_eq!(json["facts"]["machine"], "2 cores");
     }
 

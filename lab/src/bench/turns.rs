@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::bare::Bare;
 use super::contenders::Contender;
 use super::figures::{Figures, Outcome, Rates, Throughput};
 use super::rows::Check;
@@ -27,32 +28,92 @@ const SLICE: Duration = Duration::from_secs(3);
 /// Pause between two slices, in which a server puts away what the last one left.
 pub(super) const SLICE_PAUSE: Duration = Duration::from_millis(300);
 
-/// Measures a row on all servers. Asks each of them `requests` times in turns with
-/// pauses, then for `seconds` in slices by one client, by two and by eight. Returns the
-/// outcomes in the order of `servers`.
+/// One of those that take turns, with so many that ask it.
+#[derive(Debug)]
+struct Side<'a> {
+    name: &'static str,
+    asking: Vec<Asking<'a>>,
+}
+
+/// One that asks.
+#[derive(Debug)]
+enum Asking<'a> {
+    Server(Client),
+    Bare(&'a mut Bare),
+}
+
+impl Asking<'_> {
+    /// Asks once, checks the answer, and returns how long it took to come.
+    fn ask(&mut self, check: &Check) -> Result<Duration> {
+        let body = check.next_request();
+        let started = Instant::now();
+        match self {
+            Self::Server(client) => {
+                let response = client.post("/execute", &body)?;
+                let time = started.elapsed();
+                check.pass(&response)?;
+                Ok(time)
+            }
+            Self::Bare(bare) => {
+                let answer = bare.ask(&body)?;
+                let time = started.elapsed();
+                let answer = serde_json::from_str(&answer).context("an answer is no JSON")?;
+                check
+                    .pass_answer(&answer)
+                    .with_context(|| format!("the answer was {answer}"))?;
+                Ok(time)
+            }
+        }
+    }
+}
+
+/// Returns a side for each server, with so many clients.
+fn sides(servers: &[&Contender], clients: usize) -> Vec<Side<'static>> {
+    let side = |server: &&Contender| Side {
+        name: server.name,
+        asking: (0..clients)
+            .map(|_| Asking::Server(server.client()))
+            .collect(),
+    };
+    servers.iter().map(side).collect()
+}
+
+/// Measures a row on all servers, and on what is no server. Asks each of them
+/// `requests` times in turns with pauses, then for `seconds` in slices by one client,
+/// and the servers by two and by eight as well. Returns names and outcomes, of `servers`
+/// first.
 ///
 /// # Errors
 /// When a request fails or is answered with anything but what the row says.
 pub(super) fn measure(
     check: &Check,
     servers: &[&Contender],
+    bare: &mut [Bare],
     requests: u32,
     seconds: u32,
-) -> Result<Vec<Outcome>> {
-    let paused = single(check, servers, requests)?;
-    let one = closed_loop(check, servers, 1, seconds)?;
-    let two = closed_loop(check, servers, 2, seconds)?;
-    let eight = closed_loop(check, servers, 8, seconds)?;
+) -> Result<Vec<(&'static str, Outcome)>> {
+    let mut ones = sides(servers, 1);
+    ones.extend(bare.iter_mut().map(|bare| Side {
+        name: bare.name,
+        asking: vec![Asking::Bare(bare)],
+    }));
+    let paused = single(check, &mut ones, requests)?;
+    let looped = closed_loop(check, &mut ones, seconds)?;
+    let two = closed_loop(check, &mut sides(servers, 2), seconds)?;
+    let eight = closed_loop(check, &mut sides(servers, 8), seconds)?;
+    let rates = two.into_iter().zip(eight).map(|(two, eight)| Rates {
+        of_two: two.throughput.per_second(),
+        of_eight: eight.throughput.per_second(),
+    });
+    let mut rates = rates.fuse();
     let mut outcomes = Vec::new();
-    for (((paused, one), two), eight) in paused.into_iter().zip(one).zip(two).zip(eight) {
-        outcomes.push(Outcome {
+    for ((side, paused), looped) in ones.iter().zip(paused).zip(looped) {
+        let outcome = Outcome {
             paused: Figures::of(paused),
-            looped: Figures::of(one.times),
-            rates: Rates {
-                of_two: two.throughput.per_second(),
-                of_eight: eight.throughput.per_second(),
-            },
-        });
+            looped: Figures::of(looped.times),
+            rates: rates.next(),
+        };
+        outcomes.push((side.name, outcome));
     }
     Ok(outcomes)
 }
@@ -64,21 +125,22 @@ pub(super) fn order(turn: u32, sides: usize) -> Vec<usize> {
     order
 }
 
-/// Returns how long each counted request took.
-fn single(check: &Check, servers: &[&Contender], requests: u32) -> Result<Vec<Vec<Duration>>> {
-    let mut clients: Vec<Client> = servers.iter().map(|server| server.client()).collect();
-    let mut times = vec![Vec::new(); servers.len()];
+/// Returns how long each counted request took by the first who asks.
+fn single(check: &Check, sides: &mut [Side<'_>], requests: u32) -> Result<Vec<Vec<Duration>>> {
+    let mut times = vec![Vec::new(); sides.len()];
     let mut deadline = Instant::now() + SINGLE_TIME;
     for turn in 0..WARM_UP + requests {
         if turn == WARM_UP {
             deadline = Instant::now() + SINGLE_TIME;
         }
-        for server in order(turn, servers.len()) {
+        for at in order(turn, sides.len()) {
+            let Side { name, asking } = &mut sides[at];
             thread::sleep(check.row.pause());
-            let time = ask(check, &mut clients[server])
-                .with_context(|| format!("{} failed", servers[server].name))?;
+            let time = asking[0]
+                .ask(check)
+                .with_context(|| format!("{name} failed"))?;
             if turn >= WARM_UP {
-                times[server].push(time);
+                times[at].push(time);
             }
         }
         if turn >= WARM_UP && Instant::now() >= deadline {
@@ -96,56 +158,46 @@ struct Loop {
     throughput: Throughput,
 }
 
-/// Returns what each server did for so many clients, of which each asks again as soon
-/// as it has its answer.
-fn closed_loop(
-    check: &Check,
-    servers: &[&Contender],
-    clients: usize,
-    seconds: u32,
-) -> Result<Vec<Loop>> {
-    let mut loops = Vec::new();
-    let mut asking: Vec<Vec<Client>> = Vec::new();
-    for server in servers {
-        loops.push(Loop::default());
-        asking.push((0..clients).map(|_| server.client()).collect());
-    }
+/// Returns what each side did when all who ask it ask again as soon as they have their
+/// answers.
+fn closed_loop(check: &Check, sides: &mut [Side<'_>], seconds: u32) -> Result<Vec<Loop>> {
+    let mut loops: Vec<Loop> = sides.iter().map(|_| Loop::default()).collect();
     let mut left = Duration::from_secs(u64::from(seconds));
     let mut turn = 0;
     while !left.is_zero() {
         let slice = left.min(SLICE);
         left -= slice;
-        for server in order(turn, servers.len()) {
+        for at in order(turn, sides.len()) {
             thread::sleep(SLICE_PAUSE);
-            let done = ask_at_once(check, &mut asking[server], slice).with_context(|| {
-                format!("{} failed with {clients} at once", servers[server].name)
-            })?;
-            loops[server].times.extend(done.times);
-            loops[server].throughput.add(done.throughput);
+            let Side { name, asking } = &mut sides[at];
+            let done = ask_at_once(check, asking, slice)
+                .with_context(|| format!("{name} failed with {} at once", asking.len()))?;
+            loops[at].times.extend(done.times);
+            loops[at].throughput.add(done.throughput);
         }
         turn += 1;
     }
     Ok(loops)
 }
 
-/// Lets all clients ask for so long, and waits for the answers to what they asked
+/// Lets all ask for so long, and waits for the answers to what they asked
 /// last.
-fn ask_at_once(check: &Check, clients: &mut [Client], slice: Duration) -> Result<Loop> {
+fn ask_at_once(check: &Check, asking: &mut [Asking<'_>], slice: Duration) -> Result<Loop> {
     let started = Instant::now();
     let times = thread::scope(|scope| {
-        let asking: Vec<_> = clients
+        let threads: Vec<_> = asking
             .iter_mut()
-            .map(|client| {
+            .map(|one| {
                 scope.spawn(move || -> Result<Vec<Duration>> {
                     let mut times = Vec::new();
                     while started.elapsed() < slice {
-                        times.push(ask(check, client)?);
+                        times.push(one.ask(check)?);
                     }
                     Ok(times)
                 })
             })
             .collect();
-        asking
+        threads
             .into_iter()
             .map(|thread| thread.join().ok().context("a client's thread panicked")?)
             .collect::<Result<Vec<_>>>()
@@ -157,16 +209,6 @@ fn ask_at_once(check: &Check, clients: &mut [Client], slice: Duration) -> Result
         times,
         throughput: Throughput { requests, time },
     })
-}
-
-/// Asks once, checks the answer, and returns how long it took to come.
-fn ask(check: &Check, client: &mut Client) -> Result<Duration> {
-    let body = check.next_request();
-    let started = Instant::now();
-    let response = client.post("/execute", &body)?;
-    let time = started.elapsed();
-    check.pass(&response)?;
-    Ok(time)
 }
 
 /// Pauses of no regular length, the same in each run: an xorshift generator.
