@@ -7,10 +7,12 @@ mod calibration;
 mod contenders;
 mod doors;
 mod figures;
+mod memory;
 mod report;
 mod rows;
 mod sessions;
 mod turns;
+mod whole;
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +52,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Rows to measure; all when left out.
-    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(rows::names().into_iter().chain(sessions::names())))]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(rows::names().into_iter().chain(whole::names()).chain(sessions::names())))]
     rows: Vec<String>,
     /// Binary to measure; built in the release profile when left out.
     #[arg(long)]
@@ -82,7 +84,7 @@ pub(crate) struct Arguments {
 pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     expect_rows(arguments)?;
     apt::ensure(&[NODE])?;
-    let (binary, mut build) = match &arguments.binary {
+    let (binary, build) = match &arguments.binary {
         Some(binary) => (found(binary)?, binary.display().to_string()),
         None => (build::release()?, "release of the sources".to_owned()),
     };
@@ -92,23 +94,27 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     if arguments.sessions {
         return sessions::compare(&binary, build, arguments);
     }
+    compare(&binary, build, arguments)
+}
+
+/// Compares ours with the naive server or with another build.
+fn compare(binary: &Path, mut build: String, arguments: &Arguments) -> Result<()> {
     let rows = rows::chosen(&arguments.rows);
     let needs_packages = rows.iter().any(|row| !row.imports.is_empty());
-    let ours = Contender::ours("ours", &binary, needs_packages, &[])?;
-    let packages = needs_packages
-        .then(contenders::installed_packages)
-        .flatten();
-    let mut isolation = ours.isolation()?;
-    let other = match &arguments.against {
-        Some(other) => {
-            build = format!("{build}, against {}", other.display());
-            let other = Contender::ours("against", &found(other)?, needs_packages, &[])?;
-            isolation = format!("{isolation}, against {}", other.isolation()?);
-            other
-        }
-        None => Contender::naive(packages.as_deref())?,
+    let against = arguments.against.as_deref().map(found).transpose()?;
+    let begin = |packages: bool| Contender::ours("ours", binary, packages, &[]);
+    let begin_other = |packages: bool| match &against {
+        Some(other) => Contender::ours("against", other, packages, &[]),
+        None => Contender::naive(contenders::packages_if(packages).as_deref()),
     };
-    let mut bare = match &arguments.against {
+    let (ours, other) = (begin(needs_packages)?, begin_other(needs_packages)?);
+    let mut isolation = ours.isolation()?;
+    if let Some(path) = &against {
+        build = format!("{build}, against {}", path.display());
+        isolation = format!("{isolation}, against {}", other.isolation()?);
+    }
+    let packages = contenders::packages_if(needs_packages);
+    let mut bare = match against {
         None if rows.iter().any(|row| row.is_hello) => Bare::all(packages.as_deref())?,
         _ => Vec::new(),
     };
@@ -118,7 +124,9 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
     );
     let mut report = Report {
         facts: report::facts(build, isolation, packages.as_deref(), asked)?,
+        against: other.name,
         rows: Vec::new(),
+        whole: Vec::new(),
     };
     if !bare.is_empty() {
         let version = bare::bubblewrap_version();
@@ -137,6 +145,17 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
             .rows
             .push(Measured::new(row.name, row.is_hello, outcomes));
     }
+    for one in whole::chosen(&arguments.rows) {
+        println!("measuring {}", one.0);
+        let begin: [whole::Begin<'_>; 2] = [&|| begin(false), &|| begin_other(false)];
+        let figures = whole::measure(one, [&ours, &other], begin)?;
+        report.whole.extend(figures);
+    }
+    tell(&report, arguments)
+}
+
+/// Prints and writes what was measured, and fails above the limit.
+fn tell(report: &Report, arguments: &Arguments) -> Result<()> {
     println!("\n{}", report.markdown());
     if let Some(path) = &arguments.json {
         report.write(path)?;
@@ -155,7 +174,7 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
 fn expect_rows(arguments: &Arguments) -> Result<()> {
     let names = match arguments.sessions {
         true => sessions::names().to_vec(),
-        false => rows::names().to_vec(),
+        false => [&rows::names()[..], &whole::names()].concat(),
     };
     let asked = arguments.rows.iter().map(String::as_str);
     let strange: Vec<&str> = asked.filter(|name| !names.contains(name)).collect();

@@ -165,6 +165,7 @@ pub(crate) struct Server {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     token: Option<String>,
+    started: Instant,
 }
 
 impl Server {
@@ -180,6 +181,7 @@ impl Server {
 
     /// Starts any server that prints its address as ours does.
     pub(crate) fn spawn(command: &mut Command, token: Option<String>) -> Result<Self> {
+        let started = Instant::now();
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -196,12 +198,18 @@ impl Server {
                 child,
                 address,
                 token,
+                started,
             }),
             Err(error) => {
                 end(&mut child);
                 Err(error)
             }
         }
+    }
+
+    /// How long ago its process was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Its process id.

@@ -5,6 +5,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -133,6 +134,11 @@ impl Contender {
         self.server.address
     }
 
+    /// Returns how long ago its process was started.
+    pub(super) fn age(&self) -> Duration {
+        self.server.age()
+    }
+
     /// Returns its process id.
     pub(super) fn pid(&self) -> u32 {
         self.server.pid()
@@ -161,6 +167,11 @@ pub(super) fn installed_packages() -> Option<PathBuf> {
         .join("data/packages/python/current/tree")
         .canonicalize()
         .ok()
+}
+
+/// Returns the same where packages are wanted.
+pub(super) fn packages_if(wanted: bool) -> Option<PathBuf> {
+    wanted.then(installed_packages).flatten()
 }
 
 /// Returns what of an installed tree Python imports from.

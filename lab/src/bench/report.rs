@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::contenders::{NODE, PYTHON};
 use super::figures::{Outcome, Ratio};
+use super::whole::Whole;
 use xtask::process;
 
 /// Widths of the table's columns, in characters.
@@ -22,8 +23,12 @@ const WIDTHS: [usize; 9] = [10, 10, 7, 7, 7, 7, 8, 8, 8];
 pub(super) struct Report {
     /// Facts by name, in order.
     pub(super) facts: Vec<(&'static str, String)>,
+    /// The name of the server that ours is compared with.
+    pub(super) against: &'static str,
     /// A line for each row.
     pub(super) rows: Vec<Measured>,
+    /// What was measured of the servers as a whole.
+    pub(super) whole: Vec<Whole>,
 }
 
 /// A row with what came of it on all servers.
@@ -125,15 +130,41 @@ impl Report {
         for (name, fact) in &self.facts {
             text.push_str(&format!("- {name}: {fact}\n"));
         }
+        if !self.rows.is_empty() {
+            text.push('\n');
+            text.push_str(&self.rows_table());
+        }
+        if !self.whole.is_empty() {
+            text.push('\n');
+            text.push_str(&self.whole_table());
+        }
+        text
+    }
+
+    fn rows_table(&self) -> String {
         let head = [
             "row", "server", "p50 ms", "p90 ms", "p99 ms", "loop ms", "requests", "req/s x2",
             "req/s x8",
         ];
-        text.push('\n');
-        text.push_str(&line(head.map(str::to_owned)));
+        let mut text = line(head.map(str::to_owned));
         text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|\n");
         for row in &self.rows {
             text.push_str(&row.markdown());
+        }
+        text
+    }
+
+    fn whole_table(&self) -> String {
+        let (row, what) = ("row", "the server as a whole");
+        let (ours, against, ratio) = ("ours", self.against, "ratio");
+        let mut text = format!(
+            "| {row:<10} | {what:<26} | {ours:>9} | {against:>9} | {ratio:>6} |\n|---|---|---:|---:|---:|\n"
+        );
+        for one in &self.whole {
+            text.push_str(&format!(
+                "| {:<10} | {:<26} | {:>9.1} | {:>9.1} | {:>6.2} |\n",
+                one.name, one.what, one.ours, one.other, one.ratio
+            ));
         }
         text
     }
@@ -144,7 +175,12 @@ impl Report {
     /// When the file can't be written.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let facts: BTreeMap<&str, &String> = self.facts.iter().map(|(k, v)| (*k, v)).collect();
-        let report = json!({"facts": facts, "rows": self.rows});
+        let report = json!({
+            "facts": facts,
+            "against": self.against,
+            "rows": self.rows,
+            "whole": self.whole,
+        });
         let mut text = serde_json::to_string_pretty(&report).context("failed to make JSON")?;
         text.push('\n');
         fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
@@ -299,10 +335,12 @@ mod tests {
         };
         Report {
             facts: vec![("machine", "2 cores".to_owned())],
+            against: "naive",
             rows: vec![
                 row("javascript", true, 50.0, 40.0),
                 row("pandas", false, 900.0, 300.0),
             ],
+            whole: vec![Whole::new("memory", "idle, PSS MiB", 60.0, 48.0)],
         }
     }
 
@@ -322,6 +360,10 @@ mod tests {
 | pandas     | ours       |   900.0 |  1800.0 | 12345.7 |   450.0 |       60 |      0.6 |      1.1 |
 | pandas     | naive      |   300.0 |   600.0 | 12345.7 |   150.0 |       60 |      1.7 |      3.3 |
 | pandas     | ratio      |    3.00 |    3.00 |    1.00 |    3.00 |          |     0.33 |     0.33 |
+
+| row        | the server as a whole      |      ours |     naive |  ratio |
+|---|---|---:|---:|---:|
+| memory     | idle, PSS MiB              |      60.0 |      48.0 |   1.25 |
 ";
         assert_eq!(text, expected);
         assert!(text.lines().all(|line| line.len() <= 100));
@@ -351,6 +393,7 @@ mod tests {
         assert_eq!(row["servers"][1]["ratio"]["p50"], 1.25);
         assert_eq!(row["servers"][2]["ratio"]["p50"], 2.5);
         assert!(row["servers"][2].get("per_second_x2").is_none());
+        assert_eq!(json["whole"][0]["ratio"], 1.25);
         assert_eq!(json["facts"]["machine"], "2 cores");
     }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::gateway::Kernel;
 use super::ours::Session;
 use crate::bench::contenders::Contender;
+use crate::bench::memory::{field, pss_kib};
 use crate::census;
 
 /// Kernels of the gateway, which hold more than a session.
@@ -183,26 +184,6 @@ fn others_kib(server: &Contender) -> Result<f64> {
     Ok(held.sum())
 }
 
-/// Returns the proportional set size of a server and all its processes.
-fn pss_kib(server: &Contender) -> Result<Option<f64>> {
-    let mut sum = 0.0;
-    for process in census::lineage(server.pid())? {
-        match fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)) {
-            // A process that ends, or has no memory of its own, has none.
-            Ok(text) => sum += field(&text, "Pss:").unwrap_or_default(),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(None),
-            Err(_) => {}
-        }
-    }
-    Ok(Some(sum))
-}
-
-/// Returns a number of the kernel's tables.
-fn field(text: &str, name: &str) -> Option<f64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 /// Watches a server with its processes, and returns what they used.
 fn cpu_percent(server: &Contender) -> Result<f64> {
     let started = Instant::now();
@@ -251,15 +232,6 @@ fn cpu_times(server: &Contender) -> Result<Times> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tables_of_the_kernel_are_read() {
-        let check = |text, name, expected| assert_eq!(field(text, name), expected);
-        let meminfo = "MemTotal:  100 kB\nMemAvailable:   24 kB\n";
-        check(meminfo, "MemAvailable:", Some(24.0));
-        check(meminfo, "Pss:", None);
-        check("Pss_Dirty: 4 kB\nPss:  8 kB\n", "Pss:", Some(8.0));
-    }
 
     #[test]
     fn a_fall_that_does_not_rise_again_is_disturbed() {
