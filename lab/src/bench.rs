@@ -7,7 +7,9 @@ mod calibration;
 mod contenders;
 mod doors;
 mod figures;
+mod machine;
 mod memory;
+mod plot;
 mod report;
 mod rows;
 mod sessions;
@@ -21,6 +23,7 @@ use clap::builder::PossibleValuesParser;
 
 use bare::Bare;
 use contenders::Contender;
+use machine::Machine;
 use report::{Measured, Report};
 use rows::{Check, Output};
 use xtask::apt::{self, Need, Probe};
@@ -78,6 +81,9 @@ pub(crate) struct Arguments {
     /// File to write the figures to, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// File to write a bar chart to, as SVG: medians by those of the other server.
+    #[arg(long, conflicts_with_all = ["mcp", "sessions"])]
+    svg: Option<PathBuf>,
 }
 
 /// Runs the comparison, prints it, and fails above the limit.
@@ -122,8 +128,10 @@ fn compare(binary: &Path, mut build: String, arguments: &Arguments) -> Result<()
         "{} not counted, then in turns with pauses; then loops of 1, 2 and 8 clients",
         turns::WARM_UP
     );
+    let machine = Machine::seen()?;
     let mut report = Report {
-        facts: report::facts(build, isolation, packages.as_deref(), asked)?,
+        facts: report::facts(&machine, build, isolation, packages.as_deref(), asked)?,
+        machine,
         against: other.name,
         rows: Vec::new(),
         whole: Vec::new(),
@@ -159,6 +167,9 @@ fn tell(report: &Report, arguments: &Arguments) -> Result<()> {
     println!("\n{}", report.markdown());
     if let Some(path) = &arguments.json {
         report.write(path)?;
+    }
+    if let Some(path) = &arguments.svg {
+        plot::write(report, path)?;
     }
     let slow = report.above(arguments.limit);
     ensure!(

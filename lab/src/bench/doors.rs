@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::figures::Figures;
+use super::machine::Machine;
 use super::report;
 use super::rows::{Check, ROWS};
 use super::turns::{Pauses, SINGLE_TIME, SLICE_PAUSE, WARM_UP};
@@ -127,7 +128,7 @@ pub(super) fn compare(binary: &Path, build: String, requests: u32) -> Result<()>
     let isolation = health["isolation"].as_str();
     let isolation = isolation.context("/health names no isolation")?.to_owned();
     let asked = format!("{WARM_UP} not counted, then in turns with pauses");
-    for (name, fact) in report::facts(build, isolation, None, asked)? {
+    for (name, fact) in report::facts(&Machine::seen()?, build, isolation, None, asked)? {
         println!("- {name}: {fact}");
     }
     let figures = in_turns(&server, requests)?;

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::thread;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
 
-use super::contenders::{NODE, PYTHON};
+use super::contenders::PYTHON;
 use super::figures::{Outcome, Ratio};
+use super::machine::Machine;
 use super::whole::Whole;
 use xtask::process;
 
@@ -21,6 +21,8 @@ const WIDTHS: [usize; 9] = [10, 10, 7, 7, 7, 7, 8, 8, 8];
 /// All that a benchmark tells.
 #[derive(Debug)]
 pub(super) struct Report {
+    /// What it was measured on.
+    pub(super) machine: Machine,
     /// Facts by name, in order.
     pub(super) facts: Vec<(&'static str, String)>,
     /// The name of the server that ours is compared with.
@@ -176,6 +178,7 @@ impl Report {
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let facts: BTreeMap<&str, &String> = self.facts.iter().map(|(k, v)| (*k, v)).collect();
         let report = json!({
+            "machine": self.machine,
             "facts": facts,
             "against": self.against,
             "rows": self.rows,
@@ -214,42 +217,24 @@ fn line(cells: [String; 9]) -> String {
     text
 }
 
-/// Returns what is to be known of the machine, of the servers and of how they were
+/// Returns what is to be known of the `machine`, of the servers and of how they were
 /// `asked`.
 ///
 /// # Errors
-/// When an interpreter does not tell its version.
+/// When an interpreter does not tell the versions of packages.
 pub(super) fn facts(
+    machine: &Machine,
     build: String,
     isolation: String,
     packages: Option<&Path>,
     asked: String,
 ) -> Result<Vec<(&'static str, String)>> {
-    let cores = thread::available_parallelism().context("failed to count the cores")?;
-    let read =
-        |path: &str| fs::read_to_string(path).with_context(|| format!("failed to read {path}"));
-    let kernel = read("/proc/sys/kernel/osrelease")?;
-    let load = read("/proc/loadavg")?;
+    let load = fs::read_to_string("/proc/loadavg").context("failed to read /proc/loadavg")?;
     let load: Vec<&str> = load.split_whitespace().take(3).collect();
-    let processor = processor(&read("/proc/cpuinfo")?);
-    let version = |program: &str| {
-        let mut command = process::command(program);
-        command.arg("--version");
-        process::capture("ask an interpreter for its version", &mut command)
-    };
     Ok(vec![
-        (
-            "machine",
-            format!("{cores} cores, {processor}, kernel {}", kernel.trim()),
-        ),
-        (
-            "interpreters",
-            format!(
-                "{}, Node {}",
-                version(PYTHON)?.trim(),
-                version(NODE)?.trim()
-            ),
-        ),
+        ("date", machine.date.clone()),
+        ("machine", machine.hardware()),
+        ("interpreters", machine.interpreters()),
         ("packages", versions(packages)?),
         ("isolation", isolation),
         ("sources", commit()),
@@ -257,16 +242,6 @@ pub(super) fn facts(
         ("load before", load.join(" ")),
         ("requests", asked),
     ])
-}
-
-/// The processor's name, as far as the kernel tells it.
-fn processor(cpuinfo: &str) -> String {
-    cpuinfo
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.trim() == "model name")
-        .map_or("processor not named", |(_, value)| value.trim())
-        .to_owned()
 }
 
 /// The packages that programs of both servers see.
@@ -305,11 +280,12 @@ fn commit() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::bench::figures::{Figures, Rates};
 
-    fn report() -> Report {
+    /// Returns a report with a bit of everything.
+    pub(in crate::bench) fn report() -> Report {
         let figures = |p50: f64| Figures {
             p50,
             p90: p50 * 2.0,
@@ -333,7 +309,16 @@ mod tests {
             }
             Measured::new(name, is_hello, outcomes)
         };
+        let machine = Machine {
+            cores: 2,
+            processor: "Some CPU".to_owned(),
+            kernel: "6.1".to_owned(),
+            python: "3.11.2".to_owned(),
+            node: "20.1.0".to_owned(),
+            date: "2026-01-31T12:00:00Z".to_owned(),
+        };
         Report {
+            machine,
             facts: vec![("machine", "2 cores".to_owned())],
             against: "naive",
             rows: vec![
@@ -395,12 +380,11 @@ mod tests {
         assert!(row["servers"][2].get("per_second_x2").is_none());
         assert_eq!(json["whole"][0]["ratio"], 1.25);
         assert_eq!(json["facts"]["machine"], "2 cores");
-    }
-
-    #[test]
-    fn the_processor_is_named_where_the_kernel_does() {
-        let check = |cpuinfo, expected| assert_eq!(processor(cpuinfo), expected);
-        check("processor\t: 0\nmodel name\t: Some CPU\n", "Some CPU");
-        check("processor\t: 0\nCPU part\t: 0xd0c\n", "processor not named");
+        let machine = &json["machine"];
+        assert_eq!(
+            (&machine["cores"], &machine["kernel"]),
+            (&json!(2), &json!("6.1"))
+        );
+        assert_eq!(machine["date"], "2026-01-31T12:00:00Z");
     }
 }

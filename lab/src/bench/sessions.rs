@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Arguments;
 use super::contenders::{self, Contender};
+use super::machine::Machine;
 use super::{report, turns};
 use crate::venv;
 use cells::Cell;
@@ -68,7 +69,13 @@ pub(super) fn compare(binary: &Path, build: String, arguments: &Arguments) -> Re
         turns::WARM_UP
     );
     let mut report = Report {
-        facts: report::facts(build, ours.isolation()?, Some(&packages), asked)?,
+        facts: report::facts(
+            &Machine::seen()?,
+            build,
+            ours.isolation()?,
+            Some(&packages),
+            asked,
+        )?,
         ..Report::default()
     };
     report.facts.push(("gateway", version()?));
