@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::report::{Measured, Report};
 
 /// Sizes in pixels.
-const WIDTH: f64 = 820.0;
+const WIDTH: f64 = 840.0;
 const TOP: f64 = 64.0;
 const BAR: f64 = 14.0;
 const BAR_STEP: f64 = 18.0;
@@ -18,7 +18,7 @@ const BOTTOM: f64 = 64.0;
 
 /// Where bars begin, and how long the longest one is.
 const LEFT: f64 = 260.0;
-const LONGEST: f64 = 460.0;
+const LONGEST: f64 = 420.0;
 
 /// A bar.
 #[derive(Debug, PartialEq)]
@@ -27,6 +27,8 @@ struct Bar {
     label: String,
     /// How many times as much as the other server.
     ratio: f64,
+    /// What it took, in words.
+    value: String,
     color: &'static str,
 }
 
@@ -64,7 +66,7 @@ fn svg(report: &Report) -> String {
          font-family=\"sans-serif\" font-size=\"12\" fill=\"#24292f\">\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
     );
-    let title = format!("Times of {against}: shorter is better");
+    let title = format!("Divided by {against}: shorter is better");
     text.push_str(&words(
         16.0,
         24.0,
@@ -100,25 +102,34 @@ fn svg(report: &Report) -> String {
     text
 }
 
-/// Returns the groups: a row each, then what was measured of servers as a whole.
+/// Returns the groups: a row each, of what was measured of servers as a whole too.
 fn groups(report: &Report) -> Vec<Group> {
-    let rows = report.rows.iter().filter_map(group_of_row);
-    let whole = report.whole.iter().map(|one| Group {
-        title: one.name.to_owned(),
-        base: format!("{}: {:.1}", one.what, one.other),
-        bars: vec![Bar {
-            label: "ours".to_owned(),
+    let against = report.against;
+    let rows = report.rows.iter();
+    let mut groups: Vec<Group> = rows.filter_map(|row| group_of_row(row, against)).collect();
+    for one in &report.whole {
+        if groups.last().is_none_or(|group| group.title != one.name) {
+            groups.push(Group {
+                title: one.name.to_owned(),
+                base: String::new(),
+                bars: Vec::new(),
+            });
+        }
+        let bar = Bar {
+            label: one.what.clone(),
             ratio: one.ratio,
+            value: format!("{:.1}, {against} {:.1}", one.ours, one.other),
             color: OURS,
-        }],
-    });
-    rows.chain(whole)
-        .filter(|group| !group.bars.is_empty())
-        .collect()
+        };
+        if let Some(group) = groups.last_mut() {
+            group.bars.push(bar);
+        }
+    }
+    groups
 }
 
 /// Returns the bars of a row by the medians of its second server, of which it has one.
-fn group_of_row(row: &Measured) -> Option<Group> {
+fn group_of_row(row: &Measured, against: &str) -> Option<Group> {
     let base = &row.servers.get(1)?.outcome;
     let mut bars = Vec::new();
     for (at, line) in row.servers.iter().enumerate() {
@@ -128,12 +139,14 @@ fn group_of_row(row: &Measured) -> Option<Group> {
         bars.push(Bar {
             label: line.server.to_owned(),
             ratio: line.outcome.paused.p50 / base.paused.p50,
+            value: format!("{:.1} ms", line.outcome.paused.p50),
             color: if at == 0 { OURS } else { OTHERS },
         });
         if at == 0 {
             bars.push(Bar {
                 label: format!("{}, loop", line.server),
                 ratio: line.outcome.looped.p50 / base.looped.p50,
+                value: format!("{:.1} ms", line.outcome.looped.p50),
                 color: OURS_LOOPED,
             });
         }
@@ -142,30 +155,34 @@ fn group_of_row(row: &Measured) -> Option<Group> {
     bars.retain(|bar| bar.ratio.is_finite());
     Some(Group {
         title: row.name.to_owned(),
-        base: format!("{:.1} ms, loop {:.1} ms", base.paused.p50, base.looped.p50),
+        base: format!(
+            "{against}: {:.1} ms, loop {:.1} ms",
+            base.paused.p50, base.looped.p50
+        ),
         bars,
     })
 }
 
 fn group_height(group: &Group) -> f64 {
     // Title and base take two lines beside the bars.
-    let lines = u32::try_from(group.bars.len().max(2)).map_or(2.0, f64::from);
-    lines * BAR_STEP + GROUP_GAP
+    let least = if group.base.is_empty() { 1 } else { 2 };
+    let lines = u32::try_from(group.bars.len().max(least)).unwrap_or(u32::MAX);
+    f64::from(lines) * BAR_STEP + GROUP_GAP
 }
 
 /// Draws a group from `y` downwards; `unit` is the length of a bar with the ratio 1.
 fn drawn(group: &Group, y: f64, unit: f64) -> String {
     let mut text = words(16.0, y + 11.0, "font-weight=\"bold\"", &group.title);
-    text.push_str(&words(
-        16.0,
-        y + 11.0 + BAR_STEP,
-        "font-size=\"11\" fill=\"#57606a\"",
-        &group.base,
-    ));
+    if !group.base.is_empty() {
+        let below = y + 11.0 + BAR_STEP;
+        let look = "font-size=\"11\" fill=\"#57606a\"";
+        text.push_str(&words(16.0, below, look, &group.base));
+    }
     let mut y = y;
     for Bar {
         label,
         ratio,
+        value,
         color,
     } in &group.bars
     {
@@ -175,7 +192,9 @@ fn drawn(group: &Group, y: f64, unit: f64) -> String {
             "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{color}\"/>\n",
             ratio * unit
         ));
-        text.push_str(&words(end, base, "", &format!("{ratio:.2}")));
+        // With a white rim, for where the line at 1 goes through it.
+        let rim = "paint-order=\"stroke\" stroke=\"#ffffff\" stroke-width=\"3\"";
+        text.push_str(&words(end, base, rim, &format!("{ratio:.2} ({value})")));
         y += BAR_STEP;
     }
     text
@@ -226,16 +245,17 @@ mod tests {
         let text = svg(&report);
         assert!(text.starts_with("<svg xmlns=") && text.ends_with("</svg>\n"));
         for part in [
-            ">1.25<",
-            ">0.50<",
-            ">3.00<",
+            ">1.25 (50.0 ms)<",
+            ">0.50 (20.0 ms)<",
+            ">1.25 (60.0, naive 48.0)<",
+            ">3.00 (900.0 ms)<",
             ">naive = 1<",
             "&lt;CPU&gt; &amp;",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         // The longest bar is as long as there is room, and no more.
-        assert!(text.contains("width=\"460.0\""), "{text}");
+        assert!(text.contains("width=\"420.0\""), "{text}");
         let opened = text.matches("<text").count();
         assert_eq!(opened, text.matches("</text>").count());
     }

@@ -17,8 +17,7 @@ use crate::http::Client;
 /// Requests of a burst.
 const BURST: usize = 100;
 
-/// Which answer of the other server our last one is compared with: people stop to wait
-/// there, they have not got all of them.
+/// Which answer of the other server our last one is compared with.
 const SIXTIETH: usize = 60;
 
 /// Bursts to each server, and starts of each: the median of them counts.
