@@ -2,6 +2,7 @@
 //! that people write first, or against another build of ours; MCP against the API;
 //! and sessions against Jupyter's Kernel Gateway. Every answer is checked; a wrong one fails the run, however fast it came.
 
+mod asking;
 mod bare;
 mod calibration;
 mod contenders;

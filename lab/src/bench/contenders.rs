@@ -134,6 +134,11 @@ impl Contender {
         self.server.address
     }
 
+    /// Returns whether it is a server of ours: no other one asks for a token.
+    pub(super) fn is_ours(&self) -> bool {
+        self.server.token().is_some()
+    }
+
     /// Returns how long ago its process was started.
     pub(super) fn age(&self) -> Duration {
         self.server.age()

@@ -48,6 +48,17 @@ impl Output {
     }
 }
 
+/// How a server of ours is asked; others have `POST /execute` alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// By `POST /execute`.
+    Execute,
+    /// By the same in a session, which is there before and stays.
+    Session,
+    /// By the tool `run_code` of MCP, where each message stands for itself.
+    Mcp,
+}
+
 /// A program and what must come of it, on both sides alike.
 #[derive(Debug)]
 pub(super) struct Row {
@@ -63,13 +74,15 @@ pub(super) struct Row {
     pub(super) picture: Option<&'static str>,
     /// What it imports beside the language's own library.
     pub(super) imports: &'static [&'static str],
+    /// How ours is asked.
+    pub(super) door: Door,
     /// Whether it measures how long an interpreter takes to start, and little else:
     /// `--limit` is about these.
     pub(super) is_hello: bool,
 }
 
 /// Every row, in the table's order.
-pub(super) static ROWS: [Row; 6] = [
+pub(super) static ROWS: [Row; 8] = [
     Row {
         name: "python",
         language: "python",
@@ -77,6 +90,7 @@ pub(super) static ROWS: [Row; 6] = [
         output: Output::Text("4\n"),
         picture: None,
         imports: &[],
+        door: Door::Execute,
         is_hello: true,
     },
     Row {
@@ -86,6 +100,7 @@ pub(super) static ROWS: [Row; 6] = [
         output: Output::Text("4\n"),
         picture: None,
         imports: &[],
+        door: Door::Execute,
         is_hello: true,
     },
     Row {
@@ -100,6 +115,7 @@ print(frame.groupby('group')['value'].sum().tolist())
         output: Output::Text("[124500, 124750, 125000, 125250]\n"),
         picture: None,
         imports: &["numpy", "pandas"],
+        door: Door::Execute,
         is_hello: false,
     },
     Row {
@@ -117,6 +133,7 @@ print('saved')
         output: Output::Text("saved\n"),
         picture: Some("plot.png"),
         imports: &["matplotlib"],
+        door: Door::Execute,
         is_hello: false,
     },
     Row {
@@ -126,6 +143,7 @@ print('saved')
         output: Output::Lines(15_625),
         picture: None,
         imports: &[],
+        door: Door::Execute,
         is_hello: false,
     },
     Row {
@@ -140,12 +158,33 @@ print(total)
         output: Output::Sum,
         picture: None,
         imports: &[],
+        door: Door::Execute,
+        is_hello: false,
+    },
+    Row {
+        name: "session",
+        language: "python",
+        code: "print(2+2)",
+        output: Output::Text("4\n"),
+        picture: None,
+        imports: &[],
+        door: Door::Session,
+        is_hello: false,
+    },
+    Row {
+        name: "mcp",
+        language: "python",
+        code: "print(2+2)",
+        output: Output::Text("4\n"),
+        picture: None,
+        imports: &[],
+        door: Door::Mcp,
         is_hello: false,
     },
 ];
 
 /// Returns the names of all rows.
-pub(super) fn names() -> [&'static str; 6] {
+pub(super) fn names() -> [&'static str; 8] {
     ROWS.each_ref().map(|row| row.name)
 }
 
@@ -274,7 +313,16 @@ mod tests {
         };
         check(
             &[],
-            &["python", "javascript", "pandas", "png", "output", "cpu"],
+            &[
+                "python",
+                "javascript",
+                "pandas",
+                "png",
+                "output",
+                "cpu",
+                "session",
+                "mcp",
+            ],
         );
         check(&["png", "python"], &["python", "png"]);
         check(&["pandas"], &["pandas"]);
@@ -282,7 +330,7 @@ mod tests {
 
     #[test]
     fn only_the_expected_answer_passes() {
-        let [hello, _, _, png, output, cpu] = &ROWS;
+        let [hello, _, _, png, output, cpu, ..] = &ROWS;
         let passes = |row: &'static Row, answers: &[Value]| {
             let check = Check::new(row);
             answers

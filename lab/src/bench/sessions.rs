@@ -19,6 +19,7 @@ use super::machine::Machine;
 use super::{report, turns};
 use crate::venv;
 use cells::Cell;
+pub(super) use ours::Session;
 use table::{Line, OURS, Report, Row};
 use xtask::process;
 

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::asking::{Asking, Side, sides};
 use super::bare::Bare;
 use super::contenders::Contender;
 use super::figures::{Figures, Outcome, Rates, Throughput};
 use super::rows::Check;
-use crate::http::Client;
 
 /// Requests to each server before the counted ones.
 pub(super) const WARM_UP: u32 = 10;
@@ -28,56 +28,6 @@ const SLICE: Duration = Duration::from_secs(3);
 /// Pause between two slices, in which a server puts away what the last one left.
 pub(super) const SLICE_PAUSE: Duration = Duration::from_millis(300);
 
-/// One of those that take turns, with so many that ask it.
-#[derive(Debug)]
-struct Side<'a> {
-    name: &'static str,
-    asking: Vec<Asking<'a>>,
-}
-
-/// One that asks.
-#[derive(Debug)]
-enum Asking<'a> {
-    Server(Client),
-    Bare(&'a mut Bare),
-}
-
-impl Asking<'_> {
-    /// Asks once, checks the answer, and returns how long it took to come.
-    fn ask(&mut self, check: &Check) -> Result<Duration> {
-        let body = check.next_request();
-        let started = Instant::now();
-        match self {
-            Self::Server(client) => {
-                let response = client.post("/execute", &body)?;
-                let time = started.elapsed();
-                check.pass(&response)?;
-                Ok(time)
-            }
-            Self::Bare(bare) => {
-                let answer = bare.ask(&body)?;
-                let time = started.elapsed();
-                let answer = serde_json::from_str(&answer).context("an answer is no JSON")?;
-                check
-                    .pass_answer(&answer)
-                    .with_context(|| format!("the answer was {answer}"))?;
-                Ok(time)
-            }
-        }
-    }
-}
-
-/// Returns a side for each server, with so many clients.
-fn sides(servers: &[&Contender], clients: usize) -> Vec<Side<'static>> {
-    let side = |server: &&Contender| Side {
-        name: server.name,
-        asking: (0..clients)
-            .map(|_| Asking::Server(server.client()))
-            .collect(),
-    };
-    servers.iter().map(side).collect()
-}
-
 /// Measures a row on all servers, and on what is no server. Asks each of them
 /// `requests` times in turns with pauses, then for `seconds` in slices by one client,
 /// and the servers by two and by eight as well. Returns names and outcomes, of `servers`
@@ -92,15 +42,16 @@ pub(super) fn measure(
     requests: u32,
     seconds: u32,
 ) -> Result<Vec<(&'static str, Outcome)>> {
-    let mut ones = sides(servers, 1);
+    let door = check.row.door;
+    let mut ones = sides(servers, door, 1)?;
     ones.extend(bare.iter_mut().map(|bare| Side {
         name: bare.name,
         asking: vec![Asking::Bare(bare)],
     }));
     let paused = single(check, &mut ones, requests)?;
     let looped = closed_loop(check, &mut ones, seconds)?;
-    let two = closed_loop(check, &mut sides(servers, 2), seconds)?;
-    let eight = closed_loop(check, &mut sides(servers, 8), seconds)?;
+    let two = closed_loop(check, &mut sides(servers, door, 2)?, seconds)?;
+    let eight = closed_loop(check, &mut sides(servers, door, 8)?, seconds)?;
     let rates = two.into_iter().zip(eight).map(|(two, eight)| Rates {
         of_two: two.throughput.per_second(),
         of_eight: eight.throughput.per_second(),

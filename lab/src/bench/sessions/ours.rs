@@ -12,14 +12,14 @@ const TIMEOUT: u32 = 30;
 
 /// A session.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(in crate::bench) struct Session {
     client: Client,
     id: String,
 }
 
 impl Session {
     /// Has one made as `asked`.
-    pub(super) fn open(server: &Contender, asked: &Value) -> Result<Self> {
+    pub(in crate::bench) fn open(server: &Contender, asked: &Value) -> Result<Self> {
         let mut client = server.client();
         client.connect()?;
         Self::open_over(client, asked)
@@ -48,6 +48,12 @@ impl Session {
         self.ask(
             &json!({"session_id": self.id, "context": context, "code": code, "timeout": TIMEOUT}),
         )
+    }
+
+    /// Sends the body of a run as a cell, and returns the answer as it came.
+    pub(in crate::bench) fn post(&mut self, mut request: Value) -> Result<Response> {
+        request["session_id"] = json!(self.id);
+        self.client.post("/execute", &request)
     }
 
     fn ask(&mut self, request: &Value) -> Result<Answer> {
