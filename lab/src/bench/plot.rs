@@ -17,8 +17,8 @@ const GROUP_GAP: f64 = 14.0;
 const BOTTOM: f64 = 64.0;
 
 /// Where bars begin, and how long the longest one is.
-const LEFT: f64 = 260.0;
-const LONGEST: f64 = 420.0;
+const LEFT: f64 = 280.0;
+const LONGEST: f64 = 380.0;
 
 /// A bar.
 #[derive(Debug, PartialEq)]
@@ -255,7 +255,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         // The longest bar is as long as there is room, and no more.
-        assert!(text.contains("width=\"420.0\""), "{text}");
+        assert!(text.contains("width=\"380.0\""), "{text}");
         let opened = text.matches("<text").count();
         assert_eq!(opened, text.matches("</text>").count());
     }
