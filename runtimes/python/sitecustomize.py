@@ -242,6 +242,9 @@ def boot():
         # program is there. Nothing is left of it.
         try:
             os.write(CHANNEL, b"r")
+        except BrokenPipeError:
+            # The program is there already, and nobody waits for this.
+            pass
         except OSError:
             # Started for this program.
             return

@@ -297,6 +297,8 @@ def zygote():
         boot.append(os.path.join(os.environ["CODEX_SUPPORT"], "sitecustomize.py"))
         del sys.path[0]
         sys.path[:] = known
+        # What each directory holds is read here once, and looked up by each copy.
+        external.PathFinder.find_spec("codex.nothing", [os.environ["CODEX_SUPPORT"]] + known)
         load(os.environ["CODEX_PRELOAD"].split())
         rehearse()
         gc.collect()

@@ -108,6 +108,8 @@ pub(crate) struct Opened {
     pub(crate) workspace: OwnedFd,
     /// By what a zygote's program gets in, where one may.
     pub(crate) entrance: Vec<OwnedFd>,
+    /// The Landlock rules that each program puts on itself, where init has none.
+    pub(crate) rules: Option<OwnedFd>,
 }
 
 /// Confines this process for good. Returns what it opened before. `tally` is
@@ -123,6 +125,7 @@ pub(crate) fn confine(with: &Confinement<'_>, tally: Option<&Tally>) -> Result<O
             Ok(Opened {
                 workspace,
                 entrance: Vec::new(),
+                rules: None,
             })
         }
     }
@@ -155,15 +158,36 @@ fn in_namespaces(
     private()?;
     // The warden's death ends the box's pid namespace with its init.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Step::DeathSignal)?;
-    if with.adopts {
-        entrance.push(landlock::of_adopted(with.isolation, sources)?);
+    let rules = landlock::of_box(with.isolation, sources)?;
+    // Whoever has rules may look into nobody who has others. Without a cgroup init has to:
+    // it counts the memory that a forked program shares. So the rules are its children's
+    // there, each before it reads anything of the user's.
+    let mut of_programs = None;
+    if with.has_cgroup() {
+        restrict(&rules)?;
+    } else {
+        of_programs = Some(rules.try_clone().at(Step::Landlock)?);
     }
-    landlock::enforce(with.isolation)?;
+    if with.adopts {
+        entrance.push(rules);
+    }
     with.filter(tally)?;
     Ok(Opened {
         workspace,
         entrance,
+        rules: of_programs,
     })
+}
+
+/// Puts the box's Landlock rules on this process and all that it forks.
+///
+/// # Errors
+/// [`Step::Landlock`].
+pub(crate) fn restrict(rules: &OwnedFd) -> Result<(), Error> {
+    if omitted(Omit::Landlock) {
+        return Ok(());
+    }
+    sys::restrict(rules).at(Step::Landlock)
 }
 
 /// The namespaces of a box, in the order in which a stranger has to enter them: the

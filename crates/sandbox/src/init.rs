@@ -92,6 +92,7 @@ fn start(
     let Opened {
         workspace,
         entrance,
+        rules,
     } = confine(with, tally.as_ref())?;
     standard_streams()?;
     // Had the warden died before the death signal was set, nobody would tell.
@@ -117,6 +118,7 @@ fn start(
         with,
         socket,
         workspace,
+        rules,
         lifeline: go,
         signals,
         tally,
@@ -153,6 +155,8 @@ struct Init<'a> {
     with: &'a Confinement<'a>,
     socket: &'a OwnedFd,
     workspace: OwnedFd,
+    /// The Landlock rules of programs, where init has none.
+    rules: Option<OwnedFd>,
     /// Closed by the warden's death.
     lifeline: OwnedFd,
     /// Readable when a child has ended.
@@ -289,7 +293,7 @@ impl Init<'_> {
             }
             // While it waits for the attackers nobody answers what they ask.
             Received::Frame(Frame::SelfTest(targets), _) if self.tally.is_none() => {
-                let findings = selftest::findings(self.with, &targets)?;
+                let findings = selftest::findings(self.with, self.rules.as_ref(), &targets)?;
                 kill_rest();
                 self.say(&Frame::SelfTested(findings))?;
             }
@@ -382,7 +386,10 @@ impl Init<'_> {
         let pid = match sys::fork().at(Step::Fork)? {
             Child::Me => {
                 let nobody = Ends::default();
-                let kept = [&self.workspace].into_iter().chain(&content);
+                let kept = [&self.workspace]
+                    .into_iter()
+                    .chain(&content)
+                    .chain(&self.rules);
                 let done = sys::close_all_but(kept)
                     .and_then(|()| standard_streams().map_err(io::Error::other))
                     .and_then(|()| self.become_program(init, &nobody))

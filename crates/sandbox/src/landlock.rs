@@ -63,11 +63,15 @@ fn box_rules(isolation: Isolation) -> Vec<(&'static str, Rights)> {
     rules
 }
 
-/// Enforces the box's rules on this thread and all that it forks.
+/// Makes the box's rules, which its init enforces on itself and all that it forks, and a
+/// program that a zygote forks into the box on itself.
 ///
-/// Called inside the box's root. The file rules of the first interface are
-/// required; later ones, and the scoping of abstract sockets, are taken where the
-/// kernel has them, because the mount and network namespaces hold those already.
+/// Called inside the box's root. What is lent has rules of its own besides the root's: a
+/// forked program has its executable mapped from the zygote's root.
+///
+/// The file rules of the first interface are required; later ones, and the scoping of
+/// abstract sockets, are taken where the kernel has them, because the mount and network
+/// namespaces hold those already.
 ///
 /// Signals are not scoped: the pid namespace does that, and init has to reach every
 /// process of it. A program that was adopted has a domain of its own beside init's, so
@@ -76,24 +80,7 @@ fn box_rules(isolation: Isolation) -> Vec<(&'static str, Rights)> {
 /// # Errors
 /// [`Step::Landlock`] when the kernel does not enforce the file rules (before
 /// 5.13, or not enabled at boot).
-pub(crate) fn enforce(isolation: Isolation) -> Result<(), Error> {
-    if omitted(Omit::Landlock) {
-        return Ok(());
-    }
-    let mut rules = Vec::new();
-    for (path, rights) in box_rules(isolation) {
-        rules.push((PathFd::new(path).map_err(failed)?, rights));
-    }
-    enforce_rules(&rules, Scope::AbstractUnixSocket.into())
-}
-
-/// Makes the rules of a program that a zygote forks into the box, for it to enforce on
-/// itself. Called inside the box's root. They are the box's, and that the program may
-/// read its own executable, which it has mapped from the zygote's root, not from here.
-///
-/// # Errors
-/// As [`enforce`].
-pub(crate) fn of_adopted(isolation: Isolation, sources: &[Source]) -> Result<OwnedFd, Error> {
+pub(crate) fn of_box(isolation: Isolation, sources: &[Source]) -> Result<OwnedFd, Error> {
     let mut rules = Vec::new();
     for (path, rights) in box_rules(isolation) {
         rules.push((PathFd::new(path).map_err(failed)?, rights));
@@ -103,8 +90,6 @@ pub(crate) fn of_adopted(isolation: Isolation, sources: &[Source]) -> Result<Own
             rules.push((PathFd::new(target).map_err(failed)?, lent()));
         }
     }
-    // As for programs that are executed, which it may signal: the pid namespace keeps both
-    // from all others.
     let rules = made(&rules, Scope::AbstractUnixSocket.into())?;
     Option::<OwnedFd>::from(rules).ok_or_else(not_enforced)
 }

@@ -14,7 +14,7 @@ use rustix::process::{DumpableBehavior, Pid, WaitOptions, getpid, getppid, getui
 use rustix::thread::UnshareFlags;
 use rustix::time::Timespec;
 
-use crate::confine::Confinement;
+use crate::confine::{Confinement, restrict};
 use crate::error::{At, Error, Step};
 use crate::idmap::INSIDE;
 use crate::limits::Limits;
@@ -36,35 +36,41 @@ const MAX_REPORT: u64 = 16 * 1024;
 ///
 /// # Errors
 /// [`Step::SelfTest`] when it could not be run.
-pub(crate) fn findings(with: &Confinement<'_>, targets: &Targets) -> Result<Vec<Finding>, Error> {
-    let mut all = report(with, || match with.room() {
+pub(crate) fn findings(
+    with: &Confinement<'_>,
+    rules: Option<&OwnedFd>,
+    targets: &Targets,
+) -> Result<Vec<Finding>, Error> {
+    let mut all = report(with, rules, || match with.room() {
         None => in_namespaces(targets),
         Some(room) => in_place(room, targets),
     })?;
-    all.extend(report(with, || vec![processes(with.limits)])?);
+    all.extend(report(with, rules, || vec![processes(with.limits)])?);
     crate::init::kill_rest();
-    all.push(memory(with).at(Step::SelfTest)?);
+    all.push(memory(with, rules).at(Step::SelfTest)?);
     Ok(all)
 }
 
 /// Makes a fork of init what a program is.
-fn stand_where_programs_do(room: Option<&Room>) {
+fn stand_where_programs_do(room: Option<&Room>, rules: Option<&OwnedFd>) {
+    let restricted = rules.map_or(Ok(()), restrict);
     let taken = room.map_or(Ok(()), Room::become_program);
     // As exec would leave it: a program's own files in /proc are its own.
     let dumpable = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
-    if taken.is_err() || dumpable.is_err() {
+    if restricted.is_err() || taken.is_err() || dumpable.is_err() {
         sys::exit_now(1);
     }
 }
 
 fn report(
     with: &Confinement<'_>,
+    rules: Option<&OwnedFd>,
     attacker: impl FnOnce() -> Vec<Finding>,
 ) -> Result<Vec<Finding>, Error> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::SelfTest)?;
     match sys::fork().at(Step::SelfTest)? {
         Child::Me => {
-            stand_where_programs_do(with.room());
+            stand_where_programs_do(with.room(), rules);
             let frame = Frame::SelfTested(attacker()).encode();
             // A short or missing report fails to decode on the other side.
             rustix::io::write(&write, &frame).ok();
@@ -364,13 +370,13 @@ fn linger() -> ! {
 }
 
 /// Uses twice the memory the box may, and holds on to it.
-fn memory(with: &Confinement<'_>) -> io::Result<Finding> {
+fn memory(with: &Confinement<'_>, rules: Option<&OwnedFd>) -> io::Result<Finding> {
     let limits = with.limits;
     let name = "memory limit".to_owned();
     let too_much = usize::try_from(limits.memory.saturating_mul(2)).unwrap_or(usize::MAX);
     let pid = match sys::fork()? {
         Child::Me => {
-            stand_where_programs_do(with.room());
+            stand_where_programs_do(with.room(), rules);
             if sys::touch(too_much).is_ok() {
                 linger()
             }

@@ -18,7 +18,7 @@ pub(crate) use memory::{fixed_memory, read_whole, sealed_memory, touch};
 pub(crate) use mount::{Attributes, loopback_up, set_mount_attributes};
 pub(crate) use process::{
     Child, CloneFlags, carry_out, children_cpu_time, clone_box, close_all_but, close_range, exec,
-    exit_now, fork, give, seccomp_install, seize, unshare,
+    exit_now, fork, give, restrict, seccomp_install, seize, unshare,
 };
 pub(crate) use signal::{
     child_signals, default_signals, drain_signals, ignore_signals, send_signal_to_all,

@@ -15,6 +15,7 @@ use rustix::process::Pid;
 
 use super::{CHANNEL, Ends, Init, START_TIMEOUT, kill_rest};
 use crate::command::Command;
+use crate::confine::restrict;
 use crate::error::{At, Error, Step};
 use crate::spec::WORKSPACE;
 use crate::sys::{self, Child};
@@ -134,6 +135,9 @@ impl Init<'_> {
             if rustix::process::getppid() != Some(init) {
                 sys::exit_now(1);
             }
+        }
+        if let Some(rules) = &self.rules {
+            restrict(rules).map_err(io::Error::other)?;
         }
         sys::carry_out(lockdown::open_files(self.with.bounds()))?;
         rustix::process::setsid()?;

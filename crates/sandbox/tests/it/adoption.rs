@@ -7,9 +7,11 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sandbox::{Arrival, Command, Event, How, LateInput, Mount, Sandbox, Spec, Word, Zygote};
+use sandbox::{
+    Arrival, Command, Event, How, LateInput, Mount, Report, Sandbox, Spec, Word, Zygote,
+};
 
-use crate::support::{command, event, limits, spec, wait};
+use crate::support::{command, event, limits, report, spec, wait};
 use crate::{Here, Test};
 
 pub(crate) const IN_NAMESPACES: &[Test] = &[
@@ -219,6 +221,7 @@ fn is_executed_where_none_comes(here: &Here) {
     // An order that it takes, for a box whose init has gone.
     let (other, elsewhere) = enterable(here);
     other.kill().unwrap();
+    while !matches!(report(&other), Report::Gone(_)) {}
     let gone = zygote.fork(elsewhere, &limits()).unwrap();
     let ended = run_in(&sandbox, Some(gone), "print('executed')");
     assert_eq!(ended.stdout, "executed\n");
