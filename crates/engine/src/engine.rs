@@ -3,6 +3,8 @@
 mod sessions;
 mod warm;
 
+pub use warm::Warmth;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

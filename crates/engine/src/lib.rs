@@ -37,7 +37,7 @@ mod zygote;
 
 pub use admission::Load;
 pub use config::{Bounds, Config};
-pub use engine::{Call, Engine, Language, PackageState, Reply};
+pub use engine::{Call, Engine, Language, PackageState, Reply, Warmth};
 pub use error::{Error, StartError};
 pub use events::{Event, EventBounds, Events, Sink, Started, Stream, Untold, events};
 pub use job::{Draft, DraftFile, Invalid, Job};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sandbox::Mount;
 
-use super::Inner;
+use super::{Engine, Inner};
 use crate::accept::accept;
 use crate::boxes::Kept;
 use crate::executor;
@@ -14,7 +14,50 @@ use crate::plan::{plan, zygotes};
 use crate::ready::{Blank, Idle, Next};
 use crate::runtime::Runtime;
 use crate::session::Warm;
-use crate::zygote::ZygotePlan;
+use crate::zygote::{NoZygote, Zygote, ZygotePlan};
+
+/// Whether programs of a kind can be forked here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warmth {
+    /// Human name of the language.
+    pub title: String,
+    /// What programs would have loaded: the name of a profile.
+    pub profile: String,
+    /// Why they can't be forked, where they can't.
+    pub obstacle: Option<String>,
+}
+
+impl Engine {
+    /// Starts what programs are forked from, once, and says what came of it: nothing of
+    /// languages whose programs are never forked, and nothing at all at a rung, or with
+    /// settings, where none are.
+    pub async fn try_warm(&self) -> Vec<Warmth> {
+        let inner = &self.inner;
+        if inner.boxes.bounds.ready == 0 {
+            return Vec::new();
+        }
+        let mut tried = Vec::new();
+        for runtime in inner.registry.runtimes() {
+            for plan in inner
+                .blanks(runtime)
+                .iter()
+                .filter_map(|one| one.zygote.as_deref())
+            {
+                let obstacle = match Zygote::start(&inner.boxes, plan).await {
+                    Ok(_) => None,
+                    Err(NoZygote::Unfit(why)) => Some(why),
+                    Err(NoZygote::Failed(error)) => Some(error.to_string()),
+                };
+                tried.push(Warmth {
+                    title: runtime.manifest.title.clone(),
+                    profile: plan.profile.clone(),
+                    obstacle,
+                });
+            }
+        }
+        tried
+    }
+}
 
 impl Inner {
     /// Makes a ready box, if one is lacking and the processors have nothing better to do.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::data_dir::Hold;
-use engine::{Engine, Isolation, Language, PackageState, StartError, Support};
+use engine::{Bounds, Engine, Isolation, Language, PackageState, StartError, Support, Warmth};
 use serde_json::Value;
 
 use super::port::Holder;
@@ -76,10 +76,14 @@ fn examine(settings: &Settings) -> Result<Report, Failure> {
     if let Some(Scratch(path)) = &scratch {
         config.data_dir.clone_from(path);
     }
-    let mut packages = Vec::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (mut packages, mut forked) = (Vec::new(), Vec::new());
     let (support, languages) = match Engine::start(config) {
         Ok(engine) => {
             packages = engine.packages();
+            forked = runtime.block_on(engine.try_warm());
             (engine.support().clone(), Ok(engine.languages()))
         }
         // The refusal knows what was found: no need to look twice.
@@ -89,15 +93,13 @@ fn examine(settings: &Settings) -> Result<Report, Failure> {
         Err(error) => (sandbox::probe(), Err(error)),
     };
     drop(scratch);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let sections = vec![
         isolation(settings, &support),
         self::languages(
             &languages,
             &packages,
             Intent::without_installation(settings.config.minimal),
+            starts(&settings.config.bounds, support.isolation, &forked),
         ),
         Section::new(
             "server",
@@ -178,10 +180,46 @@ fn level(found: Option<Isolation>, least: Isolation) -> Check {
     }
 }
 
+/// How programs begin: ready boxes, and of whose programs there are forks.
+fn starts(bounds: &Bounds, rung: Option<Isolation>, forked: &[Warmth]) -> Option<Check> {
+    const NAME: &str = "starts";
+    let rung = rung?;
+    if bounds.ready == 0 {
+        let off = "in boxes of their own, by a start of the interpreter: ready_boxes is 0";
+        return Some(Check::good(NAME, off));
+    }
+    let boxes = format!("{} ready boxes a kind", bounds.ready);
+    if rung == Isolation::Uids {
+        let executed = format!("{boxes}; interpreters start in them, as nothing is forked at uids");
+        return Some(Check::good(NAME, &executed));
+    }
+    let unfit = forked
+        .iter()
+        .find_map(|one| Some((one, one.obstacle.as_ref()?)));
+    if let Some((one, why)) = unfit {
+        let problem = format!(
+            "{boxes}; {} ({}) is not forked but started: {why}",
+            one.title, one.profile
+        );
+        let cure = "runs are right and take longer; docs/performance.md says what forks need";
+        return Some(Check::warning(NAME, &problem, cure));
+    }
+    let kinds: Vec<String> = forked
+        .iter()
+        .map(|one| format!("{} ({})", one.title, one.profile))
+        .collect();
+    let told = match kinds.is_empty() {
+        true => format!("{boxes}; nothing is forked"),
+        false => format!("{boxes}; forked: {}", kinds.join(", ")),
+    };
+    Some(Check::good(NAME, &told))
+}
+
 fn languages(
     found: &Result<Vec<Language>, StartError>,
     packages: &[PackageState],
     intent: Intent,
+    starts: Option<Check>,
 ) -> Section {
     let mut checks = match found {
         Err(error) => {
@@ -212,6 +250,7 @@ fn languages(
             .collect(),
     };
     checks.extend(packages.iter().map(|state| installed(state, intent)));
+    checks.extend(starts);
     Section::new("languages", checks)
 }
 
