@@ -88,6 +88,7 @@ def zygote():
     # By module: all that it needs.
     needs = {}
     caught = []
+
     def packages_path():
         # The directories that `site` will add, without the code in them.
         prefixes = [sys.prefix, sys.exec_prefix]
@@ -357,21 +358,33 @@ def zygote():
         return code
 
     def disguise(argv, env):
-        # What the kernel shows of the command line and the environment lies in this
-        # process, where it was when the interpreter began.
-        start = ctypes.c_void_p.in_dll(libc, "program_invocation_name").value
-        line = b"".join(entry + b"\0" for entry in argv)
-        if len(line) != length[0]:
-            return
-        block = b"".join(entry + b"\0" for entry in env)[: length[1] - 1]
-        ctypes.memmove(start, line, len(line))
-        ctypes.memmove(start + length[0], block.ljust(length[1], b"\0"), length[1])
+        # Moves what the kernel shows of the command line and of the environment from the
+        # zygote's to the program's own.
+        line, block = (b"".join(entry + b"\0" for entry in part) for part in (argv, env))
+        text = ctypes.create_string_buffer(line + block)
+        start = ctypes.addressof(text)
+        kept.append(text)
+        with open("/proc/self/stat", "rb") as file:
+            # From the third on, as proc(5) counts.
+            fields = [0, 0, 0] + file.read().rpartition(b") ")[2].split()
+        code, data, brk, stack = fields[26:28], fields[45:47], fields[47], fields[28]
+        ends = (start, start + len(line), start + len(line), start + len(line) + len(block))
+        # struct prctl_mm_map: no auxiliary vector, no executable.
+        places = (*map(int, code + data), int(brk), libc.sbrk(0), int(stack), *ends, 0, 0xFFFFFFFF << 32)
+        layout = (ctypes.c_uint64 * len(places))(*places)
+        numbers = (35, 14, ctypes.addressof(layout), ctypes.sizeof(layout), 0)
+        if libc.prctl(*map(ctypes.c_ulong, numbers)) != 0:
+            # A kernel without that shows the zygote's: as long, where nothing was given.
+            if len(line) == length[0]:
+                place = ctypes.c_void_p.in_dll(libc, "program_invocation_name").value
+                ctypes.memmove(place, line, len(line))
 
-    # The bytes of the command line and of the environment as they were.
-    length = [
-        sum(len(os.fsencode(word)) + 1 for word in sys.orig_argv) if hasattr(sys, "orig_argv") else 0,
-        sum(len(name) + len(value) + 2 for name, value in os.environb.items()),
-    ]
+    # How long the command line was.
+    length = [sum(len(os.fsencode(word)) + 1 for word in getattr(sys, "orig_argv", ()))]
+    libc.sbrk.restype = ctypes.c_void_p
+    libc.sbrk.argtypes = [ctypes.c_ssize_t]
+    # What must live as long as the process.
+    kept = []
 
     # A program may have replaced anything by its end: what ends it is taken before.
     import atexit
@@ -454,8 +467,7 @@ def zygote():
     objects = [SystemExit, KeyboardInterrupt, prepare, main.__dict__, caught] + ends
     parts += map(id, objects)
     table = (ctypes.c_void_p * len(parts))(*parts)
-    # They live as long as the process.
-    zygote.kept = (objects, table, library)
+    kept.extend((objects, table, library))
     library.know(table)
     library.begin.restype = ctypes.py_object
     library.begin.argtypes = [ctypes.py_object, ctypes.py_object]
