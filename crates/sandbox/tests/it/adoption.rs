@@ -29,6 +29,11 @@ pub(crate) const IN_NAMESPACES: &[Test] = &[
         is_executed_where_none_comes,
     ),
     ("a_zygote_has_no_rights", has_no_rights_itself),
+    (
+        "a_zygote_outlives_boxes_that_die_under_it",
+        outlives_dying_boxes,
+    ),
+    ("a_forked_program_meets_nobody_of_its_birth", meets_nobody),
 ];
 
 /// What a copy of the zygote runs: what its command line says.
@@ -110,8 +115,8 @@ struct Ended {
     stderr: String,
 }
 
-/// Runs a program in a box: one that comes, or an executed one.
-fn run_in(sandbox: &Sandbox, arrival: Option<Arrival>, code: &str) -> Ended {
+/// Begins a program in a box: one that comes, or an executed one. The box may be gone.
+fn begin(sandbox: &Sandbox, arrival: Option<Arrival>, code: &str) {
     let program = program(code);
     let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let theirs = OwnedFd::from(theirs);
@@ -119,6 +124,11 @@ fn run_in(sandbox: &Sandbox, arrival: Option<Arrival>, code: &str) -> Ended {
     sandbox
         .exec_waiting(&program, &stdin, theirs.as_fd(), arrival)
         .unwrap();
+}
+
+/// Runs a program in a box.
+fn run_in(sandbox: &Sandbox, arrival: Option<Arrival>, code: &str) -> Ended {
+    begin(sandbox, arrival, code);
     let (stdout, stderr) = match event(sandbox) {
         Ok(Event::Started { stdout, stderr }) => (stdout, stderr),
         other => panic!("not started: {other:?}: {code}"),
@@ -263,4 +273,68 @@ fn has_no_rights_itself(here: &Here) {
             assert!(status.contains(line), "{line}: {status}");
         }
     }
+}
+
+/// Boxes that are killed at any moment of an adoption: the zygote serves on, and nothing
+/// of them is left.
+fn outlives_dying_boxes(here: &Here) {
+    let warm = Warm::start(here);
+    for round in 0..60u64 {
+        let (sandbox, arrival) = warm.enter(here);
+        // From before the order is read to after the program has begun.
+        std::thread::sleep(Duration::from_micros(round * 60));
+        if round % 3 == 0 {
+            drop(arrival);
+        } else {
+            begin(&sandbox, Some(arrival), "import time; time.sleep(60)");
+        }
+        sandbox.kill().unwrap();
+        while !matches!(report(&sandbox), Report::Gone(_)) {}
+    }
+    assert_eq!(warm.run(here, "print('alive')").stdout, "alive\n");
+}
+
+/// A program finds its init and itself, nothing to signal, trace or read on the way by
+/// which it came, and no descriptor of it.
+fn meets_nobody(here: &Here) {
+    let warm = Warm::start(here);
+    let code = "import ctypes, os, signal, sys\n\
+        print(sorted(int(name) for name in os.listdir('/proc') if name.isdigit()) == [1, os.getpid()])\n\
+        def refused(what, *args):\n\
+        \x20   try: what(*args)\n\
+        \x20   except OSError as error: return True\n\
+        \x20   return False\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        print([pid for pid in range(2, 400) if pid != os.getpid() and not refused(os.kill, pid, 0)])\n\
+        print(refused(os.kill, 1, signal.SIGKILL) or os.path.exists('/proc/1/status'))\n\
+        print([libc.ptrace(16, pid, 0, 0) for pid in (1, 2)])\n\
+        print([refused(os.readlink, f'/proc/1/{name}') for name in ('exe', 'root', 'cwd', 'ns/mnt')])\n\
+        print(refused(open, '/proc/1/mem', 'rb'), refused(open, '/proc/2/mem', 'rb'))\n\
+        print(sorted(set(os.listdir('/proc/self/fd')) - {'0', '1', '2', '62'}))\n\
+        print([libc.setns(fd, 0) for fd in range(0, 64)] == [-1] * 64)\n\
+        print(os.getppid())";
+    let ended = warm.run(here, code);
+    assert_eq!(ended.stderr, "");
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    let [
+        alone,
+        named,
+        init,
+        traced,
+        links,
+        memory,
+        descriptors,
+        entered,
+        parent,
+    ] = lines[..]
+    else {
+        panic!("{ended:?}");
+    };
+    assert_eq!((alone, named, init), ("True", "[]", "True"), "{ended:?}");
+    assert_eq!(traced, "[-1, -1]", "{ended:?}");
+    assert_eq!(links, "[True, True, True, True]", "{ended:?}");
+    assert_eq!(memory, "True True", "{ended:?}");
+    // The directory itself, while it is listed.
+    assert_eq!(descriptors, "['3']", "{ended:?}");
+    assert_eq!((entered, parent), ("True", "1"), "{ended:?}");
 }
