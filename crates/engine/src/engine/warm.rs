@@ -95,7 +95,11 @@ impl Inner {
             zygotes.truncate(1);
         }
         if zygotes.is_empty() {
-            return vec![usual];
+            // Nothing is loaded ahead.
+            return vec![Blank {
+                profile: None,
+                ..usual
+            }];
         }
         let of = |zygote: ZygotePlan| Blank {
             profile: Some(zygote.profile.clone()),
