@@ -323,7 +323,8 @@ def zygote():
         for entry in env:
             name, _, value = entry.partition(b"=")
             os.environb[name] = value
-        sys.orig_argv[:] = map(os.fsdecode, argv)
+        if hasattr(sys, "orig_argv"):
+            sys.orig_argv[:] = map(os.fsdecode, argv)
         words = argv[1:]
         while words and words[0].startswith(b"-"):
             del words[0]
