@@ -331,7 +331,15 @@ impl Init<'_> {
         }
         let output = [&stdout.1, &stderr.1];
         let adopted = match &ends.arrival {
-            Some(arrival) => self.welcome(arrival, &command, &ends, output)?,
+            Some(arrival) => match self.welcome(arrival, &command, &ends, output) {
+                Ok(adopted) => adopted,
+                Err(error) => {
+                    // Somebody may come yet, and must meet no program: the box ends here.
+                    self.say(&Frame::from(&error))?;
+                    kill_rest();
+                    sys::exit_now(1)
+                }
+            },
             None => None,
         };
         let pid = match adopted {

@@ -31,8 +31,10 @@ const LONGEST: usize = 60 * 1024;
 enum Word {
     /// The program is there, under this number.
     Here(Pid),
-    /// There will be none.
-    Never,
+    /// It could not give up its rights, and ends.
+    Failed,
+    /// Nobody has the other end any more: neither the zygote nor a copy.
+    Closed,
 }
 
 impl Init<'_> {
@@ -40,7 +42,8 @@ impl Init<'_> {
     /// where none will come: then the box is as before.
     ///
     /// # Errors
-    /// When none came in time. One may still come, so nothing else may run here.
+    /// When none came in time, or one that is no child of init's. One may still come, so
+    /// nothing else may run here: the caller ends the box.
     pub(super) fn welcome(
         &mut self,
         arrival: &OwnedFd,
@@ -48,9 +51,14 @@ impl Init<'_> {
         ends: &Ends,
         output: [&OwnedFd; 2],
     ) -> Result<Option<Pid>, Error> {
-        self.await_arrival(arrival)?;
-        let Word::Here(pid) = hear(arrival)? else {
-            return Ok(None);
+        let pid = loop {
+            self.await_arrival(arrival)?;
+            match hear(arrival)? {
+                Word::Here(pid) => break pid,
+                // Its end comes with that of those that made it, who are gone then.
+                Word::Failed => {}
+                Word::Closed => return Ok(None),
+            }
         };
         // Not reaped by anybody else, whatever its number is: a child of init's.
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -112,8 +120,11 @@ fn hear(arrival: &OwnedFd) -> Result<Word, Error> {
         Err(rustix::io::Errno::CONNRESET) => 0,
         Err(errno) => return Err(Error::new(Step::Zygote, errno)),
     };
+    if length == 0 {
+        return Ok(Word::Closed);
+    }
     if length != bytes.len() || i32::from_le_bytes(bytes) != 0 {
-        return Ok(Word::Never);
+        return Ok(Word::Failed);
     }
     let pid = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
