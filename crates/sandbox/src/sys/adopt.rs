@@ -60,7 +60,6 @@ const EINTR: i32 = 4;
 const EPROTO: i32 = 71;
 const F_GETFD: usize = 1;
 const PR_SET_DUMPABLE: usize = 4;
-const PR_SET_NAME: usize = 15;
 const CLONE_VM: usize = 0x100;
 const CLONE_VFORK: usize = 0x4000;
 const SIGCHLD: usize = 17;
@@ -457,12 +456,6 @@ pub extern "C" fn arrive(socket: i32, channel: i32, handed: &mut Handed) -> i32 
         text: state.message.as_ptr(),
     };
     0
-}
-
-/// Names this process, as the kernel names one after its executable.
-#[unsafe(no_mangle)]
-pub extern "C" fn rename(name: *const u8) {
-    quiet(SYS_PRCTL, [PR_SET_NAME, name as usize, 0, 0, 0, 0]);
 }
 
 /// Returns how many descriptors below `most` are open.

@@ -109,8 +109,10 @@ fn hide() -> Result<(), Error> {
 
 /// What it takes to map ids of one's choice.
 const IDS: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
-/// What it takes to do without a user namespace of one's own: ids, mounts, networks.
+/// What it takes to do without a user namespace of one's own: ids, mounts, networks, and
+/// to keep all of these as the owner of a box.
 const PRIVILEGED: CapabilitySet = IDS
+    .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::NET_ADMIN);
 
