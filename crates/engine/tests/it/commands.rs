@@ -69,17 +69,24 @@ impl Here {
     }
 }
 
+/// A number of seconds that begins with `digit` and that no other process uses: the same
+/// test runs beside this one on engines of other rungs.
+fn of_this_process(digit: u8) -> String {
+    format!("{digit}{:07}", std::process::id())
+}
+
 /// Begins a command again and again, all at once; each caller has its own patience.
 async fn together(
     here: &Arc<Here>,
-    command: &'static str,
+    command: &str,
     background: bool,
     patience: impl Fn(u64) -> Duration,
 ) -> Vec<Result<CommandState, Option<Error>>> {
     let calls = (0..40).map(|number| {
         let (here, patience) = (Arc::clone(here), patience(number));
+        let command = command.to_owned();
         tokio::spawn(async move {
-            let call = here.command(command, background);
+            let call = here.command(&command, background);
             match tokio::time::timeout(patience, call).await {
                 Ok(answer) => answer.map_err(Some),
                 Err(_gone) => Err(None),
@@ -96,10 +103,11 @@ async fn together(
 async fn gone(engine: Engine) {
     let here = Arc::new(python(&engine).await);
     here.run("1").await;
+    let seconds = of_this_process(7);
     for background in [false, true] {
         // A caller may go away at any moment of the beginning.
         let patience = |number| Duration::from_millis(number / 2);
-        let answers = together(&here, "sleep 7777", background, patience).await;
+        let answers = together(&here, &format!("sleep {seconds}"), background, patience).await;
         let known = answers.iter().flatten().count();
         tokio::time::sleep(Duration::from_secs(3)).await;
         let running = here.commands().await;
@@ -108,7 +116,7 @@ async fn gone(engine: Engine) {
         for one in running {
             here.kill(&one.id).await;
         }
-        here.none_has("7777").await;
+        here.none_has(&seconds).await;
     }
 }
 
@@ -129,14 +137,14 @@ async fn at_once(engine: Engine) {
     assert!(matches!(ninth, Err(Error::Invalid(_))), "{ninth:?}");
 }
 
-/// What the kernel gives a process of the processors beside others: its cgroup's weight,
-/// of either version.
-fn weight(marker: &str) -> Option<u64> {
+/// What the kernel gives the process that sleeps for `seconds` of the processors beside
+/// others: its cgroup's weight, of either version.
+fn weight(seconds: &str) -> Option<u64> {
     let at = |path: PathBuf| Some(fs::read_to_string(path).ok()?.trim().to_owned());
     let all = fs::read_dir("/proc").unwrap().flatten();
     let process = all.map(|entry| entry.path()).find(|process| {
         at(process.join("cmdline"))
-            .is_some_and(|line| line.contains("sleep") && line.contains(marker))
+            .is_some_and(|line| line.trim_end_matches('\0') == format!("sleep\0{seconds}"))
     })?;
     let groups = at(process.join("cgroup"))?;
     groups.lines().find_map(|line| {
@@ -160,9 +168,11 @@ async fn yielding(engine: Engine) {
         return;
     }
     let here = Arc::new(python(&engine).await);
-    let begun = here.command("sleep 9191", true).await.unwrap();
+    let seconds = of_this_process(9);
+    let sleep = format!("sleep {seconds}");
+    let begun = here.command(&sleep, true).await.unwrap();
     here.run("1").await;
-    let full = weight("9191").unwrap();
+    let full = weight(&seconds).unwrap();
     assert!(full >= 100, "{full}");
     // One who waits for its end, looks, feeds and writes files holds no place to run in.
     let show = CommandCall::Show(begun.id.clone(), Duration::from_secs(4));
@@ -173,10 +183,10 @@ async fn yielding(engine: Engine) {
     });
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert!(!asking.is_finished());
-    let low = weight("9191").unwrap();
+    let low = weight(&seconds).unwrap();
     assert!(low < 10, "{low} while one waits for its end");
     here.commands().await;
-    assert_eq!(weight("9191").unwrap(), low, "after a look");
+    assert_eq!(weight(&seconds).unwrap(), low, "after a look");
     // Whoever runs something has what all have, while it runs and for a moment after it.
     let awaited = tokio::spawn({
         let here = Arc::clone(&here);
@@ -184,14 +194,14 @@ async fn yielding(engine: Engine) {
     });
     tokio::time::sleep(Duration::from_millis(2000)).await;
     assert_eq!(
-        weight("9191").unwrap(),
+        weight(&seconds).unwrap(),
         full,
         "while a command is waited for"
     );
     awaited.await.unwrap();
     asking.await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(weight("9191").unwrap(), low, "with nobody there");
+    assert_eq!(weight(&seconds).unwrap(), low, "with nobody there");
     here.run("import time; time.sleep(0.5)").await;
-    assert_eq!(weight("9191").unwrap(), full, "after a cell");
+    assert_eq!(weight(&seconds).unwrap(), full, "after a cell");
 }
