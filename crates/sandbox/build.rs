@@ -108,6 +108,7 @@ fn main() {
 fn adopter(to: &Path) {
     println!("cargo::rerun-if-changed=src/sys/adopt.rs");
     println!("cargo::rerun-if-changed=src/sys/adopt/message.rs");
+    println!("cargo::rerun-if-changed=src/sys/adopt/disguise.rs");
     println!("cargo::rerun-if-changed=src/sys/steps.rs");
     let rustc = std::env::var_os("RUSTC").expect("cargo sets it");
     let target = std::env::var("TARGET").expect("cargo sets it");

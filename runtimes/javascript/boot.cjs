@@ -335,13 +335,36 @@ function blockingStream(name) {
   });
 }
 
+// Does once what a program makes Node load and compile at its first use, so that it is
+// there when the program comes: its output, a module. Nothing of it can be seen later.
+function rehearse() {
+  for (const name of ['net', 'stream', 'tty']) require(name);
+  const nowhere = () => true;
+  const stream = { write: nowhere, on: nowhere, once: nowhere, removeListener: nowhere };
+  const out = new console.Console(stream);
+  out.log('%d a', 1, { a: 1 }, [1, 2], 'x');
+  out.log(4);
+  const text = 'let a = 1; a';
+  awaits(text, parseScript(text));
+  const module = new Module(process.argv[1], null);
+  module.filename = process.argv[1];
+  module.paths = [];
+  module._compile(text, process.argv[1]);
+}
+
 // In a box that is made ahead: says that all is prepared, and goes on when the program
 // is there. Nothing is left of it.
 function wait() {
   try {
-    fs.writeSync(CHANNEL, 'r');
+    fs.fstatSync(CHANNEL);
   } catch {
     // Started for this program.
+    return;
+  }
+  rehearse();
+  try {
+    fs.writeSync(CHANNEL, 'r');
+  } catch {
     return;
   }
   const told = Buffer.alloc(1);

@@ -8,8 +8,8 @@
 # in `__main__`. The variable that leads here is, so that interpreters which the
 # program starts write whole lines, too.
 #
-# A program that is forked from a warm interpreter begins the same way: zygote.py imports
-# `site`, and so this, and then calls what `begin` leaves it.
+# A program that is forked from a warm interpreter begins the same way: zygote.py carries
+# this out once, and each copy calls what it leaves there.
 
 
 def boot():
@@ -259,17 +259,23 @@ def boot():
             os.close(null)
 
     def begin():
-        packages = os.environ.get("PYTHONUSERBASE", "/nowhere")
-        warm(packages)
-        lend(packages)
-        own = leave()
-        workspace = os.getcwd()
+        # Before any program: returns what is left to do for one that runs once.
         here = os.path.dirname(__file__)
+        program = sys.argv[:1] == ["/proc/self/fd/%d" % FD]
+        if program or sys.argv[:1] == [os.path.join(here, "kernel.py")]:
+            packages = os.environ.get("PYTHONUSERBASE", "/nowhere")
+            warm(packages)
+            lend(packages)
+        # The kernel of a session does the rest itself. And an interpreter that a program
+        # started writes whole lines, and that is all.
+        own = leave()
+        return once(here, own) if program else None
+
+    def once(here, own):
+        workspace = os.getcwd()
         plots(here, workspace, shows(here))
         path = os.path.join(workspace, NAME)
         main = sys.modules["__main__"]
-        # Imported by the interpreter itself, so at no cost.
-        import _frozen_importlib_external as external
 
         def settle():
             # What else a program finds.
@@ -290,11 +296,13 @@ def boot():
             main.__cached__ = None
             return code
 
-        adopted = sys.modules.pop("codex.adopted", None)
-        if adopted is not None:
-            # Forked from a warm interpreter, which goes on with this.
-            adopted.prepare, adopted.settle = prepare, settle
-            return
+        return prepare, settle, path
+
+    def hand_over(prepare, settle, path):
+        # Has the interpreter run the program's code.
+        # Imported by the interpreter itself, so at no cost.
+        import _frozen_importlib_external as external
+
         code = marshal.dumps(prepare())
         try:
             file = os.memfd_create(NAME)
@@ -322,17 +330,14 @@ def boot():
 
     if sys.implementation.name == "cpython" and sys.version_info >= (3, 8):
         lines()
-    if sys.argv[:1] == ["/proc/self/fd/%d" % FD]:
-        begin()
-    elif sys.argv[:1] == [os.path.join(os.path.dirname(__file__), "kernel.py")]:
-        # The interpreter of a session, which does the rest itself.
-        packages = os.environ.get("PYTHONUSERBASE", "/nowhere")
-        warm(packages)
-        lend(packages)
-        leave()
-    else:
-        # An interpreter that a program started: only its lines are to be whole.
-        leave()
+    adopted = sys.modules.pop("codex.adopted", None)
+    if adopted is not None:
+        # In a zygote.
+        adopted.begin = begin
+        return
+    program = begin()
+    if program is not None:
+        hand_over(*program)
 
 
 boot()

@@ -3,9 +3,12 @@
 #
 # It owns the boxes' user namespaces: who runs code in it could enter every box. So it
 # runs the interpreter's own library and the modules of `PRELOAD`, and nothing else: no
-# `.pth` file, no sitecustomize.py, no package that somebody added. All of those are
-# read by each copy, when it has given up its rights. It never gets anything of a user's,
-# and runs no Python once it serves.
+# code of `.pth` files, no sitecustomize.py but ours, no package that somebody added. All
+# of that is run by each copy, when it has given up its rights. It never gets anything of
+# a user's, and runs no Python once it serves.
+#
+# What all copies would do alike is done before: each page that a copy touches, and each
+# line it runs, is paid for by every program.
 #
 # The interpreter imports this in place of `warnings`, which it does, if it has options
 # for that, before `site`. So nothing has run before it. Then the interpreter is made to
@@ -48,14 +51,11 @@ def zygote():
 
     builtins.__import__ = noting
 
-    # What a fresh interpreter has loaded before `site`.
-    base = set(sys.modules) - {"warnings"}
     sys.path[:] = [entry for entry in sys.path if entry != HERE]
     library_path = list(sys.path)
     del sys.warnoptions[:]
-    # The real one, in the place of this.
+    # The real one takes the place of this later.
     del sys.modules["warnings"]
-    import warnings
 
     # It runs code of packages, which each copy does by itself.
     flags = sys.flags
@@ -70,10 +70,57 @@ def zygote():
     import site
 
     sys.flags = flags
+    import os
+
+    # Such code may look for these in the frame that runs it.
+    names = ("line", "sitedir", "name", "known_paths", "fullname", "n")
+
+    def carry_out_site():
+        # Does what `site` does at a start, but for the code in `.pth` files. Returns
+        # where that stands; nothing where this interpreter's `site` is not known.
+        adds = site.addpackage
+        if sys.version_info[:2] > (3, 14) or "exec" not in adds.__code__.co_names:
+            return None
+        lines = []
+
+        def note(line):
+            frame = sys._getframe(1)
+            each = {name: frame.f_locals.get(name) for name in names}
+            each.update(line=line, before=len(sys.path), at=frame.f_lineno)
+            lines.append(each)
+
+        def addpackage(sitedir, name, known_paths):
+            first = len(lines)
+            known_paths = adds(sitedir, name, known_paths)
+            for each in lines[first:]:
+                each["after"] = len(sys.path)
+            return known_paths
+
+        kept = dict(site.__dict__)
+        site.exec, site.addpackage = note, addpackage
+        site.execsitecustomize = site.execusercustomize = lambda: None
+        try:
+            site.main()
+        finally:
+            del site.exec
+            for changed in ("addpackage", "execsitecustomize", "execusercustomize"):
+                setattr(site, changed, kept[changed])
+        for each in lines:
+            each["path"] = list(sys.path)
+        if lines:
+            del sys.path[lines[0]["before"] :]
+        return lines
+
+    support = os.environ["CODEX_SUPPORT"]
+    sys.path.insert(0, support)
+    lines = carry_out_site()
+    program_path = list(sys.path)
+    # What a fresh interpreter has loaded when its program begins.
+    plain = set(sys.modules)
 
     import _frozen_importlib_external as external
     import ctypes
-    import os
+    import warnings
 
     main = sys.modules["__main__"]
     # What is there already the interpreter leaves as it is.
@@ -113,8 +160,6 @@ def zygote():
         # same one by itself; so it is never wrong, only sooner.
 
         def find_spec(self, name, path=None, target=None):
-            if name == "sitecustomize" and boot:
-                return early(name)
             module = stash.get(name)
             if getattr(module, "__spec__", None) is None:
                 return None
@@ -127,26 +172,6 @@ def zygote():
 
     # Code of ours by its place, until it is run.
     compiled = {}
-    # The place of sitecustomize.py, until it is found.
-    boot = []
-
-    def early(name):
-        place = boot.pop()
-        code = compiled[place]
-        spec = external.PathFinder.find_spec(name)
-        if spec is None or spec.origin != place:
-            return spec
-
-        class Compiled:
-            def create_module(self, spec):
-                return None
-
-            def exec_module(self, module):
-                module.__spec__.loader = module.__loader__ = loader
-                exec(code, module.__dict__)
-
-        loader, spec.loader = spec.loader, Compiled()
-        return spec
 
     class Loader:
         def __init__(self, module):
@@ -216,6 +241,7 @@ def zygote():
                 __import__(name)
             except ImportError:
                 continue
+        rehearse()
         builtins.__import__ = real
         module_type = type(sys)
         for name, module in list(sys.modules.items()):
@@ -270,12 +296,12 @@ def zygote():
 
     def prepare():
         try:
-            ready()
+            boot, threads = ready()
         except BaseException as error:
             os.write(CHANNEL, ("e%s: %s" % (type(error).__name__, error)).encode("utf-8", "replace")[:2000])
             os._exit(1)
         os.write(CHANNEL, b"u")
-        return program(library.serve(CHANNEL))
+        return program(library.serve(CHANNEL), boot, threads)
 
     def ready():
         import gc
@@ -291,17 +317,24 @@ def zygote():
             if (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino):
                 # Of the interpreter, which will never read it.
                 os.close(fd)
+        wanted = os.environ["CODEX_PRELOAD"].split()
         for name in ("sitecustomize.py", "kernel.py"):
-            place = os.path.join(os.environ["CODEX_SUPPORT"], name)
+            place = os.path.join(support, name)
             with open(place, "rb") as file:
                 compiled[place] = compile(file.read(), place, "exec", dont_inherit=True)
-        boot.append(os.path.join(os.environ["CODEX_SUPPORT"], "sitecustomize.py"))
-        del sys.path[0]
+        boot = type(sys)("sitecustomize")
+        boot.__file__ = os.path.join(support, "sitecustomize.py")
+        sys.modules["codex.adopted"] = boot
+        exec(compiled.pop(boot.__file__), boot.__dict__)
         sys.path[:] = known
         # What each directory holds is read here once, and looked up by each copy.
-        external.PathFinder.find_spec("codex.nothing", [os.environ["CODEX_SUPPORT"]] + known)
-        load(os.environ["CODEX_PRELOAD"].split())
-        rehearse()
+        external.PathFinder.find_spec("codex.nothing", [support] + known)
+        for each in lines or ():
+            each["run"] = as_of_site(each["at"])
+        load(wanted)
+        threads = sys.modules.get("threading")
+        expect()
+        hide()
         gc.collect()
         if hasattr(gc, "freeze"):
             gc.freeze()
@@ -311,38 +344,105 @@ def zygote():
             raise RuntimeError("a module of the profile started a thread")
         if library.descriptors(MOST_FDS) != 4:
             raise RuntimeError("a module of the profile left a file open")
+        return boot, threads
 
-    def program(socket):
-        # In a copy, which has given up its rights. Returns the code of its program.
-        handed = Handed()
-        library.arrive(socket, CHANNEL, ctypes.byref(handed))
-        count, *entries = ctypes.string_at(handed.text, handed.length).split(b"\0")[:-1]
-        argv, env = entries[: int(count)], entries[int(count) :]
-        disguise(argv, env)
-        os.environ.clear()
-        for entry in env:
-            name, _, value = entry.partition(b"=")
-            os.environb[name] = value
+    def expect():
+        # Takes the command and the environment that nearly all programs have.
+        for name in ("CODEX_SUPPORT", "CODEX_PRELOAD", "PYTHONWARNINGS"):
+            del os.environ[name]
+        os.environ["PYTHONPATH"] = support
+        interpreter = ctypes.c_char_p.in_dll(libc, "program_invocation_name").value
+        words = [interpreter, b"-u", b"-B", b"/proc/self/fd/63"]
+        env = [name + b"=" + value for name, value in sorted(os.environb.items())]
+        take(words)
+        usual.append(b"".join(entry + b"\0" for entry in [b"%d" % len(words)] + words + env))
+        sys.path[:] = program_path
+
+    def take(argv):
         if hasattr(sys, "orig_argv"):
             sys.orig_argv[:] = map(os.fsdecode, argv)
         words = argv[1:]
         while words and words[0].startswith(b"-"):
             del words[0]
         sys.argv[:] = map(os.fsdecode, words)
-        sys.path[:] = library_path
-        lead = os.environ.get("PYTHONPATH", "")
-        sys.path[:0] = filter(None, lead.split(":"))
-        threads = sys.modules.get("threading")
+
+    def addpackage(line, sitedir, name, known_paths, fullname, n):
+        exec(line)
+
+    def as_of_site(at):
+        # The same with the names of the module `site`, and at its place in there, for
+        # code that looks, and for the report of an error.
+        code = addpackage.__code__
+        code = code.replace(co_filename=site.addpackage.__code__.co_filename, co_firstlineno=at - 1)
+        return type(addpackage)(code, site.__dict__)
+
+    def run_lines(lines):
+        # Runs the code of `.pth` files, each line when all is in the path that was there
+        # before it.
+        failed = None
+        for number, each in enumerate(lines):
+            file = (each["sitedir"], each["name"])
+            path, end = each["path"], len(each["path"])
+            if number + 1 < len(lines):
+                end = lines[number + 1]["before"]
+            start = each["before"]
+            if file != failed:
+                try:
+                    each["run"](*(each[name] for name in names))
+                except Exception as error:
+                    failed = file
+                    # It counts from 1 itself since then.
+                    at = each["n"] + (sys.version_info < (3, 13))
+                    print("Error processing line %d of %s:\n" % (at, each["fullname"]), file=sys.stderr)
+                    import traceback
+
+                    for text in traceback.format_exception(type(error), error, error.__traceback__.tb_next):
+                        for part in text.splitlines():
+                            print("  " + part, file=sys.stderr)
+                    print("\nRemainder of file ignored", file=sys.stderr)
+            if file == failed:
+                start = each["after"]
+            sys.path += path[start:end]
+
+    def hide():
+        # What was loaded ahead is not there until a program imports it.
+        for name in list(sys.modules):
+            parents[name] = sys.modules[name]
+            if name not in plain:
+                module = sys.modules.pop(name)
+                if name in needs:
+                    stash[name] = module
+        sys.meta_path.insert(0, Finder())
+
+    def program(socket, boot, threads):
+        # In a copy, which has given up its rights. Returns the code of its program.
+        library.arrive(socket, CHANNEL, place_of_command)
+        text = ctypes.string_at(handed.text, handed.length)
+        if text != usual[0]:
+            count, *entries = text.split(b"\0")[:-1]
+            take(entries[: int(count)])
+            os.environ.clear()
+            for entry in entries[int(count) :]:
+                name, _, value = entry.partition(b"=")
+                os.environb[name] = value
         if threads is not None:
             threads.main_thread()._set_native_id()
-        for name in list(sys.modules):
-            if name not in base:
-                stash[name] = parents[name] = sys.modules.pop(name)
-        release("site")
-        sys.meta_path.insert(0, Finder())
-        adopted = sys.modules["codex.adopted"] = type(sys)("codex.adopted")
-        site.main()
-        if sys.modules.pop("codex.adopted", None) is not None:
+
+        def customize():
+            sys.modules["sitecustomize"] = boot
+            begun.append(boot.begin())
+
+        begun = []
+        if lines is None:
+            real, site.execsitecustomize = site.execsitecustomize, customize
+            site.main()
+            site.execsitecustomize = real
+        else:
+            run_lines(lines)
+            customize()
+            if site.ENABLE_USER_SITE:
+                site.execusercustomize()
+        if begun[0] is None:
             # No run's program: the interpreter of a session.
             place = main.__file__ = sys.argv[0]
             sys.path.insert(0, os.path.dirname(place))
@@ -351,41 +451,18 @@ def zygote():
                 with open(place, "rb") as file:
                     code = compile(file.read(), place, "exec", dont_inherit=True)
         else:
+            prepare, settle, _ = begun[0]
             sys.path.insert(0, "")
-            code = adopted.prepare()
-            adopted.settle()
+            code = prepare()
+            settle()
         compiled.clear()
         main.__loader__ = external.SourceFileLoader("__main__", main.__file__)
         return code
 
-    def disguise(argv, env):
-        # Moves what the kernel shows of the command line and of the environment from the
-        # zygote's to the program's own.
-        line, block = (b"".join(entry + b"\0" for entry in part) for part in (argv, env))
-        text = ctypes.create_string_buffer(line + block)
-        start = ctypes.addressof(text)
-        kept.append(text)
-        with open("/proc/self/stat", "rb") as file:
-            # From the third on, as proc(5) counts.
-            fields = [0, 0, 0] + file.read().rpartition(b") ")[2].split()
-        code, data, brk, stack = fields[26:28], fields[45:47], fields[47], fields[28]
-        ends = (start, start + len(line), start + len(line), start + len(line) + len(block))
-        # struct prctl_mm_map: no auxiliary vector, no executable.
-        places = (*map(int, code + data), int(brk), libc.sbrk(0), int(stack), *ends, 0, 0xFFFFFFFF << 32)
-        layout = (ctypes.c_uint64 * len(places))(*places)
-        numbers = (35, 14, ctypes.addressof(layout), ctypes.sizeof(layout), 0)
-        if libc.prctl(*map(ctypes.c_ulong, numbers)) != 0:
-            # A kernel without that shows the zygote's: as long, where nothing was given.
-            if len(line) == length[0]:
-                place = ctypes.c_void_p.in_dll(libc, "program_invocation_name").value
-                ctypes.memmove(place, line, len(line))
-
-    # How long the command line was.
-    length = [sum(len(os.fsencode(word)) + 1 for word in getattr(sys, "orig_argv", ()))]
-    libc.sbrk.restype = ctypes.c_void_p
-    libc.sbrk.argtypes = [ctypes.c_ssize_t]
-    # What must live as long as the process.
-    kept = []
+    # The command and environment that programs are expected to have, as they come.
+    usual = []
+    handed = Handed()
+    place_of_command = ctypes.byref(handed)
 
     # A program may have replaced anything by its end: what ends it is taken before.
     import atexit
@@ -467,8 +544,12 @@ def zygote():
         parts.append(ctypes.cast(getattr(python, name), ctypes.c_void_p).value)
     objects = [SystemExit, KeyboardInterrupt, prepare, main.__dict__, caught] + ends
     parts += map(id, objects)
+    # Where the command line is, and how long, if it can be told.
+    parts.append(ctypes.c_void_p.in_dll(libc, "program_invocation_name").value)
+    parts.append(sum(len(os.fsencode(word)) + 1 for word in getattr(sys, "orig_argv", ())))
     table = (ctypes.c_void_p * len(parts))(*parts)
-    kept.extend((objects, table, library))
+    # As long as the process lives, though nothing of Python's refers to them.
+    python.Py_IncRef(ctypes.py_object((objects, table, library)))
     library.know(table)
     library.begin.restype = ctypes.py_object
     library.begin.argtypes = [ctypes.py_object, ctypes.py_object]

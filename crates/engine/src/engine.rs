@@ -6,7 +6,7 @@ mod warm;
 pub use warm::Warmth;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sandbox::Support;
@@ -142,6 +142,8 @@ pub(crate) struct Inner {
     boxes: Arc<Boxes>,
     /// Boxes whose interpreters wait for their programs.
     pool: Arc<Pool>,
+    /// The packages, by language, that the pool was last told of.
+    stocked: Mutex<Option<Vec<Option<Arc<PackageSet>>>>>,
     admission: Admission,
     sessions: Arc<Sessions>,
     metrics: Metrics,
@@ -178,6 +180,7 @@ impl Engine {
                 sessions: Arc::new(Sessions::new()),
                 metrics: Metrics::new(),
                 pool: Arc::new(pool),
+                stocked: Mutex::default(),
                 boxes: Arc::new(Boxes {
                     launcher,
                     isolation,

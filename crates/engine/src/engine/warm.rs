@@ -1,6 +1,6 @@
 //! What an engine makes ahead: which boxes there should be, and what is forked into them.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use sandbox::Mount;
 
@@ -12,7 +12,7 @@ use crate::job::Draft;
 use crate::outcome::Isolation;
 use crate::plan::{plan, zygotes};
 use crate::ready::{Blank, Idle, Next};
-use crate::runtime::Runtime;
+use crate::runtime::{PackageSet, Runtime};
 use crate::session::Warm;
 use crate::zygote::{NoZygote, Zygote, ZygotePlan};
 
@@ -46,7 +46,7 @@ impl Engine {
                 let obstacle = match Zygote::start(&inner.boxes, plan).await {
                     Ok(_) => None,
                     Err(NoZygote::Unfit(why)) => Some(why),
-                    Err(NoZygote::Failed(error)) => Some(error.to_string()),
+                    Err(NoZygote::Failed(error)) => Some(error.with_causes()),
                 };
                 tried.push(Warmth {
                     title: runtime.manifest.title.clone(),
@@ -62,9 +62,7 @@ impl Engine {
 impl Inner {
     /// Makes a ready box, if one is lacking and the processors have nothing better to do.
     pub(super) async fn fill_pool(&self) -> Next {
-        let runtimes = self.registry.runtimes();
-        self.pool
-            .stock(runtimes.flat_map(|runtime| self.blanks(runtime)).collect());
+        self.stock_pool();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let idle = || {
             let load = self.admission.load();
@@ -75,6 +73,23 @@ impl Inner {
             }
         };
         self.pool.fill(&self.boxes, idle).await
+    }
+
+    /// Tells the pool which boxes there should be, where that is not what it was told last:
+    /// it changes with the packages alone.
+    fn stock_pool(&self) {
+        let runtimes = self.registry.runtimes();
+        let sets: Vec<_> = runtimes.map(Runtime::packages).collect();
+        let mut stocked = self.stocked.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = |set: &Option<Arc<PackageSet>>| set.as_ref().map(Arc::as_ptr);
+        let is_it = |before: &Vec<_>| before.iter().map(place).eq(sets.iter().map(place));
+        if stocked.as_ref().is_some_and(is_it) {
+            return;
+        }
+        let runtimes = self.registry.runtimes();
+        self.pool
+            .stock(runtimes.flat_map(|runtime| self.blanks(runtime)).collect());
+        *stocked = Some(sets);
     }
 
     /// What the ready boxes of a language are: one kind for each profile of its zygotes.

@@ -401,7 +401,7 @@ impl Pool {
                     .map_or(Duration::ZERO, |(_, before)| before);
                 let wait = (before * 2).clamp(PATIENCE.0, PATIENCE.1);
                 shelf.zygote_resting = Some((Instant::now() + wait, wait));
-                error.to_string()
+                error.with_causes()
             }
         };
         tracing::warn!(

@@ -49,6 +49,21 @@ fn hostile_set(data: &Path, interpreter: &Path) {
     let write = |path: PathBuf, text: &str| fs::write(path, text).expect("as above");
     write(site.join("hostile.pth"), TELLS);
     write(site.join("sitecustomize.py"), TELLS);
+    for name in ["one", "two", "three", "four"] {
+        fs::create_dir(site.join(name)).expect("as above");
+    }
+    write(
+        site.join("paths-1.pth"),
+        "one\nimport sys; sys.seen = [(len(sys.path), sys._getframe(1).f_locals['sitedir'])]\ntwo\n",
+    );
+    write(
+        site.join("paths-2.pth"),
+        "import sys; sys.seen.append(len(sys.path)); 1 / 0\nthree\nimport sys; sys.seen.append('never')\n",
+    );
+    write(
+        site.join("paths-3.pth"),
+        "four\nimport sys; sys.seen.append((len(sys.path), __name__))\n",
+    );
     write(
         site.join("numpy/__init__.py"),
         &format!("{TELLS}pid = os.getpid()\n"),
@@ -61,9 +76,13 @@ fn hostile_set(data: &Path, interpreter: &Path) {
     symlink("set-hostile", data.join("packages/python/current")).expect("as above");
 }
 
-async fn output(engine: &Engine, code: &str) -> String {
+async fn output(engine: &Engine, code: &str, env: &[(&str, &str)]) -> String {
+    let pairs = env.iter();
     let draft = Draft {
         code: code.to_owned(),
+        env: pairs
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect(),
         language: Some("python".to_owned()),
         ..Draft::default()
     };
@@ -115,10 +134,21 @@ impl Hostile {
                  import json\nprint(len(sys.ran), hasattr(json, 'dumps'))\n\
                  import numpy\nprint(numpy.pid == os.getpid(), len(sys.ran))"
             );
-            let found = output(&self.engine, &code).await;
+            let found = output(&self.engine, &code, &[]).await;
             // The .pth file and sitecustomize.py; json is the library's; numpy is theirs.
-            assert_eq!(found, format!("True 2 {round}\n2 True\nTrue 3\n"));
+            let (said, error) = found.split_at(found.find("Error").unwrap_or(found.len()));
+            assert_eq!(said, format!("True 2 {round}\n2 True\nTrue 3\n"));
+            assert!(error.contains("division by zero"), "{error}");
         }
+        // What .pth files do and see, as in an interpreter of its own.
+        let code = "import sys\nprint(sys.path)\nprint(sys.seen)";
+        let forked = output(&self.engine, code, &[]).await;
+        let executed = output(&self.engine, code, &[("PYTHONVERBOSE", "")]).await;
+        assert!(
+            executed.contains("'site')") && executed.contains("/four'"),
+            "{executed}"
+        );
+        assert_eq!(forked, executed);
         assert!(self.data.path().exists());
     }
 }

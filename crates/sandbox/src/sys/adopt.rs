@@ -27,6 +27,8 @@
 #![no_std]
 #![no_main]
 
+#[path = "adopt/disguise.rs"]
+mod disguise;
 #[path = "adopt/message.rs"]
 mod message;
 mod steps;
@@ -117,6 +119,10 @@ pub struct Interpreter {
     /// What ends the process after a program that ended, exited, raised, or was
     /// interrupted.
     ends: [*mut Object; 4],
+    /// The command line that the process was started with.
+    line: *mut u8,
+    /// How long that is; 0 where it is not known.
+    line_length: usize,
 }
 
 /// What came with a command.
@@ -145,6 +151,10 @@ struct Order {
 struct Stack([u8; 64 * 1024]);
 
 /// All that the zygote keeps. It has one thread, and `C` and `E` run while it waits.
+///
+/// On pages of its own, which have nothing to do with this file: the kernel shows no
+/// command line that lies in pages of a file.
+#[repr(align(4096))]
 struct State {
     order: Order,
     filter: [u8; FILTER * 8],
@@ -451,6 +461,10 @@ pub extern "C" fn arrive(socket: i32, channel: i32, handed: &mut Handed) -> i32 
         }
     }
     quiet(SYS_CLOSE, [socket as usize, 0, 0, 0, 0, 0]);
+    if let Some(interpreter) = state.interpreter {
+        let line = (interpreter.line, interpreter.line_length);
+        disguise::disguise(&state.message[..length], line);
+    }
     *handed = Handed {
         length,
         text: state.message.as_ptr(),
