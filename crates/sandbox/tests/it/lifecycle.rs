@@ -290,15 +290,17 @@ fn lifetime(here: &Here) {
     // Set at birth, and set later.
     for (born_with, then) in [(Some(700), None), (None, Some(700)), (Some(100), Some(700))] {
         let of = |millis: Option<u64>| millis.map(Duration::from_millis);
-        let running = ready_as(&here.launcher, &short(of(born_with)));
         let started = Instant::now();
+        let running = ready_as(&here.launcher, &short(of(born_with)));
         if then.is_some() {
             running.sandbox.live_on(of(then)).unwrap();
         }
         running.sandbox.exec(&endless).unwrap();
         assert!(matches!(report(&running.sandbox), sandbox::Report::Gone(_)));
         let lived = started.elapsed();
-        assert!(lived > millis(500) && lived < secs(3), "{lived:?}");
+        // A slow machine lets it live no shorter.
+        let shortest = Duration::from_millis(500);
+        assert!(lived > shortest && lived < secs(3), "{lived:?}");
     }
     // Taken back.
     let running = ready_as(&here.launcher, &short(Some(Duration::from_millis(400))));

@@ -170,11 +170,16 @@ fn stop(here: &Here) {
         assert!(wait(&stdout, secs(5)), "it prints");
         running.sandbox.stop().unwrap();
         assert!(matches!(event(&running.sandbox), Ok(Event::Stopped)));
-        stdout = drained(stdout);
-        assert!(
-            !wait(&stdout, millis(200)),
-            "it goes on though it is stopped"
-        );
+        // A slow machine has the signal reach the other processor late.
+        let mut looks = 0;
+        loop {
+            stdout = drained(stdout);
+            if !wait(&stdout, millis(200)) {
+                break;
+            }
+            looks += 1;
+            assert!(looks < 5, "it goes on though it is stopped");
+        }
         running.sandbox.go_on().unwrap();
     }
     assert!(wait(&stdout, secs(5)), "it prints again");
