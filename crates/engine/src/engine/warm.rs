@@ -1,6 +1,6 @@
 //! What an engine makes ahead: which boxes there should be, and what is forked into them.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 
 use sandbox::Mount;
 
@@ -15,6 +15,11 @@ use crate::ready::{Blank, Idle, Next};
 use crate::runtime::{PackageSet, Runtime};
 use crate::session::Warm;
 use crate::zygote::{NoZygote, Zygote, ZygotePlan};
+
+/// How many runs may go on at once without waiting for each other. Asked once: it takes
+/// files of the system's to answer.
+static PROCESSORS: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 /// Whether programs of a kind can be forked here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +68,11 @@ impl Inner {
     /// Makes a ready box, if one is lacking and the processors have nothing better to do.
     pub(super) async fn fill_pool(&self) -> Next {
         self.stock_pool();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let idle = || {
             let load = self.admission.load();
             match load.running {
                 0 if load.waiting == 0 => Idle::Wholly,
-                running if load.waiting == 0 && running < processors => Idle::Partly,
+                running if load.waiting == 0 && running < *PROCESSORS => Idle::Partly,
                 _ => Idle::No,
             }
         };

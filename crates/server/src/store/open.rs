@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::data_dir::{self, Hold};
@@ -12,6 +13,7 @@ use sqlx::Connection as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+use super::known::Known;
 use super::{Store, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -148,7 +150,8 @@ impl Store {
             other => sorted(&path, "migrate", sqlx::Error::Migrate(Box::new(other))),
         })?;
         drop(lock);
-        Ok(Self { pool })
+        let known = Arc::new(Known::new(&path));
+        Ok(Self { pool, known })
     }
 
     /// Opens a store in memory, which is gone with this process: for keys that
@@ -168,7 +171,9 @@ impl Store {
             .map_err(|error| sorted(path, "open", error))?;
         let migrated = MIGRATIONS.run(&pool).await;
         migrated.map_err(|error| sorted(path, "migrate", sqlx::Error::Migrate(Box::new(error))))?;
-        Ok(Self { pool })
+        // Of no file, so no key is remembered.
+        let known = Arc::new(Known::new(path));
+        Ok(Self { pool, known })
     }
 }
 

@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, Timespec, Timestamps};
+
 use super::*;
 use crate::auth::Scope;
 
@@ -202,4 +204,41 @@ async fn each_broken_store_has_its_cure() {
     let folder = scratch.path().join("folder");
     std::fs::create_dir_all(folder.join("state.db")).unwrap();
     check(&folder, "it is not a plain file").await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_remembered_can_be_revoked_by_another_process() {
+    let (store, scratch) = store().await;
+    let home = scratch.path().join("home");
+    let other = Store::open(&home).await.unwrap();
+    let token = other.create_key("laptop", &[Scope::Execute]).await.unwrap();
+    store.authenticate(token.reveal()).await.unwrap().unwrap();
+    // As if that had been a while ago. By path: to close a file of SQLite's would give up
+    // this process's locks on it.
+    let ago = Timespec {
+        tv_sec: now() - 60,
+        tv_nsec: 0,
+    };
+    for name in ["state.db", "state.db-wal"] {
+        let times = Timestamps {
+            last_access: ago,
+            last_modification: ago,
+        };
+        let path = home.join(name);
+        rustix::fs::utimensat(rustix::fs::CWD, path, &times, AtFlags::empty()).unwrap();
+    }
+    let stamp = store.known.stamp().expect("the files are old enough");
+    let hash = Token::parse(token.reveal()).unwrap().hash();
+    assert_eq!(store.known.find(stamp, &hash, now()), None);
+    let found = store.authenticate(token.reveal()).await.unwrap();
+    let remembered = store.known.find(stamp, &hash, now());
+    assert_eq!(remembered, found.ok());
+    assert!(remembered.is_some());
+    // Its use is noted once a minute all the same.
+    assert_eq!(store.known.find(stamp, &hash, now() + LAST_USED_STEP), None);
+    other.revoke_key("laptop").await.unwrap();
+    for _ in 0..50 {
+        let found = store.authenticate(token.reveal()).await.unwrap();
+        assert_eq!(found, Err(Denied::Unknown));
+    }
 }
