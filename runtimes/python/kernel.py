@@ -89,6 +89,8 @@ def kernel():
         "pid": os.getpid(), "forking": False, "lines": None, "tell": None,
     }
     texts, parts = {}, {}
+    # By place, where a zygote did that.
+    ahead = globals().pop("compiled", {})
 
     def receive(count):
         parts = []
@@ -143,8 +145,11 @@ def kernel():
         # What is not always needed is in files of its own, which are loaded when it is.
         if name not in parts:
             scope = {"__name__": of + name, "__builtins__": __builtins__}
-            with open(os.path.join(here, name + ".py"), "rb") as file:
-                code = compiled(file.read(), os.path.join(place, name + ".py"), "exec", dont_inherit=True)
+            path = os.path.join(place, name + ".py")
+            code = ahead.pop(path, None)
+            if code is None:
+                with open(os.path.join(here, name + ".py"), "rb") as file:
+                    code = compiled(file.read(), path, "exec", dont_inherit=True)
             evaluate(code, scope)
             parts[name] = scope[name](*given)
         return parts[name]

@@ -318,7 +318,7 @@ def zygote():
                 # Of the interpreter, which will never read it.
                 os.close(fd)
         wanted = os.environ["CODEX_PRELOAD"].split()
-        for name in ("sitecustomize.py", "kernel.py"):
+        for name in ("sitecustomize.py", "kernel.py", "results.py"):
             place = os.path.join(support, name)
             with open(place, "rb") as file:
                 compiled[place] = compile(file.read(), place, "exec", dont_inherit=True)
@@ -355,7 +355,8 @@ def zygote():
         words = [interpreter, b"-u", b"-B", b"/proc/self/fd/63"]
         env = [name + b"=" + value for name, value in sorted(os.environb.items())]
         take(words)
-        usual.append(b"".join(entry + b"\0" for entry in [b"%d" % len(words)] + words + env))
+        parts = ([b"%d" % len(words)] + words, env)
+        usual.extend(b"".join(entry + b"\0" for entry in part) for part in parts)
         sys.path[:] = program_path
 
     def take(argv):
@@ -418,13 +419,16 @@ def zygote():
         # In a copy, which has given up its rights. Returns the code of its program.
         library.arrive(socket, CHANNEL, place_of_command)
         text = ctypes.string_at(handed.text, handed.length)
-        if text != usual[0]:
+        words, env = usual
+        if text != words + env:
             count, *entries = text.split(b"\0")[:-1]
             take(entries[: int(count)])
-            os.environ.clear()
-            for entry in entries[int(count) :]:
-                name, _, value = entry.partition(b"=")
-                os.environb[name] = value
+            own = entries[int(count) :]
+            if b"".join(entry + b"\0" for entry in own) != env:
+                os.environ.clear()
+                for entry in own:
+                    name, _, value = entry.partition(b"=")
+                    os.environb[name] = value
         if threads is not None:
             threads.main_thread()._set_native_id()
 
@@ -446,10 +450,12 @@ def zygote():
             # No run's program: the interpreter of a session.
             place = main.__file__ = sys.argv[0]
             sys.path.insert(0, os.path.dirname(place))
-            code = compiled.get(place)
+            code = compiled.pop(place, None)
             if code is None:
                 with open(place, "rb") as file:
                     code = compile(file.read(), place, "exec", dont_inherit=True)
+            # It looks there for what else was compiled.
+            main.compiled = dict(compiled)
         else:
             prepare, settle, _ = begun[0]
             sys.path.insert(0, "")
@@ -459,7 +465,7 @@ def zygote():
         main.__loader__ = external.SourceFileLoader("__main__", main.__file__)
         return code
 
-    # The command and environment that programs are expected to have, as they come.
+    # The command and the environment that programs are expected to have, as they come.
     usual = []
     handed = Handed()
     place_of_command = ctypes.byref(handed)

@@ -6,6 +6,7 @@
 //! ready box is never wrong, only sooner. Nothing of any user's is in a box that waits.
 
 mod pool;
+mod spare;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;

@@ -334,7 +334,14 @@ impl Inner {
             _seat: Some(seat),
             _packages: packages,
         };
-        let home = self.boxes.make(&spec, false, kept).await?;
+        let home = match self.pool.spare(&spec, &kept._packages) {
+            Some(mut home) => {
+                home.doors.sandbox.live_on(spec.lifetime)?;
+                home.keep(kept);
+                home
+            }
+            None => self.boxes.make(&spec, false, kept).await?,
+        };
         let terms = Terms {
             id: self.sessions.new_id(),
             owner: owner.clone(),

@@ -5,13 +5,15 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sandbox::Mount;
+use sandbox::{Mount, Spec};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::spare::Spare;
 use super::{AGE, Blank, Ready};
-use crate::boxes::Boxes;
+use crate::boxes::{Boxes, LiveBox};
 use crate::error::Error;
+use crate::runtime::PackageSet;
 use crate::zygote::{NoZygote, Zygote};
 
 /// How long after the last run there are as many boxes as in quiet times.
@@ -95,6 +97,8 @@ pub struct Stock {
 #[derive(Debug)]
 pub(crate) struct Pool {
     shelves: Mutex<Vec<Shelf>>,
+    /// For the next session.
+    spare: Spare,
     /// How many boxes of a kind there are in quiet times, and at most.
     sizes: (usize, usize),
     /// Something was taken, or there is time to make more.
@@ -136,6 +140,7 @@ impl Pool {
     pub(crate) fn new(quiet: usize) -> Self {
         Self {
             shelves: Mutex::default(),
+            spare: Spare::default(),
             sizes: (quiet, 4 * quiet),
             changed: Arc::default(),
         }
@@ -229,6 +234,14 @@ impl Pool {
         taken
     }
 
+    /// Takes the box that was made ahead for a session, if it is as this one asks, and
+    /// has another made.
+    pub(crate) fn spare(&self, spec: &Spec, packages: &[Arc<PackageSet>]) -> Option<LiveBox> {
+        let taken = self.spare.take(spec, packages);
+        self.changed.notify_one();
+        taken
+    }
+
     /// What to tell when the processors have time again.
     pub(crate) fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.changed)
@@ -237,6 +250,7 @@ impl Pool {
     /// Ends all boxes, and makes no more.
     pub(crate) fn close(&self) {
         self.shelves().clear();
+        self.spare.close();
         self.changed.notify_one();
     }
 
@@ -293,6 +307,14 @@ impl Pool {
             }
             // Woken when a run ends.
             Due::Warm(_) | Due::Make(..) => Next::Later(None),
+            Due::Wait(until) if is_free() => match self.spare.lacking() {
+                Ok(plan) => {
+                    let made = plan.make(boxes).await;
+                    self.spare.put(plan, made);
+                    Next::AtOnce
+                }
+                Err(other) => Next::Later(until.into_iter().chain(other).min()),
+            },
             Due::Wait(until) => Next::Later(until),
         }
     }
