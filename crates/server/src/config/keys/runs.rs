@@ -141,14 +141,14 @@ pub(super) const SESSIONS: &[Key] = &[
         "sessions",
         Reach::NoFlag,
         "64",
-        Kind::Count(0, 400, |s, v| s.config.bounds.sessions = size(v)),
+        Kind::Count(0, 500, |s, v| s.config.bounds.sessions = size(v)),
         "Sessions at once; each holds its memory while it lives",
     ),
     key(
         "sessions_each",
         Reach::NoFlag,
         "16",
-        Kind::Count(0, 400, |s, v| s.config.bounds.sessions_each = size(v)),
+        Kind::Count(0, 500, |s, v| s.config.bounds.sessions_each = size(v)),
         "Sessions of one token at once",
     ),
     key(
