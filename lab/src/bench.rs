@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["mcp", "against", "limit", "seconds"])]
     sessions: bool,
     /// Sessions that are idle at once.
-    #[arg(long, default_value_t = 50, requires = "sessions", value_parser = clap::value_parser!(u32).range(1..=400))]
+    #[arg(long, default_value_t = 50, requires = "sessions", value_parser = clap::value_parser!(u32).range(1..=500))]
     idle: u32,
     /// Fail when a promise about sessions is not kept, too.
     #[arg(long, requires = "sessions")]

@@ -89,8 +89,8 @@ def kernel():
         "pid": os.getpid(), "forking": False, "lines": None, "tell": None,
     }
     texts, parts = {}, {}
-    # By place, where a zygote did that.
-    ahead = globals().pop("compiled", {})
+    # Code that a zygote compiled, by path.
+    ahead = globals().pop("ahead", {})
 
     def receive(count):
         parts = []

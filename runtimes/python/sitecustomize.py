@@ -8,8 +8,8 @@
 # in `__main__`. The variable that leads here is, so that interpreters which the
 # program starts write whole lines, too.
 #
-# A program that is forked from a warm interpreter begins the same way: zygote.py carries
-# this out once, and each copy calls what it leaves there.
+# A program that is forked from a warm interpreter begins the same way: zygote.py runs this
+# file once, and each copy calls the `begin` that it leaves in the module.
 
 
 def boot():
@@ -142,7 +142,7 @@ def boot():
         except ImportError as error:
             if error.name != "sitecustomize":
                 raise
-            # The import that goes on here wants to find it; `start` takes it away.
+            # The import that goes on here wants to find it; `settle` takes it away.
             sys.modules["sitecustomize"] = own
         return own
 
@@ -259,7 +259,8 @@ def boot():
             os.close(null)
 
     def begin():
-        # Before any program: returns what is left to do for one that runs once.
+        # Returns what a run's program still needs: `prepare`, `settle` and its path;
+        # nothing for others.
         here = os.path.dirname(__file__)
         program = sys.argv[:1] == ["/proc/self/fd/%d" % FD]
         if program or sys.argv[:1] == [os.path.join(here, "kernel.py")]:
@@ -300,6 +301,7 @@ def boot():
 
     def hand_over(prepare, settle, path):
         # Has the interpreter run the program's code.
+
         # Imported by the interpreter itself, so at no cost.
         import _frozen_importlib_external as external
 
@@ -330,10 +332,9 @@ def boot():
 
     if sys.implementation.name == "cpython" and sys.version_info >= (3, 8):
         lines()
-    adopted = sys.modules.pop("codex.adopted", None)
-    if adopted is not None:
-        # In a zygote.
-        adopted.begin = begin
+    zygote = sys.modules.pop("codex.zygote", None)
+    if zygote is not None:
+        zygote.begin = begin
         return
     program = begin()
     if program is not None:

@@ -57,7 +57,7 @@ def zygote():
     # The real one takes the place of this later.
     del sys.modules["warnings"]
 
-    # It runs code of packages, which each copy does by itself.
+    # Importing `site` must not carry it out: that runs code of packages.
     flags = sys.flags
 
     class Flags:
@@ -72,12 +72,13 @@ def zygote():
     sys.flags = flags
     import os
 
-    # Such code may look for these in the frame that runs it.
+    # Local names of `site.addpackage`: code in `.pth` files may look for them in the frame
+    # that runs it.
     names = ("line", "sitedir", "name", "known_paths", "fullname", "n")
 
     def carry_out_site():
-        # Does what `site` does at a start, but for the code in `.pth` files. Returns
-        # where that stands; nothing where this interpreter's `site` is not known.
+        # Carries `site` out as at a start, but only notes the code lines of `.pth` files.
+        # Returns these; nothing for an interpreter whose `site` is not known here.
         adds = site.addpackage
         if sys.version_info[:2] > (3, 14) or "exec" not in adds.__code__.co_names:
             return None
@@ -117,6 +118,10 @@ def zygote():
     program_path = list(sys.path)
     # What a fresh interpreter has loaded when its program begins.
     plain = set(sys.modules)
+    # sitecustomize.py imports these.
+    plain.update(("_functools", "itertools"))
+    # What else is loaded here is of the library.
+    sys.path[:] = library_path
 
     import _frozen_importlib_external as external
     import ctypes
@@ -137,7 +142,7 @@ def zygote():
     caught = []
 
     def packages_path():
-        # The directories that `site` will add, without the code in them.
+        # Returns the directories that `site` adds, without what `.pth` files add.
         prefixes = [sys.prefix, sys.exec_prefix]
         own = os.path.dirname(os.path.dirname(sys.executable))
         if os.path.isfile(os.path.join(own, "pyvenv.cfg")):
@@ -204,6 +209,10 @@ def zygote():
         places = [entry for entry in sys.path if entry in known]
         if places != known:
             return False
+        for each in needs[name]:
+            # A program may have got another module of that name, such as by a `.pth` file.
+            if sys.modules.get(each, parents.get(each)) is not parents.get(each):
+                return False
         wanted = {each.partition(".")[0] for each in needs[name]}
         for entry in sys.path:
             if entry in known:
@@ -235,7 +244,7 @@ def zygote():
     parents = {}
 
     def load(names):
-        # Loads modules, and says of all what they need.
+        # Loads modules, has them do what programs do first, and says of all what they need.
         for name in names:
             try:
                 __import__(name)
@@ -324,7 +333,7 @@ def zygote():
                 compiled[place] = compile(file.read(), place, "exec", dont_inherit=True)
         boot = type(sys)("sitecustomize")
         boot.__file__ = os.path.join(support, "sitecustomize.py")
-        sys.modules["codex.adopted"] = boot
+        sys.modules["codex.zygote"] = boot
         exec(compiled.pop(boot.__file__), boot.__dict__)
         sys.path[:] = known
         # What each directory holds is read here once, and looked up by each copy.
@@ -378,8 +387,8 @@ def zygote():
         return type(addpackage)(code, site.__dict__)
 
     def run_lines(lines):
-        # Runs the code of `.pth` files, each line when all is in the path that was there
-        # before it.
+        # Runs the noted lines in order. Before each, `sys.path` gets what `site` would have
+        # added by then.
         failed = None
         for number, each in enumerate(lines):
             file = (each["sitedir"], each["name"])
@@ -392,7 +401,7 @@ def zygote():
                     each["run"](*(each[name] for name in names))
                 except Exception as error:
                     failed = file
-                    # It counts from 1 itself since then.
+                    # From 3.13 on `n` begins at 1.
                     at = each["n"] + (sys.version_info < (3, 13))
                     print("Error processing line %d of %s:\n" % (at, each["fullname"]), file=sys.stderr)
                     import traceback
@@ -416,7 +425,7 @@ def zygote():
         sys.meta_path.insert(0, Finder())
 
     def program(socket, boot, threads):
-        # In a copy, which has given up its rights. Returns the code of its program.
+        # A copy's part, after it has given up its rights. Returns the code of its program.
         library.arrive(socket, CHANNEL, place_of_command)
         text = ctypes.string_at(handed.text, handed.length)
         words, env = usual
@@ -455,7 +464,7 @@ def zygote():
                 with open(place, "rb") as file:
                     code = compile(file.read(), place, "exec", dont_inherit=True)
             # It looks there for what else was compiled.
-            main.compiled = dict(compiled)
+            main.ahead = dict(compiled)
         else:
             prepare, settle, _ = begun[0]
             sys.path.insert(0, "")

@@ -40,7 +40,7 @@ impl Store {
     /// of this function to check.
     ///
     /// A revocation by another process holds from the next request on: a key is
-    /// only remembered while nobody has written the database.
+    /// only remembered while no file of the database changes.
     ///
     /// # Errors
     /// When the database fails.

@@ -24,7 +24,7 @@ use table::{Line, OURS, Report, Row};
 use xtask::process;
 
 /// Room for all sessions that may be asked for.
-const ROOMY: [(&str, &str); 2] = [("CODEX_SESSIONS", "400"), ("CODEX_SESSIONS_EACH", "400")];
+const ROOMY: [(&str, &str); 2] = [("CODEX_SESSIONS", "500"), ("CODEX_SESSIONS_EACH", "500")];
 
 /// What a row measures.
 #[derive(Debug)]

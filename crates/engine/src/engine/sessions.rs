@@ -334,9 +334,11 @@ impl Inner {
             _seat: Some(seat),
             _packages: packages,
         };
-        let home = match self.pool.spare(&spec, &kept._packages) {
+        let ahead = self.pool.take_for_session(&spec, &kept._packages);
+        // One that died meanwhile does not hear how long it may live.
+        let ahead = ahead.filter(|home| home.doors.sandbox.live_on(spec.lifetime).is_ok());
+        let home = match ahead {
             Some(mut home) => {
-                home.doors.sandbox.live_on(spec.lifetime)?;
                 home.keep(kept);
                 home
             }

@@ -16,8 +16,8 @@ use crate::runtime::{PackageSet, Runtime};
 use crate::session::Warm;
 use crate::zygote::{NoZygote, Zygote, ZygotePlan};
 
-/// How many runs may go on at once without waiting for each other. Asked once: it takes
-/// files of the system's to answer.
+/// How many runs may go on at once without waiting for each other. The count is read from
+/// files, so it is taken once.
 static PROCESSORS: LazyLock<usize> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
@@ -170,7 +170,12 @@ impl Inner {
         let language = runtime.manifest.name.clone();
         let zygote = self
             .pool
-            .zygote_of(&language, &zygote.usual().name, mounts)
+            .zygote_of(
+                &language,
+                &zygote.usual().name,
+                runtime.packages().as_ref(),
+                mounts,
+            )
             .filter(|zygote| zygote.suits_sessions())?;
         Some(Warm { language, zygote })
     }

@@ -194,11 +194,13 @@ impl Pool {
         suits.find_map(|shelf| shelf.zygote.clone())
     }
 
-    /// The zygote of a language and profile, for a box that sees all that it sees.
+    /// The zygote of a language and profile that knows these packages, for a box that sees
+    /// all that it sees.
     pub(crate) fn zygote_of(
         &self,
         language: &str,
         profile: &str,
+        packages: Option<&Arc<PackageSet>>,
         mounts: &[Mount],
     ) -> Option<Arc<Zygote>> {
         let shelves = self.shelves();
@@ -206,6 +208,7 @@ impl Pool {
             let blank = &shelf.blank;
             blank.language == language
                 && blank.profile.as_deref() == Some(profile)
+                && blank.packages.as_ref().map(Arc::as_ptr) == packages.map(Arc::as_ptr)
                 && blank.spec.mounts.iter().all(|one| mounts.contains(one))
         };
         shelves.iter().find(suits)?.zygote.clone()
@@ -236,7 +239,15 @@ impl Pool {
 
     /// Takes the box that was made ahead for a session, if it is as this one asks, and
     /// has another made.
-    pub(crate) fn spare(&self, spec: &Spec, packages: &[Arc<PackageSet>]) -> Option<LiveBox> {
+    pub(crate) fn take_for_session(
+        &self,
+        spec: &Spec,
+        packages: &[Arc<PackageSet>],
+    ) -> Option<LiveBox> {
+        if self.sizes.0 == 0 {
+            // Nobody fills this pool.
+            return None;
+        }
         let taken = self.spare.take(spec, packages);
         self.changed.notify_one();
         taken
@@ -268,6 +279,8 @@ impl Pool {
 
     /// Says which kinds of boxes there should be from now on; others end.
     pub(crate) fn stock(&self, blanks: Vec<Blank>) {
+        // It may have other packages.
+        self.spare.forget();
         let mut shelves = self.shelves();
         let mut old = std::mem::take(&mut *shelves);
         *shelves = blanks
@@ -308,9 +321,9 @@ impl Pool {
             // Woken when a run ends.
             Due::Warm(_) | Due::Make(..) => Next::Later(None),
             Due::Wait(until) if is_free() => match self.spare.lacking() {
-                Ok(plan) => {
-                    let made = plan.make(boxes).await;
-                    self.spare.put(plan, made);
+                Ok(wanted) => {
+                    let made = wanted.make(boxes).await;
+                    self.spare.put(wanted, made);
                     Next::AtOnce
                 }
                 Err(other) => Next::Later(until.into_iter().chain(other).min()),
@@ -335,7 +348,10 @@ impl Pool {
         // Late or not, it is looked.
         match next {
             Next::AtOnce => {}
-            Next::Later(Some(until)) => drop(timeout_at(until, changed).await),
+            Next::Later(Some(until)) => {
+                let until = until.min(Instant::now() + LOOK);
+                drop(timeout_at(until, changed).await);
+            }
             Next::Later(None) => drop(timeout(LOOK, changed).await),
         }
     }

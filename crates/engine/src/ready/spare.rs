@@ -14,21 +14,21 @@ use crate::boxes::{Boxes, Kept, LiveBox};
 use crate::error::Error;
 use crate::runtime::PackageSet;
 
-/// How long after the last session there is none any more.
+/// How long after the last session a box is kept for the next.
 const UNASKED: Duration = Duration::from_secs(600);
 
-/// How long after a session was made no other box is: its first program starts then, and
-/// is not to wait for the processors.
+/// How long the pool waits after a session was made: its first program starts then, and
+/// needs the processors.
 const SETTLING: Duration = Duration::from_millis(100);
 
-/// What a box for a session is made of.
+/// What a box for a session is to be made of.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct Wanted {
     spec: Spec,
     packages: Vec<Arc<PackageSet>>,
 }
 
-impl Plan {
+impl Wanted {
     /// Whether a session cannot tell boxes of both. The lifetime is no part of it: it is
     /// set when a box is handed out.
     fn suits(&self, other: &Spec) -> bool {
@@ -37,7 +37,7 @@ impl Plan {
             && self.spec.adopts == other.adopts
     }
 
-    /// Makes such a box.
+    /// Makes a box of it. Fails as [`Boxes::make`] does.
     pub(super) async fn make(&self, boxes: &Boxes) -> Result<LiveBox, Error> {
         let kept = Kept {
             _packages: self.packages.clone(),
@@ -51,27 +51,30 @@ impl Plan {
     }
 }
 
+/// What is known of sessions, and the box that there is, if there is one.
 #[derive(Debug, Default)]
 struct State {
-    /// What was asked for last, and when.
-    asked: Option<(Plan, Instant)>,
-    made: Option<(LiveBox, Plan, Instant)>,
+    /// What was asked for last, and when; none where no box is to be made.
+    asked: Option<(Wanted, Instant)>,
+    made: Option<(LiveBox, Wanted, Instant)>,
+    /// No more boxes are made.
+    closed: bool,
 }
 
 impl State {
     /// Whether there is a box like the one that was asked for last, which lives and will
     /// for long enough.
     fn is_good(&self) -> bool {
-        let (Some((home, plan, made)), Some((asked, _))) = (&self.made, &self.asked) else {
+        let (Some((home, wanted, made)), Some((asked, _))) = (&self.made, &self.asked) else {
             return false;
         };
-        plan.suits(&asked.spec)
+        wanted.suits(&asked.spec)
             && made.elapsed() < AGE
             && matches!(home.doors.sandbox.event(), Ok(None))
     }
 }
 
-/// The box that the next session gets.
+/// The box that the next session gets: one at most.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
     state: Mutex<State>,
@@ -86,11 +89,14 @@ impl Spare {
     /// Takes the box for a session, if it suits. From now on there should be one like it.
     pub(super) fn take(&self, spec: &Spec, packages: &[Arc<PackageSet>]) -> Option<LiveBox> {
         let mut state = self.state();
-        let plan = Plan {
+        if state.closed {
+            return None;
+        }
+        let wanted = Wanted {
             spec: spec.clone(),
             packages: packages.to_vec(),
         };
-        state.asked = Some((plan, Instant::now()));
+        state.asked = Some((wanted, Instant::now()));
         let good = state.is_good();
         let made = state.made.take();
         drop(state);
@@ -98,39 +104,60 @@ impl Spare {
     }
 
     /// Returns what to make; where there is no need, when to ask again at the latest.
-    pub(super) fn lacking(&self) -> Result<Plan, Option<Instant>> {
+    pub(super) fn lacking(&self) -> Result<Wanted, Option<Instant>> {
         let mut state = self.state();
-        let wanted = state
-            .asked
-            .as_ref()
-            .filter(|(_, asked)| asked.elapsed() < UNASKED);
-        let wanted = wanted.map(|(plan, asked)| (plan.clone(), *asked));
-        let ended = match wanted {
-            Some((_, asked)) if state.is_good() => return Err(Some(asked + UNASKED)),
-            Some((_, asked)) if asked.elapsed() < SETTLING => return Err(Some(asked + SETTLING)),
-            _ => state.made.take(),
-        };
-        drop((state, ended));
-        wanted.map(|(plan, _)| plan).ok_or(None)
+        let good = state.is_good();
+        match &state.asked {
+            Some((wanted, asked)) if asked.elapsed() < UNASKED => {
+                if good {
+                    return Err(Some(*asked + UNASKED));
+                }
+                if asked.elapsed() < SETTLING {
+                    return Err(Some(*asked + SETTLING));
+                }
+                let wanted = wanted.clone();
+                let ended = state.made.take();
+                drop((state, ended));
+                Ok(wanted)
+            }
+            _ => {
+                // What is remembered keeps package sets from their end, too.
+                let ended = (state.asked.take(), state.made.take());
+                drop((state, ended));
+                Err(None)
+            }
+        }
     }
 
-    /// Keeps a box that was made. After a failure none is made until the next session.
-    pub(super) fn put(&self, plan: Plan, made: Result<LiveBox, Error>) {
+    /// Keeps a box that was made, if it is still wanted. After a failure none is made until
+    /// the next session.
+    pub(super) fn put(&self, wanted: Wanted, made: Result<LiveBox, Error>) {
         let mut state = self.state();
-        let before = match made {
-            Ok(home) => state.made.replace((home, plan, Instant::now())),
+        let before = state.made.take();
+        let mut unwanted = None;
+        match made {
+            Ok(home) if state.asked.is_some() => {
+                state.made = Some((home, wanted, Instant::now()));
+            }
+            Ok(home) => unwanted = Some(home),
             Err(error) => {
                 tracing::debug!(%error, "no box was made ahead for a session");
                 state.asked = None;
-                state.made.take()
             }
-        };
-        drop((state, before));
+        }
+        drop((state, before, unwanted));
     }
 
-    /// Ends the box, and has none made.
+    /// Ends the box. None is made until the next session.
+    pub(super) fn forget(&self) {
+        let mut state = self.state();
+        let ended = (state.asked.take(), state.made.take());
+        drop((state, ended));
+    }
+
+    /// Ends the box. No other is made.
     pub(super) fn close(&self) {
-        let state = std::mem::take(&mut *self.state());
-        drop(state);
+        self.state().closed = true;
+        self.forget();
     }
 }

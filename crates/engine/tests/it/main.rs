@@ -208,7 +208,11 @@ fn main() {
     trials.extend(hostile.map(|hostile| {
         let runtime = Arc::clone(&runtime);
         Trial::test("what_somebody_added_never_runs_in_a_zygote", move || {
-            runtime.block_on(hostile.try_it());
+            runtime.block_on(async {
+                hostile.try_it().await;
+                // On the same engine: it makes boxes ahead.
+                hostile.sessions().await;
+            });
             Ok(())
         })
     }));

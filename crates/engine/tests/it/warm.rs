@@ -1,12 +1,14 @@
-//! What runs in the interpreters that programs are forked from: nothing of packages that
-//! somebody added.
+//! What is made ahead: interpreters that programs are forked from, in which nothing of
+//! packages that somebody added runs, and the box of the next session.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use engine::{Bounds, Call, Draft, Engine, Reply, Stock};
+use engine::{
+    Bounds, Call, Draft, Engine, InSession, Owner, Reply, SessionCall, SessionDraft, Stock,
+};
 
 use crate::start;
 
@@ -151,4 +153,67 @@ impl Hostile {
         assert_eq!(forked, executed);
         assert!(self.data.path().exists());
     }
+
+    /// Makes sessions, of which some find a box that was made ahead.
+    pub(crate) async fn sessions(&self) {
+        let (usual, other) = (None, Some(300 << 20));
+        assert!(
+            !was_made_ahead(&self.engine, usual).await,
+            "nobody had asked"
+        );
+        for round in 1.. {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if was_made_ahead(&self.engine, usual).await {
+                break;
+            }
+            assert!(round < 20, "no box waits for a session");
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        // The one that waits is another's.
+        assert!(!was_made_ahead(&self.engine, other).await);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!was_made_ahead(&self.engine, usual).await);
+    }
+}
+
+/// Makes a session, and says whether its box was there before.
+async fn was_made_ahead(engine: &Engine, memory: Option<u64>) -> bool {
+    let owner = Owner::new("somebody");
+    let asked = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("the clock is right");
+    let draft = SessionDraft {
+        language: Some("python".to_owned()),
+        memory,
+        ..SessionDraft::default()
+    };
+    let create = Call::Session(owner.clone(), SessionCall::Create(Box::new(draft)));
+    let id = match engine.call(create).await {
+        Ok(Reply::Session(state)) => state.id,
+        other => panic!("{other:?}"),
+    };
+    let draft = Draft {
+        owner: owner.clone(),
+        code: "import os\nprint(os.stat(os.getcwd()).st_ctime_ns)".to_owned(),
+        session: Some(InSession {
+            session: id.clone(),
+            context: None,
+        }),
+        ..Draft::default()
+    };
+    let job = engine.accept(draft).expect("a job");
+    let made = match engine.call(Call::Execute(Box::new(job))).await {
+        Ok(Reply::Outcome(outcome)) => {
+            let bytes = &outcome.last().stdout.bytes;
+            let text = String::from_utf8_lossy(bytes);
+            text.trim().parse::<u128>().expect("nanoseconds")
+        }
+        other => panic!("{other:?}"),
+    };
+    let end = engine
+        .call(Call::Session(owner, SessionCall::End(id)))
+        .await;
+    end.expect("it was there");
+    // The kernel counts such times in steps of some milliseconds.
+    made + 20_000_000 < asked.as_nanos()
 }

@@ -121,7 +121,7 @@ pub struct Interpreter {
     ends: [*mut Object; 4],
     /// The command line that the process was started with.
     line: *mut u8,
-    /// How long that is; 0 where it is not known.
+    /// How long that is in bytes, with a zero after each word; 0 where it is not known.
     line_length: usize,
 }
 
@@ -152,8 +152,8 @@ struct Stack([u8; 64 * 1024]);
 
 /// All that the zygote keeps. It has one thread, and `C` and `E` run while it waits.
 ///
-/// On pages of its own, which have nothing to do with this file: the kernel shows no
-/// command line that lies in pages of a file.
+/// Aligned, so that it shares no page with the object's data: the kernel shows no command
+/// line that lies in pages of a file.
 #[repr(align(4096))]
 struct State {
     order: Order,

@@ -2,8 +2,10 @@
 //!
 //! Any process may revoke a key at any time, which must hold from the next request on. So
 //! each use asks the file system whether the database's files are what they were, which
-//! takes a hundredth of a look-up. Never holds a token, only its hash, and only of keys
-//! that were let in.
+//! takes two system calls in place of two ways to another thread. A process that is held
+//! up for two seconds between the two halves of a commit could still be missed: for no
+//! more than a minute, after which each use is noted, and the key looked up for that.
+//! Never holds a token, only its hash, and only of keys that were let in.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,10 +20,11 @@ use crate::auth::Principal;
 /// A file whose time of change is younger may change again without another time: file
 /// systems count in steps of up to two seconds.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Most keys that are kept; more are looked up each time.
+/// Most keys that are kept; with one more all are forgotten.
 const MOST: usize = 1000;
 
-/// What a file is known by: device, number, size, and time of its last change.
+/// What a file is known by: device, inode, size in bytes, and the time of its last change
+/// in seconds and nanoseconds.
 type Mark = (u64, u64, u64, i64, i64);
 
 /// What the database's files are known by.
@@ -49,7 +52,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Knows no key of this database yet.
+    /// Makes an empty memory for the database at this path.
     pub(super) fn new(database: &Path) -> Self {
         let mut log = database.as_os_str().to_owned();
         log.push("-wal");
@@ -93,8 +96,8 @@ impl Known {
         })
     }
 
-    /// Returns who has the key with the token of this hash, if that is known, still holds,
-    /// and its use at `now` need not be noted.
+    /// Returns who has the key whose token has this hash. `None` where that is not known in
+    /// this state of the database, or where its use at `now` must be noted.
     pub(super) fn find(&self, stamp: Stamp, hash: &str, now: i64) -> Option<Principal> {
         let seen = self.seen();
         let entry = (seen.0 == Some(stamp))

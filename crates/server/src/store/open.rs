@@ -172,7 +172,7 @@ impl Store {
         let migrated = MIGRATIONS.run(&pool).await;
         migrated.map_err(|error| sorted(path, "migrate", sqlx::Error::Migrate(Box::new(error))))?;
         // Of no file, so no key is remembered.
-        let known = Arc::new(Known::new(path));
+        let known = Arc::new(Known::new(Path::new("")));
         Ok(Self { pool, known })
     }
 }

@@ -52,8 +52,8 @@ pub(super) fn disguise(message: &[u8], line: (*mut u8, usize)) {
         return;
     };
     if shown(words, env).is_none() && words.len() == line.1 && !line.0.is_null() {
-        // A kernel without that shows what stands there: as long, where the program has
-        // no arguments.
+        // The kernel shows the zygote's own bytes then. They are replaced where the new line
+        // is as long, as it is for a program without arguments.
         // SAFETY: the interpreter said where its own command line is, and how long.
         unsafe { core::ptr::copy_nonoverlapping(words.as_ptr(), line.0, words.len()) };
     }
@@ -81,14 +81,14 @@ fn number(digits: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// Has the kernel show these. `None` where it has no such call.
+/// Has the kernel show these words and this environment. `None` where that failed.
 fn shown(words: &[u8], env: &[u8]) -> Option<()> {
     let mut text = [0u8; 1024];
     let length = read_stat(&mut text)?;
     // After the name, which may hold anything, in parentheses.
     let after = text[..length].iter().rposition(|byte| *byte == b')')?;
     let fields = || text[after + 1..length].split(|byte| matches!(byte, b' ' | b'\n'));
-    // The first of them is empty, and the one after it the third of all.
+    // The text begins with a space, so the second piece is the third number of all.
     let field = |wanted: usize| fields().nth(wanted - 2).and_then(number);
     let (args, vars) = (words.as_ptr_range(), env.as_ptr_range());
     let map = Map {
