@@ -209,10 +209,6 @@ def zygote():
         places = [entry for entry in sys.path if entry in known]
         if places != known:
             return False
-        for each in needs[name]:
-            # A program may have got another module of that name, such as by a `.pth` file.
-            if sys.modules.get(each, parents.get(each)) is not parents.get(each):
-                return False
         wanted = {each.partition(".")[0] for each in needs[name]}
         for entry in sys.path:
             if entry in known:
