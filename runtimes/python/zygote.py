@@ -218,9 +218,13 @@ def zygote():
             except (OSError, TypeError):
                 return False
             for each in found:
-                if each.partition(".")[0] in wanted:
+                stem, dot, ending = each.partition(".")
+                if stem in wanted and dot + ending in endings:
                     return False
         return True
+
+    # What the name of a module's file ends with; a package is a directory.
+    endings = ["", ".py", ".pyc"] + sys.modules["_imp"].extension_suffixes()
 
     def release(name):
         released = []

@@ -88,7 +88,8 @@ pub(crate) fn plan(
     bounds: &Bounds,
 ) -> Plan {
     let manifest = &runtime.manifest;
-    let profile = profile(manifest, &job);
+    let apart = hides_modules(manifest, &job);
+    let profile = profile(manifest, &job).filter(|_| !apart);
     let lent = lent(runtime, packages);
     let mut words = Words::of(runtime, interpreter, lent);
     words.args = job.draft.args;
@@ -133,7 +134,7 @@ pub(crate) fn plan(
         stages,
         wall_time: job.wall_time,
         explain: job.draft.explain,
-        waits: manifest.waits && manifest.stages.len() == 1 && !job.draft.explain,
+        waits: manifest.waits && manifest.stages.len() == 1 && !job.draft.explain && !apart,
         profile,
     }
 }
@@ -145,6 +146,21 @@ fn profile(manifest: &Manifest, job: &Job) -> Option<String> {
     zygote
         .suits(&job.draft.env)
         .then(|| zygote.profile_of(&job.draft.code).name.clone())
+}
+
+/// Whether a job brings modules of its own, which may hide some that packages need, and
+/// its program seems to import packages that are loaded ahead. Some of these can't be
+/// loaded again with other modules, so its interpreter starts by itself.
+fn hides_modules(manifest: &Manifest, job: &Job) -> bool {
+    let Some(zygote) = &manifest.zygote else {
+        return false;
+    };
+    let is_module = |path: &str| {
+        let name = path.rsplit_once('.');
+        name.is_some_and(|(_, ending)| manifest.extensions.iter().any(|own| own == ending))
+    };
+    let special = zygote.profile_of(&job.draft.code) != zygote.usual();
+    special && job.draft.files.iter().any(|file| is_module(&file.path))
 }
 
 /// Plans the zygotes of a language, one a profile, for programs with the environment
